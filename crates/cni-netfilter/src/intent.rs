@@ -1,0 +1,103 @@
+//! What a plugin wants of the packet filter, as data: the same for either backend.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use cni_plugin::{IfName, Owner};
+use ipnetwork::IpNetwork;
+
+/// Who carries the rules out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The `iptables` and `ip6tables` tools, one restore transaction per family.
+    Iptables,
+    /// nf_tables over netlink, in tables of our own; no process is started.
+    Nftables,
+}
+
+/// What an attachment sends from `address` to a destination outside `subnet` leaves with the node's address.
+/// Multicast (224.0.0.0/4, ff00::/8) is left alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Masquerade {
+    /// Whose rules they are.
+    pub owner: Owner,
+    /// The container's address.
+    pub address: IpAddr,
+    /// The container's subnet, with or without host bits.
+    pub subnet: IpNetwork,
+}
+
+/// A transport protocol that has ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP, protocol number 6.
+    Tcp,
+    /// UDP, protocol number 17.
+    Udp,
+    /// SCTP, protocol number 132.
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// One published port: what arrives at the host's port goes to the container's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortForward {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The host address it is published on; `None` means every local address of the family.
+    pub host_ip: Option<IpAddr>,
+    /// The port on the host.
+    pub host_port: u16,
+    /// The container's address and port.
+    pub to: SocketAddr,
+}
+
+/// Whose connections to a published port get the node's address as their source, so that the replies come back
+/// through the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Snat {
+    /// Nobody's.
+    Off,
+    /// Those from the container's own subnet (hairpin and its neighbours) and, in IPv4, from 127.0.0.1.
+    Local,
+    /// Everybody's (`masqAll`).
+    All,
+}
+
+/// How the iptables backend marks the packets that [`Snat`] selects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MarkChain {
+    /// With a bit of the packet mark (0–31), set by our own `CNI-HOSTPORT-SETMARK`.
+    Bit(u8),
+    /// By jumping to somebody else's chain, which also does the masquerading.
+    External(String),
+}
+
+/// What one attachment publishes in one address family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortForwards {
+    /// Whose rules they are.
+    pub owner: Owner,
+    /// The container's address with its prefix; tells the family.
+    pub container: IpNetwork,
+    /// The ports, all of the container's family.
+    pub ports: Vec<PortForward>,
+    /// Source address translation.
+    pub snat: Snat,
+    /// iptables only.
+    pub mark: MarkChain,
+    /// Further matches that a packet must satisfy, in the backend's own language.
+    pub conditions: Vec<String>,
+    /// The interface towards the container if `route_localnet` is switched on for it: packets that arrive there from or
+    /// for 127.0.0.0/8 are dropped.
+    pub guard_localnet: Option<IfName>,
+}

@@ -1,0 +1,5 @@
+//! Packet rules: an intent (masquerade, port forward) becomes iptables or nftables rules.
+
+mod intent;
+
+pub use intent::{Backend, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};

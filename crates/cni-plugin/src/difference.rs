@@ -1,0 +1,32 @@
+//! What CHECK reports: one thing of the plan that the node doesn't have as it should.
+
+use std::fmt;
+
+/// One difference between the plan and what is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The thing, as an operator would look for it: `route default via 10.0.0.1 dev eth0`.
+    pub thing: String,
+    /// What the plan says about it: `mtu 1400`, `present`.
+    pub expected: String,
+    /// What was found instead: `mtu 1500`, `nothing`.
+    pub found: String,
+}
+
+impl Difference {
+    /// `thing` should be as `expected` says, and is as `found` says.
+    pub fn new(thing: impl fmt::Display, expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self { thing: thing.to_string(), expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// `thing` should exist and doesn't.
+    pub fn missing(thing: impl fmt::Display) -> Self {
+        Self::new(thing, "present", "nothing")
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: expected {}, found {}", self.thing, self.expected, self.found)
+    }
+}
