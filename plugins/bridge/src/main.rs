@@ -1,2 +1,5 @@
-//! placeholder
+//! bridge
+mod config;
+mod plan;
+mod settings;
 fn main() {}

@@ -1,2 +1,5 @@
-//! placeholder
+//! portmap
+mod config;
+mod plan;
+mod settings;
 fn main() {}
