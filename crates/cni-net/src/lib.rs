@@ -20,6 +20,8 @@
 mod address;
 mod error;
 mod link;
+mod layer3;
+mod mac;
 mod netlink;
 mod netns;
 mod route;
@@ -31,6 +33,8 @@ pub use link::{
     BridgeSpec, BridgeState, Link, LinkChange, OperState, PortChange, PortForwarding, PortState, VethEnd, VethIndexes,
     VethSpec, Vlan,
 };
+pub use layer3::{Layer3, Layer3Error};
+pub use mac::random_mac;
 pub use netlink::Netlink;
 pub use netns::{NetNs, NetNsError};
 pub use route::{Family, Route, RouteFilter, RouteKind, RouteLookup};
