@@ -47,6 +47,17 @@ impl Iptables {
         Ok(Self { _found: () })
     }
 
+    /// The names that the chain of `owner`'s masquerading may have, the Go plugins' included.
+    pub fn masquerade_chains(owner: &Owner) -> Vec<String> {
+        vec![Kind::Masquerade.shared_name(owner), Kind::Masquerade.own_name(owner)]
+    }
+
+    /// The names that the chains of `owner`'s ports may have, the Go plugins' included.
+    pub fn port_chains(owner: &Owner) -> Vec<String> {
+        let current = [Kind::Ports.shared_name(owner), Kind::Ports.own_name(owner)];
+        current.into_iter().chain(Kind::Ports.outdated_name(owner)).collect()
+    }
+
     /// True if the kernel answers the family's tool, decided as the Go plugins do when no backend is configured.
     /// Starts one process, so ask only then.
     pub fn usable(&self, family: Family) -> bool {
