@@ -25,9 +25,9 @@ pub enum FilterError {
     #[error("no packet filter can be used: {iptables}; {nftables}")]
     NoBackend {
         /// Why not iptables.
-        iptables: IptablesError,
+        iptables: Box<IptablesError>,
         /// Why not nftables.
-        nftables: NftError,
+        nftables: Box<NftError>,
     },
 }
 
@@ -58,7 +58,7 @@ impl Netfilter {
         let Err(iptables) = Iptables::find() else { return Ok(Backend::Iptables) };
         match self.nftables().and_then(Nftables::usable) {
             Ok(()) => Ok(Backend::Nftables),
-            Err(nftables) => Err(FilterError::NoBackend { iptables, nftables }),
+            Err(nftables) => Err(FilterError::NoBackend { iptables: Box::new(iptables), nftables: Box::new(nftables) }),
         }
     }
 
