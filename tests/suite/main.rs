@@ -3,11 +3,13 @@
 //! Needs root; every case has its own namespaces. Arguments are those of `cargo test`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
 
+mod bad_input;
 mod case;
 mod each;
 mod host_local;
 mod loopback;
 mod protocol;
+mod versions;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         return if given.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     };
     verdict::install_hook();
-    let cases = [protocol::cases(), loopback::cases(), host_local::cases()].concat();
+    let subjects = [protocol::cases, versions::cases, bad_input::cases, loopback::cases, host_local::cases];
+    let cases = subjects.iter().flat_map(|cases| cases()).collect();
     case::judge(&args, &dir, cases)
 }
