@@ -12,6 +12,7 @@ use crate::sandbox::Sandbox;
 #[derive(Debug, Clone)]
 pub struct Chain {
     list: Value,
+    path: Option<String>,
 }
 
 /// One container's interface on a chain's network.
@@ -86,18 +87,25 @@ impl Attachment {
 impl Chain {
     /// A list of `plugins` under a name and version.
     pub fn new(name: &str, version: &str, plugins: &[Value]) -> Self {
-        Self { list: json!({"cniVersion": version, "name": name, "plugins": plugins}) }
+        Self { list: json!({"cniVersion": version, "name": name, "plugins": plugins}), path: None }
     }
 
     /// A whole `.conflist`.
     pub fn parse(text: &str) -> Self {
-        Self { list: serde_json::from_str(text).unwrap_or_else(|e| panic!("conflist: {e}")) }
+        Self { list: serde_json::from_str(text).unwrap_or_else(|e| panic!("conflist: {e}")), path: None }
     }
 
     /// With another version than the file says.
     #[must_use]
     pub fn at_version(mut self, version: &str) -> Self {
         self.list["cniVersion"] = version.into();
+        self
+    }
+
+    /// With a `PATH` for the plugins, to choose the tools that they find.
+    #[must_use]
+    pub fn with_path(mut self, path: &str) -> Self {
+        self.path = Some(path.to_owned());
         self
     }
 
@@ -166,14 +174,14 @@ impl Chain {
             let mut conf = self.injected(plugin);
             conf["cni.dev/valid-attachments"] = list.clone();
             conf["cni.dev/attachments"] = list.clone();
-            Self::named(sandbox, plugin, "GC").conf(&conf).run()
+            self.named(sandbox, plugin, "GC").conf(&conf).run()
         });
         first_failure(&mut outcomes)
     }
 
     /// STATUS, plugin by plugin, until one complains.
     pub fn status(&self, sandbox: &Sandbox) -> Outcome {
-        let ask = |p: &Value| Self::named(sandbox, p, "STATUS").conf(&self.injected(p)).run();
+        let ask = |p: &Value| self.named(sandbox, p, "STATUS").conf(&self.injected(p)).run();
         first_failure(&mut self.plugins().iter().map(ask))
     }
 
@@ -181,8 +189,9 @@ impl Chain {
         self.list["cniVersion"].as_str().unwrap_or("0.1.0")
     }
 
-    fn named(sandbox: &Sandbox, plugin: &Value, verb: &str) -> Call {
-        sandbox.plugin(plugin["type"].as_str().expect("a plugin's type"), verb)
+    fn named(&self, sandbox: &Sandbox, plugin: &Value, verb: &str) -> Call {
+        let call = sandbox.plugin(plugin["type"].as_str().expect("a plugin's type"), verb);
+        self.path.iter().fold(call, |call, path| call.env("PATH", path))
     }
 
     /// The plugin's own object with the list's name and version.
@@ -204,7 +213,7 @@ impl Chain {
         if !runtime.is_empty() {
             conf["runtimeConfig"] = json!(runtime);
         }
-        let call = Self::named(sandbox, plugin, verb).names(&to.id, &to.ifname).env("CNI_NETNS", &to.netns);
+        let call = self.named(sandbox, plugin, verb).names(&to.id, &to.ifname).env("CNI_NETNS", &to.netns);
         to.args.iter().fold(call, |call, args| call.env("CNI_ARGS", args)).conf(&conf)
     }
 }

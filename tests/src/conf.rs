@@ -35,10 +35,11 @@ impl Backend {
     }
 }
 
-/// A dual-stack bridge with gateway, default routes and host-local, without masquerade.
+/// A dual-stack bridge with gateway, default routes and host-local, without masquerade. With hairpin: where
+/// `br_netfilter` hands bridged packets to the rules, a published port reaches its own container only so.
 pub fn bridge() -> Value {
     json!({
-        "type": "bridge", "bridge": "br-test", "isDefaultGateway": true,
+        "type": "bridge", "bridge": "br-test", "isDefaultGateway": true, "hairpinMode": true,
         "ipam": {"type": "host-local", "ranges": [[{"subnet": V4}], [{"subnet": V6}]]}
     })
 }

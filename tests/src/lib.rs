@@ -14,6 +14,7 @@ pub mod conf;
 pub mod kernel;
 pub mod netns;
 pub mod packets;
+pub mod parallel;
 pub mod rules;
 pub mod run;
 pub mod sandbox;

@@ -38,6 +38,13 @@ pub(crate) struct Case {
     story: Arc<dyn Fn(&Sandbox) + Send + Sync>,
 }
 
+impl Case {
+    /// The same case on another basis; for tables whose rows differ in it.
+    pub(crate) fn based_on(self, basis: Basis) -> Self {
+        Self { basis, ..self }
+    }
+}
+
 /// A case that the spec or long practice asks for.
 pub(crate) fn common(name: impl Into<String>, story: impl Fn(&Sandbox) + Send + Sync + 'static) -> Case {
     Case { name: name.into(), basis: Basis::Common, story: Arc::new(story) }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use cni_tests::parallel::at_once;
 use cni_tests::{Call, Outcome, Sandbox, conf};
 use serde_json::{Value, json};
 
@@ -193,13 +194,7 @@ fn two_interfaces(sb: &Sandbox) {
 
 fn parallel(sb: &Sandbox) {
     let conf = conf::host_local("1.0.0", &["10.1.2.0/26", "fd00:5::/64"]);
-    let mut got: Vec<String> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..30).map(|n| scope.spawn({
-            let conf = &conf;
-            move || cni_tests::verdict::caught(|| added(sb, &format!("c{n}"), conf))
-        })).collect();
-        threads.into_iter().map(|t| t.join().unwrap()).flat_map(|ips| ips.unwrap_or_else(|s| panic!("{s:?}"))).collect()
-    });
+    let mut got = at_once(30, |n| added(sb, &format!("c{n}"), &conf)).concat();
     got.sort();
     got.dedup();
     assert_eq!(got.len(), 60, "30 distinct addresses of each family: {got:?}");

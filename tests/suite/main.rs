@@ -4,11 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
 
 mod bad_input;
+mod bridge;
+mod bridge_keys;
 mod case;
 mod each;
 mod host_local;
 mod loopback;
+mod masquerade;
 mod protocol;
+mod story;
 mod versions;
 
 use std::path::PathBuf;
@@ -30,7 +34,8 @@ fn main() -> ExitCode {
         return if given.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     };
     verdict::install_hook();
-    let subjects = [protocol::cases, versions::cases, bad_input::cases, loopback::cases, host_local::cases];
+    let subjects = [protocol::cases, versions::cases, bad_input::cases, loopback::cases, host_local::cases, bridge::cases,
+ bridge_keys::cases, masquerade::cases];
     let cases = subjects.iter().flat_map(|cases| cases()).collect();
     case::judge(&args, &dir, cases)
 }
