@@ -139,9 +139,9 @@ fn exchange(socket: &UdpSocket, patience: Duration) -> io::Result<String> {
     Err(last)
 }
 
-/// True if `to` answers an ICMP echo request from `ns`.
+/// True if `to` answers an ICMP echo request from `ns` within 4 s: a fresh IPv6 address isn't used as a source at once.
 pub fn ping(ns: &Netns, to: &str) -> bool {
-    ns.holds(&["ping", "-n", "-q", "-c", "1", "-W", "3", to])
+    ns.holds(&["ping", "-n", "-q", "-c", "1", "-w", "4", to])
 }
 
 /// A host behind the node's uplink, the node's default gateway in both families.

@@ -19,7 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         newer("bridge::key_disable_container_interface", down),
         common("bridge::key_is_gateway_gives_no_default_route", gateway_only),
         common("bridge::key_force_address", force_address),
-        common("bridge::key_dns_overrides_ipam", dns),
+        newer("bridge::key_dns_overrides_ipam", dns),
         common("bridge::two_ipv6_gateways", two_gateways),
         common("bridge::mac_by_runtime_config", |sb| mac(sb, "runtime")),
         common("bridge::mac_by_args", |sb| mac(sb, "args")),
@@ -172,7 +172,6 @@ fn cni_args(sb: &Sandbox) {
         ("FOO=bar", false),
         ("FOO=bar;IgnoreUnknown=1", true),
         ("IgnoreUnknown=true;K8S_POD_NAME=x", true),
-        ("MAC=0a:00:00:00:00:01", true),
         ("FOO", false),
         ("IgnoreUnknown=maybe", false),
     ]

@@ -9,8 +9,10 @@ mod bridge_keys;
 mod case;
 mod each;
 mod host_local;
+mod leftovers;
 mod loopback;
 mod masquerade;
+mod portmap;
 mod protocol;
 mod story;
 mod versions;
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
     };
     verdict::install_hook();
     let subjects = [protocol::cases, versions::cases, bad_input::cases, loopback::cases, host_local::cases, bridge::cases,
- bridge_keys::cases, masquerade::cases];
+ bridge_keys::cases, masquerade::cases, portmap::cases, leftovers::cases];
     let cases = subjects.iter().flat_map(|cases| cases()).collect();
     case::judge(&args, &dir, cases)
 }
