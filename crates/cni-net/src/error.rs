@@ -172,6 +172,7 @@ impl Errno {
     pub(crate) const SRCH: i32 = rustix::io::Errno::SRCH.raw_os_error();
     pub(crate) const EXIST: i32 = rustix::io::Errno::EXIST.raw_os_error();
     pub(crate) const NODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
+    pub(crate) const OPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
     pub(crate) const ADDRNOTAVAIL: i32 = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
     pub(crate) const NETUNREACH: i32 = rustix::io::Errno::NETUNREACH.raw_os_error();
     pub(crate) const HOSTUNREACH: i32 = rustix::io::Errno::HOSTUNREACH.raw_os_error();
