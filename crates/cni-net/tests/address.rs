@@ -1,4 +1,5 @@
 //! Addresses, seen by `ip -j addr`.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml allows them only directly in #[test] functions.
 
 mod common;
 

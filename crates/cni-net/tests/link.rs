@@ -1,4 +1,5 @@
 //! Links, seen by `ip -d -j link` and `bridge -d -j link`.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml allows them only directly in #[test] functions.
 
 mod common;
 

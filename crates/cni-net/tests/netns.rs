@@ -1,4 +1,5 @@
 //! Namespaces: opening, refusing, entering and coming back; and sysctls, which depend on where one is.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml allows them only directly in #[test] functions.
 
 mod common;
 

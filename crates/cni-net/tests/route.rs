@@ -1,4 +1,5 @@
 //! Routes, seen by `ip -d -j route`.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml allows them only directly in #[test] functions.
 
 mod common;
 
