@@ -118,16 +118,8 @@ impl Netlink {
                 let taken = if host_is_taken { &spec.host.name } else { &spec.peer.name };
                 Err(NetError::Exists { operation, name: taken.to_string() })
             }
-            Err(failure) => Err(explain_veth(failure, operation)),
+            Err(failure) => Err(failure.during(operation)),
         }
-    }
-}
-
-/// A missing device can only be the bridge here, as the pair is not one to be found.
-fn explain_veth(failure: Failure, operation: Operation) -> NetError {
-    match failure {
-        Failure::Kernel(reason) => NetError::Refused { operation, reason },
-        other => other.during(operation),
     }
 }
 

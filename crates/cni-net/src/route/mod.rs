@@ -120,3 +120,42 @@ impl Route {
             && (!self.onlink || present.onlink)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(dst: &str) -> Route {
+        Route::new(dst.parse().unwrap(), Some("10.0.0.1".parse().unwrap()), 7)
+    }
+
+    #[test]
+    fn what_is_not_stated_is_not_compared() {
+        let listed =
+            Route { priority: Some(5), table: Some(254), scope: Some(0), mtu: Some(1400), ..route("192.0.2.0/24") };
+        assert!(route("192.0.2.0/24").is_met_by(&listed));
+        assert!(Route { mtu: Some(1400), priority: Some(5), ..route("192.0.2.0/24") }.is_met_by(&listed));
+        for other in [
+            Route { mtu: Some(1300), ..route("192.0.2.0/24") },
+            Route { priority: Some(6), ..route("192.0.2.0/24") },
+            Route { advmss: Some(1300), ..route("192.0.2.0/24") },
+            Route { table: Some(100), ..route("192.0.2.0/24") },
+            Route { scope: Some(253), ..route("192.0.2.0/24") },
+            Route { device: 8, ..route("192.0.2.0/24") },
+            Route { gateway: None, ..route("192.0.2.0/24") },
+            Route { onlink: true, ..route("192.0.2.0/24") },
+            Route { source: Some("10.0.0.5".parse().unwrap()), ..route("192.0.2.0/24") },
+            route("192.0.2.0/25"),
+        ] {
+            assert!(!other.is_met_by(&listed), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn ipv6_destinations_lose_their_host_bits_and_scopes() {
+        let listed =
+            Route { table: Some(254), scope: Some(0), ..Route::new("2001:db8::/32".parse().unwrap(), None, 7) };
+        let wanted = Route { scope: Some(253), ..Route::new("2001:db8::7/32".parse().unwrap(), None, 7) };
+        assert!(wanted.is_met_by(&listed));
+    }
+}
