@@ -1,0 +1,232 @@
+//! What can go wrong between us and the kernel: each error says which operation on which object failed, and why.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+use cni_plugin::IfName;
+use ipnetwork::IpNetwork;
+
+use crate::NetNsError;
+
+/// An operation and its object, in the words of a message: "cannot {operation}".
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs)] // The fields are the operation's own arguments.
+pub enum Operation {
+    FindLink { name: String },
+    FindLinkByIndex { link: u32 },
+    ListLinks,
+    CreateBridge { name: IfName },
+    CreateVeth { host: IfName, peer: IfName },
+    ChangeLink { link: u32 },
+    NameLink { link: u32, altname: String },
+    UnnameLink { link: u32, altname: String },
+    ChangePort { link: u32 },
+    DeleteLink { link: u32 },
+    ListVlans { link: u32 },
+    AddVlan { link: u32, id: u16 },
+    DeleteVlan { link: u32, id: u16 },
+    ListAddresses { link: u32 },
+    AddAddress { link: u32, address: IpNetwork },
+    DeleteAddress { link: u32, address: IpNetwork },
+    ListRoutes,
+    AddRoute { link: u32, destination: IpNetwork, gateway: Option<IpAddr> },
+    DeleteRoute { link: u32, destination: IpNetwork, gateway: Option<IpAddr> },
+    LookUpRoute { to: IpAddr },
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FindLink { name } => write!(f, "find link {name}"),
+            Self::FindLinkByIndex { link } => write!(f, "find link {link}"),
+            Self::ListLinks => write!(f, "list links"),
+            Self::CreateBridge { name } => write!(f, "create bridge {name}"),
+            Self::CreateVeth { host, peer } => write!(f, "create veth pair {host} and {peer}"),
+            Self::ChangeLink { link } => write!(f, "change link {link}"),
+            Self::NameLink { link, altname } => write!(f, "give link {link} the alternative name {altname:?}"),
+            Self::UnnameLink { link, altname } => write!(f, "take the alternative name {altname:?} from link {link}"),
+            Self::ChangePort { link } => write!(f, "change bridge port {link}"),
+            Self::DeleteLink { link } => write!(f, "delete link {link}"),
+            Self::ListVlans { link } => write!(f, "list the VLANs of bridge port {link}"),
+            Self::AddVlan { link, id } => write!(f, "add VLAN {id} to bridge port {link}"),
+            Self::DeleteVlan { link, id } => write!(f, "delete VLAN {id} from bridge port {link}"),
+            Self::ListAddresses { link } => write!(f, "list the addresses of link {link}"),
+            Self::AddAddress { link, address } => write!(f, "add address {address} to link {link}"),
+            Self::DeleteAddress { link, address } => write!(f, "delete address {address} from link {link}"),
+            Self::ListRoutes => write!(f, "list routes"),
+            Self::AddRoute { link, destination, gateway } => write_route(f, "add", *link, destination, *gateway),
+            Self::DeleteRoute { link, destination, gateway } => write_route(f, "delete", *link, destination, *gateway),
+            Self::LookUpRoute { to } => write!(f, "look up the route to {to}"),
+        }
+    }
+}
+
+fn write_route(
+    f: &mut fmt::Formatter<'_>,
+    verb: &str,
+    link: u32,
+    destination: &IpNetwork,
+    gateway: Option<IpAddr>,
+) -> fmt::Result {
+    match gateway {
+        Some(gateway) => write!(f, "{verb} route {destination} via {gateway} on link {link}"),
+        None => write!(f, "{verb} route {destination} on link {link}"),
+    }
+}
+
+/// The kernel's refusal: an error number, and since 4.12 often a sentence (`NLMSGERR_ATTR_MSG`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelError {
+    /// The error number, positive.
+    pub errno: i32,
+    /// The kernel's own words, where it has any.
+    pub text: Option<String>,
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = io::Error::from_raw_os_error(self.errno).to_string();
+        // std appends the number, which says nothing more.
+        let reason = reason.split(" (os error").next().unwrap_or_default();
+        match &self.text {
+            Some(text) => write!(f, "{reason} ({})", text.trim_end_matches('.')),
+            None => f.write_str(reason),
+        }
+    }
+}
+
+/// Why a verb of [`crate::Netlink`] failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetError {
+    /// No route socket: out of file descriptors, or a sandbox that forbids netlink.
+    #[error("cannot open a route netlink socket: {source}")]
+    Socket {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The namespace to open the socket in could not be entered.
+    #[error(transparent)]
+    Namespace(#[from] NetNsError),
+    /// What should be created is there already.
+    #[error("cannot {operation}: {name} exists already")]
+    Exists {
+        /// What was tried.
+        operation: Operation,
+        /// What is there: a link's name, or the address or route in the words of `ip`.
+        name: String,
+    },
+    /// The link to act on does not exist in this socket's namespace.
+    #[error("cannot {operation}: there is no such link")]
+    NoSuchLink {
+        /// What was tried.
+        operation: Operation,
+    },
+    /// The kernel was built without something that is needed.
+    #[error("cannot {operation}: this kernel lacks {feature}")]
+    Unsupported {
+        /// What was tried.
+        operation: Operation,
+        /// What is missing, with the kernel's configuration option.
+        feature: &'static str,
+    },
+    /// The kernel refused for another reason.
+    #[error("cannot {operation}: {reason}")]
+    Refused {
+        /// What was tried.
+        operation: Operation,
+        /// What the kernel said.
+        reason: KernelError,
+    },
+    /// The socket failed, or the answer is one that we cannot read.
+    #[error("cannot {operation}: the kernel's answer is missing or unreadable")]
+    NoAnswer {
+        /// What was tried.
+        operation: Operation,
+    },
+    /// The kernel's list changed each time it was read, so that it may lack entries.
+    #[error("cannot {operation}: the list kept changing while it was read; try again")]
+    Interrupted {
+        /// What was tried.
+        operation: Operation,
+    },
+}
+
+impl NetError {
+    /// The kernel's error number, if it was the kernel that refused.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused { reason, .. } => Some(reason.errno),
+            Self::Exists { .. } => Some(Errno::EXIST),
+            Self::NoSuchLink { .. } => Some(Errno::NODEV),
+            _ => None,
+        }
+    }
+}
+
+/// The error numbers that have a meaning of their own here.
+pub(crate) struct Errno;
+
+impl Errno {
+    pub(crate) const NOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
+    pub(crate) const SRCH: i32 = rustix::io::Errno::SRCH.raw_os_error();
+    pub(crate) const INVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
+    pub(crate) const EXIST: i32 = rustix::io::Errno::EXIST.raw_os_error();
+    pub(crate) const NODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
+    pub(crate) const ADDRNOTAVAIL: i32 = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
+    pub(crate) const NETUNREACH: i32 = rustix::io::Errno::NETUNREACH.raw_os_error();
+    pub(crate) const HOSTUNREACH: i32 = rustix::io::Errno::HOSTUNREACH.raw_os_error();
+}
+
+/// A failed exchange, before it is known which operation it was part of.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Kernel(KernelError),
+    NoAnswer,
+    Interrupted,
+}
+
+impl Failure {
+    pub(crate) fn is(&self, errno: i32) -> bool {
+        matches!(self, Failure::Kernel(reason) if reason.errno == errno)
+    }
+
+    pub(crate) fn during(self, operation: Operation) -> NetError {
+        match self {
+            Failure::Kernel(KernelError { errno: Errno::NODEV, .. }) => NetError::NoSuchLink { operation },
+            Failure::Kernel(reason) => NetError::Refused { operation, reason },
+            Failure::NoAnswer => NetError::NoAnswer { operation },
+            Failure::Interrupted => NetError::Interrupted { operation },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_operation_object_and_reason() {
+        let operation = Operation::AddAddress { link: 7, address: "10.0.0.5/24".parse().unwrap() };
+        let reason = KernelError { errno: 17, text: None };
+        assert_eq!(
+            NetError::Refused { operation: operation.clone(), reason }.to_string(),
+            "cannot add address 10.0.0.5/24 to link 7: File exists"
+        );
+        let reason = KernelError { errno: 22, text: Some("Nexthop has invalid gateway.".to_owned()) };
+        assert_eq!(
+            NetError::Refused { operation, reason }.to_string(),
+            "cannot add address 10.0.0.5/24 to link 7: Invalid argument (Nexthop has invalid gateway)"
+        );
+    }
+
+    #[test]
+    fn a_missing_device_has_its_own_error() {
+        let failure = Failure::Kernel(KernelError { errno: Errno::NODEV, text: None });
+        let error = failure.during(Operation::ChangeLink { link: 7 });
+        assert_eq!(error.to_string(), "cannot change link 7: there is no such link");
+        assert_eq!(error.errno(), Some(19));
+    }
+}

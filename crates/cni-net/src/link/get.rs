@@ -1,0 +1,101 @@
+//! Finding links.
+
+use netlink_packet_core::DefaultNla;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+
+use super::{Link, about};
+use crate::error::Errno;
+use crate::{NetError, Netlink, Operation};
+
+/// As an attribute of a request; in answers it is inside `IFLA_PROP_LIST` (`include/uapi/linux/if_link.h`).
+const IFLA_ALT_IFNAME: u16 = 53;
+
+impl Netlink {
+    /// The link that has this name, or has it among its alternative names: the kernel keeps both in one table, so
+    /// either way the name is taken. `None` if there is none. Constant time.
+    ///
+    /// # Errors
+    /// The kernel's, for names longer than 15 bytes.
+    pub fn link_by_name(&self, name: &str) -> Result<Option<Link>, NetError> {
+        let mut message = about(0);
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.find_link(message, || Operation::FindLink { name: name.to_owned() })
+    }
+
+    /// The link that has this alternative name (up to 127 bytes). `None` if there is none, or if it is a link's
+    /// ordinary name. Constant time.
+    ///
+    /// # Errors
+    /// The kernel's; before Linux 5.5 there are no alternative names.
+    pub fn link_by_altname(&self, altname: &str) -> Result<Option<Link>, NetError> {
+        let mut message = about(0);
+        let value = [altname.as_bytes(), b"\0"].concat();
+        message.attributes.push(LinkAttribute::Other(DefaultNla::new(IFLA_ALT_IFNAME, value)));
+        let found = self.find_link(message, || Operation::FindLink { name: altname.to_owned() })?;
+        Ok(found.filter(|link| link.altnames.iter().any(|name| name == altname)))
+    }
+
+    /// The link with this index. `None` if there is none. Constant time.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn link_by_index(&self, index: u32) -> Result<Option<Link>, NetError> {
+        // The kernel takes index 0 for "not given" and refuses the request; no link has it.
+        if index == 0 {
+            return Ok(None);
+        }
+        self.find_link(about(index), || Operation::FindLinkByIndex { link: index })
+    }
+
+    /// All links of the namespace: for garbage collection and repair only, as it costs the more the more there are.
+    ///
+    /// # Errors
+    /// [`NetError::Interrupted`] if links come and go all the time, and the kernel's.
+    pub fn links(&self) -> Result<Vec<Link>, NetError> {
+        self.list_links(about(0))
+    }
+
+    /// The ports of the bridge (bond, VRF) with this index. The kernel filters, but walks all links.
+    ///
+    /// # Errors
+    /// As [`Netlink::links`].
+    pub fn links_with_master(&self, master: u32) -> Result<Vec<Link>, NetError> {
+        let mut message = about(0);
+        message.attributes.push(LinkAttribute::Controller(master));
+        // A filter, which the kernel ignores if it does not understand it (IFLA_LINKINFO kinds): look again.
+        Ok(self.list_links(message)?.into_iter().filter(|link| link.master == Some(master)).collect())
+    }
+
+    fn find_link(&self, mut message: LinkMessage, operation: impl Fn() -> Operation) -> Result<Option<Link>, NetError> {
+        message.attributes.push(without_statistics());
+        match self.ask(RouteNetlinkMessage::GetLink(message), 0) {
+            Ok(answers) => match answers.into_iter().find_map(described) {
+                Some(link) => Ok(Some(link)),
+                None => Err(NetError::NoAnswer { operation: operation() }),
+            },
+            Err(failure) if failure.is(Errno::NODEV) => Ok(None),
+            Err(failure) => Err(failure.during(operation())),
+        }
+    }
+
+    fn list_links(&self, mut message: LinkMessage) -> Result<Vec<Link>, NetError> {
+        message.attributes.push(without_statistics());
+        let answers = self
+            .dump(&RouteNetlinkMessage::GetLink(message))
+            .map_err(|failure| failure.during(Operation::ListLinks))?;
+        Ok(answers.into_iter().filter_map(described).collect())
+    }
+}
+
+/// Statistics are most of an answer, and nobody here reads them.
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+pub(super) fn described(message: RouteNetlinkMessage) -> Option<Link> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
+        _ => None,
+    }
+}

@@ -1,0 +1,192 @@
+//! Network namespaces: opening one by its path and running a closure inside it.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// `f_type` of the files that `ip netns add` and the runtimes bind-mount (`include/uapi/linux/magic.h`).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+/// `f_type` of `/proc/PID/ns/net` on kernels before 3.19, where these files still were procfs's own.
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// Why a network namespace could not be opened or entered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetNsError {
+    /// Nothing is at the path: the container is gone, or the runtime passed a wrong path.
+    #[error("network namespace {path:?} does not exist")]
+    NotFound {
+        /// The path as it was given.
+        path: PathBuf,
+    },
+    /// Something is at the path, but no network namespace.
+    #[error("{path:?} is not a network namespace: {why}")]
+    NotANamespace {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What it is instead.
+        why: &'static str,
+    },
+    /// The file is there and could not be opened.
+    #[error("cannot open network namespace {path:?}: {source}")]
+    Open {
+        /// The path as it was given.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The kernel refused to move this thread into the namespace. It has not left the one it was in.
+    #[error("cannot enter network namespace {path:?}: {source}; CAP_SYS_ADMIN is needed")]
+    Enter {
+        /// The path it was opened by.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The closure has run, but this thread could not go back: it is in the wrong namespace and must not go on.
+    #[error("cannot return to network namespace {path:?}: {source}")]
+    Return {
+        /// Where the thread came from.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// An open network namespace. Holding it keeps the namespace alive, even if its path is unmounted and its last
+/// process ends.
+#[derive(Debug)]
+pub struct NetNs {
+    inner: netns_rs::NetNs,
+    device: u64,
+    inode: u64,
+}
+
+impl NetNs {
+    /// Opens the namespace at `path`.
+    ///
+    /// The file must be on nsfs or procfs, as the Go plugins demand (`pkg/ns/ns_linux.go`, `IsNSorErr`). That it is a
+    /// namespace of another type shows only when it is entered.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotANamespace` and `Open`.
+    pub fn open(path: &Path) -> Result<NetNs, NetNsError> {
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => NetNsError::NotFound { path: path.to_owned() },
+            _ => NetNsError::Open { path: path.to_owned(), source },
+        };
+        // Before opening: open() of a FIFO, which anything may be, would block.
+        let filesystem = rustix::fs::statfs(path).map_err(|errno| failed(errno.into()))?.f_type;
+        #[allow(clippy::unnecessary_cast)] // f_type's type differs between architectures.
+        if !matches!(filesystem as i64, NSFS_MAGIC | PROC_SUPER_MAGIC) {
+            return Err(NetNsError::NotANamespace {
+                path: path.to_owned(),
+                why: "it is an ordinary file or directory",
+            });
+        }
+        Self::identify(netns_rs::get_from_path(path).map_err(|error| failed(open_error(error)))?)
+    }
+
+    /// The namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// `Open`, where `/proc` is not mounted.
+    pub fn current() -> Result<NetNs, NetNsError> {
+        let failed = |error| NetNsError::Open { path: "/proc/thread-self/ns/net".into(), source: open_error(error) };
+        Self::identify(netns_rs::get_from_current_thread().map_err(failed)?)
+    }
+
+    fn identify(inner: netns_rs::NetNs) -> Result<NetNs, NetNsError> {
+        match inner.file().metadata() {
+            Ok(file) => Ok(NetNs { device: file.dev(), inode: file.ino(), inner }),
+            Err(source) => Err(NetNsError::Open { path: inner.path().to_owned(), source }),
+        }
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        self.inner.path()
+    }
+
+    /// True if both are the same namespace, by whatever paths they were opened: nsfs gives each namespace one inode.
+    pub fn is_same(&self, other: &NetNs) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// Runs `f` with the calling thread inside this namespace, and takes the thread back afterwards, also when `f`
+    /// panics. Other threads stay where they are, so `f` must not expect threads that it starts elsewhere to be here.
+    ///
+    /// Where the thread is in this namespace already, nothing is switched.
+    ///
+    /// # Errors
+    /// `NotANamespace` if it is a namespace of another type, `Enter`, and `Return`, after which the caller has to
+    /// give up. A panic of `f` that cannot be followed by the return aborts the process.
+    pub fn run<T>(&self, f: impl FnOnce() -> T) -> Result<T, NetNsError> {
+        let home = NetNs::current()?;
+        if home.is_same(self) {
+            return Ok(f());
+        }
+        self.enter()?;
+        let guard = GoHome(Some(home));
+        let value = f();
+        guard.go()?;
+        Ok(value)
+    }
+
+    fn enter(&self) -> Result<(), NetNsError> {
+        let Err(error) = self.inner.enter() else { return Ok(()) };
+        let path = self.path().to_owned();
+        let source = enter_error(error);
+        // setns(2): EINVAL if the file is a namespace of another type than CLONE_NEWNET, or no namespace (procfs).
+        if source.kind() == io::ErrorKind::InvalidInput {
+            return Err(NetNsError::NotANamespace { path, why: "it is a namespace of another type, or another file" });
+        }
+        Err(NetNsError::Enter { path, source })
+    }
+
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.inner.file().as_raw_fd()
+    }
+}
+
+impl AsFd for NetNs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.file().as_fd()
+    }
+}
+
+/// Takes the thread home when dropped. netns-rs's own `run` does so on the ordinary way only, not on a panic.
+struct GoHome(Option<NetNs>);
+
+impl GoHome {
+    fn go(mut self) -> Result<(), NetNsError> {
+        let Some(home) = self.0.take() else { return Ok(()) };
+        home.inner
+            .enter()
+            .map_err(|error| NetNsError::Return { path: home.path().to_owned(), source: enter_error(error) })
+    }
+}
+
+impl Drop for GoHome {
+    fn drop(&mut self) {
+        // Unwinding. Nobody can be told, and whatever runs next would configure the container's network for the host's.
+        if self.0.take().is_some_and(|home| home.inner.enter().is_err()) {
+            std::process::abort();
+        }
+    }
+}
+
+fn open_error(error: netns_rs::Error) -> io::Error {
+    match error {
+        netns_rs::Error::OpenNsError(_, source) => source,
+        other => io::Error::other(other),
+    }
+}
+
+fn enter_error(error: netns_rs::Error) -> io::Error {
+    match error {
+        netns_rs::Error::SetnsError(errno) => io::Error::from_raw_os_error(errno as i32),
+        other => io::Error::other(other),
+    }
+}

@@ -1,0 +1,70 @@
+//! Tests that touch the kernel run once more as a process of their own, in network and mount namespaces of its own, so
+//! that `cargo test` never changes the machine's. What the library did is looked at with iproute2, not the library.
+#![allow(dead_code)] // Each test file uses its share of this.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// In the inner process: the outer process's namespace, which it must not be in.
+const OUTSIDE: &str = "CNI_NET_TEST_OUTSIDE";
+
+/// Declares tests that run in private namespaces.
+#[macro_export]
+macro_rules! private_tests {
+    ($($(#[$meta:meta])* fn $name:ident() $body:block)*) => {
+        $(#[test] $(#[$meta])* fn $name() { common::privately(stringify!($name), || $body); })*
+    };
+}
+
+/// Runs the test called `name` again under unshare(1); in there, runs `body`.
+pub(crate) fn privately(name: &str, body: impl FnOnce()) {
+    let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap().into_os_string().into_string().unwrap();
+    if let Ok(outside) = std::env::var(OUTSIDE) {
+        assert!(outside.starts_with("net:[") && outside != here, "not in a network namespace of its own");
+        run("mount -t tmpfs tmpfs /run");
+        run("ip link set lo up");
+        return body();
+    }
+    if std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) != 0) {
+        eprintln!("{name}: skipped, for it needs root");
+        return;
+    }
+    let status = Command::new("unshare")
+        .args(["--net", "--mount", "--propagation", "private", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+        .env(OUTSIDE, here)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(status.status.success(), "{name}:\n{}\n{}", text(&status.stdout), text(&status.stderr));
+    assert!(text(&status.stdout).contains("1 passed"), "{name} did not run: {}", text(&status.stdout));
+}
+
+/// Runs a command line (no quoting) and returns what it prints.
+pub(crate) fn run(line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a command that prints JSON.
+pub(crate) fn json(line: &str) -> Value {
+    let text = run(line);
+    // iproute2 prints nothing at all for an empty list.
+    if text.trim().is_empty() { Value::Array(Vec::new()) } else { serde_json::from_str(&text).unwrap() }
+}
+
+/// The first object of a list in JSON.
+pub(crate) fn first(line: &str) -> Value {
+    json(line)[0].take()
+}
+
+/// Makes a named namespace, as `ip netns add` does, and opens it.
+pub(crate) fn namespace(name: &str) -> cni_net::NetNs {
+    run(&format!("ip netns add {name}"));
+    cni_net::NetNs::open(Path::new(&format!("/run/netns/{name}"))).unwrap()
+}
