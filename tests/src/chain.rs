@@ -55,9 +55,7 @@ impl Attachment {
     /// With published ports: `(host, container, protocol)`.
     #[must_use]
     pub fn publish(self, ports: &[(u16, u16, &str)]) -> Self {
-        let entry = |(host, container, protocol): &(u16, u16, &str)| {
-            json!({"hostPort": host, "containerPort": container, "protocol": protocol})
-        };
+        let entry = |(host, container, protocol): &(u16, u16, &str)| json!({"hostPort": host, "containerPort": container, "protocol": protocol});
         self.with("portMappings", ports.iter().map(entry).collect())
     }
 

@@ -42,9 +42,8 @@ pub fn routes(ns: &Netns, family: &str) -> Vec<Value> {
 /// The default routes of one family as `gateway dev device`.
 pub fn default_routes(ns: &Netns, family: &str) -> Vec<String> {
     let default = |r: &&Value| r["dst"] == "default";
-    let text = |r: &Value| {
-        format!("{} dev {}", r["gateway"].as_str().unwrap_or("direct"), r["dev"].as_str().unwrap_or("?"))
-    };
+    let text =
+        |r: &Value| format!("{} dev {}", r["gateway"].as_str().unwrap_or("direct"), r["dev"].as_str().unwrap_or("?"));
     routes(ns, family).iter().filter(default).map(text).collect()
 }
 

@@ -165,9 +165,7 @@ impl Outside {
         let node = Netns::node();
         ns.sh(&["ip", "link", "set", "lo", "up"]);
         node.sh(&["ip", "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", &ns.name]);
-        for (at, link, v4, v6) in
-            [(&node, "up0", Self::NODE_V4, Self::NODE_V6), (&ns, "eth0", Self::V4, Self::V6)]
-        {
+        for (at, link, v4, v6) in [(&node, "up0", Self::NODE_V4, Self::NODE_V6), (&ns, "eth0", Self::V4, Self::V6)] {
             at.sh(&["ip", "addr", "add", &format!("{v4}/24"), "dev", link]);
             at.sh(&["ip", "addr", "add", &format!("{v6}/64"), "dev", link, "nodad"]);
             at.sh(&["ip", "link", "set", link, "up"]);

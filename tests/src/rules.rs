@@ -98,3 +98,47 @@ fn text(program: &str, args: &[&str]) -> String {
     assert!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
+
+/// Deletes the first rule or element that contains `about`, as a careless administrator might; says which.
+pub fn delete_one(ns: &Netns, about: &str) -> String {
+    ns.run(|| delete_from_iptables(about).or_else(|| delete_from_nft(about)))
+        .unwrap_or_else(|| panic!("no rule is about {about}"))
+}
+
+fn delete_from_iptables(about: &str) -> Option<String> {
+    for tool in ["iptables-nft", "ip6tables-nft"] {
+        let saved = text(tool, &["-t", "nat", "-S"]);
+        if let Some(rule) = saved.lines().find(|l| l.starts_with("-A") && l.contains(about)) {
+            // The shell takes the quotes of comments apart.
+            let command = format!("{tool} -t nat -D {}", &rule[3..]);
+            text("sh", &["-c", &command]);
+            return Some(command);
+        }
+    }
+    None
+}
+
+fn delete_from_nft(about: &str) -> Option<String> {
+    let listed: Value = serde_json::from_str(&text("nft", &["-j", "list", "ruleset"])).ok()?;
+    let target = listed["nftables"].as_array()?.iter().find_map(|object| {
+        let (kind, body) = object.as_object()?.iter().next()?;
+        let place = |key: &str| body[key].clone();
+        match kind.as_str() {
+            "rule" if body.to_string().contains(about) => Some(serde_json::json!({"rule": {
+                "family": place("family"), "table": place("table"), "chain": place("chain"), "handle": place("handle")
+            }})),
+            "set" | "map" => {
+                let element = body["elem"].as_array()?.iter().find(|e| e.to_string().contains(about))?;
+                Some(serde_json::json!({"element": {
+                    "family": place("family"), "table": place("table"), "name": place("name"), "elem": [element]
+                }}))
+            }
+            _ => None,
+        }
+    })?;
+    let command = serde_json::json!({"nftables": [{"delete": target}]}).to_string();
+    std::fs::create_dir_all("/run/cni-test").ok()?;
+    std::fs::write("/run/cni-test/delete", &command).ok()?;
+    text("nft", &["-j", "-f", "/run/cni-test/delete"]);
+    Some(command)
+}

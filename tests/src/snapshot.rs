@@ -90,8 +90,11 @@ fn routing(ns: &Netns) -> Vec<String> {
     let mut lines = Vec::new();
     for family in ["-4", "-6"] {
         let shown = ns.sh(&["ip", "-j", family, "route", "show", "table", "all"]);
-        let local = |r: &Value| r["dst"].as_str().is_some_and(|d| d.starts_with("fe80:"));
-        lines.extend(kernel::array(&shown).iter().filter(|r| !local(r)).map(|r| {
+        // The kernel derives these from addresses, and for IPv6 only when it is done with duplicate detection.
+        let derived = |r: &Value| {
+            r["table"] == "local" || r["dst"].as_str().is_some_and(|d| d.starts_with("fe80:") || d == "ff00::/8")
+        };
+        lines.extend(kernel::array(&shown).iter().filter(|r| !derived(r)).map(|r| {
             let text = |key: &str| r[key].as_str().unwrap_or("").to_owned();
             let words = ["type", "dst", "gateway", "dev", "table", "scope", "protocol"].map(text);
             format!("route {family} {} metric {}", words.join(" "), r["metric"])

@@ -50,16 +50,16 @@ fn nothing_left(sb: &Sandbox, backend: Backend, end: Told) {
     let story = Story::start(sb, backend);
     let first = story.attach("first", &[(1111, 80, "tcp")]);
     story.chain.del(sb, &first.at);
-    let stays = story.attach("stays", &[(2222, 80, "tcp")]);
+    let _stays = story.attach("stays", &[(2222, 80, "tcp")]);
     let before = Snapshot::of(&[&story.node]);
-    let container = story.attach("goes", &PORTS);
+    let container = story.attach_bare("goes", &PORTS);
     end(&story, &container);
     Snapshot::of(&[&story.node]).same_but(&before, &CURSOR);
-    story.chain.check(sb, &stays.at).silent();
 }
 
 fn vanished(story: &Story, container: &Container) {
     container.ns.delete();
+    container.wait_for_its_link_to_go();
     story.chain.del(story.sb, &container.at);
 }
 

@@ -4,16 +4,23 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
 
 mod bad_input;
+mod bad_ranges;
 mod bridge;
 mod bridge_keys;
 mod case;
+mod check;
+mod delegation;
 mod each;
+mod gc;
 mod host_local;
+mod host_local_state;
 mod leftovers;
 mod loopback;
 mod masquerade;
 mod portmap;
 mod protocol;
+mod rollback;
+mod status;
 mod story;
 mod versions;
 
@@ -36,8 +43,25 @@ fn main() -> ExitCode {
         return if given.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     };
     verdict::install_hook();
-    let subjects = [protocol::cases, versions::cases, bad_input::cases, loopback::cases, host_local::cases, bridge::cases,
- bridge_keys::cases, masquerade::cases, portmap::cases, leftovers::cases];
+    let subjects = [
+        protocol::cases,
+        versions::cases,
+        bad_input::cases,
+        loopback::cases,
+        host_local::cases,
+        bridge::cases,
+        bridge_keys::cases,
+        masquerade::cases,
+        portmap::cases,
+        leftovers::cases,
+        check::cases,
+        gc::cases,
+        rollback::cases,
+        delegation::cases,
+        status::cases,
+        host_local_state::cases,
+        bad_ranges::cases,
+    ];
     let cases = subjects.iter().flat_map(|cases| cases()).collect();
     case::judge(&args, &dir, cases)
 }
