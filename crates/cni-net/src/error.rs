@@ -21,6 +21,7 @@ pub enum Operation {
     CreateVeth { host: IfName, peer: IfName },
     ChangeLink { link: u32 },
     NameLink { link: u32, altname: String },
+    UnnameLink { link: u32, altname: String },
     ChangePort { link: u32 },
     DeleteLink { link: u32 },
     ListVlans { link: u32 },
@@ -45,6 +46,7 @@ impl fmt::Display for Operation {
             Self::CreateVeth { host, peer } => write!(f, "create veth pair {host} and {peer}"),
             Self::ChangeLink { link } => write!(f, "change link {link}"),
             Self::NameLink { link, altname } => write!(f, "give link {link} the alternative name {altname:?}"),
+            Self::UnnameLink { link, altname } => write!(f, "take the alternative name {altname:?} from link {link}"),
             Self::ChangePort { link } => write!(f, "change bridge port {link}"),
             Self::DeleteLink { link } => write!(f, "delete link {link}"),
             Self::ListVlans { link } => write!(f, "list the VLANs of bridge port {link}"),
@@ -182,6 +184,7 @@ pub(crate) struct Errno;
 impl Errno {
     pub(crate) const NOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
     pub(crate) const SRCH: i32 = rustix::io::Errno::SRCH.raw_os_error();
+    pub(crate) const INVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
     pub(crate) const EXIST: i32 = rustix::io::Errno::EXIST.raw_os_error();
     pub(crate) const NODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
     pub(crate) const OPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();

@@ -19,7 +19,9 @@
 
 mod address;
 mod error;
+mod layer3;
 mod link;
+mod mac;
 mod netlink;
 mod netns;
 mod route;
@@ -27,10 +29,12 @@ pub mod sysctl;
 
 pub use address::{Address, AddressOptions};
 pub use error::{KernelError, NetError, Operation};
+pub use layer3::{Layer3, Layer3Error};
 pub use link::{
     BridgeSpec, BridgeState, Link, LinkChange, OperState, PortChange, PortForwarding, PortState, VethEnd, VethIndexes,
     VethSpec, Vlan,
 };
+pub use mac::random_mac;
 pub use netlink::Netlink;
 pub use netns::{NetNs, NetNsError};
 pub use route::{Family, Route, RouteFilter, RouteKind, RouteLookup};

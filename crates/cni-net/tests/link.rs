@@ -8,7 +8,7 @@ use cni_plugin::MacAddr;
 use common::{first, json, namespace, run};
 
 fn bridge(netlink: &Netlink, name: &str) -> u32 {
-    let spec = BridgeSpec { name: name.parse().unwrap(), mtu: None, vlan_filtering: false };
+    let spec = BridgeSpec { name: name.parse().unwrap(), mtu: None, mac: None, vlan_filtering: false };
     assert!(netlink.create_bridge(&spec).unwrap());
     netlink.link_by_name(name).unwrap().unwrap().index
 }
@@ -20,7 +20,7 @@ fn veth<'a>(host: &str, peer: &str, blue: &'a NetNs) -> VethSpec<'a> {
 private_tests! {
     fn a_bridge_is_created_once() {
         let netlink = Netlink::open().unwrap();
-        let spec = BridgeSpec { name: "cni0".parse().unwrap(), mtu: Some(1400), vlan_filtering: false };
+        let spec = BridgeSpec { name: "cni0".parse().unwrap(), mtu: Some(1400), mac: None, vlan_filtering: false };
         assert!(netlink.create_bridge(&spec).unwrap());
         assert!(!netlink.create_bridge(&spec).unwrap());
         let seen = first("ip -d -j link show dev cni0");

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::CniError;
+
 /// One difference between the plan and what is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -29,4 +31,15 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: expected {}, found {}", self.thing, self.expected, self.found)
     }
+}
+
+/// CHECK's verdict: an error that names every difference, if there is one.
+pub fn verdict(differences: &[Difference]) -> Result<(), CniError> {
+    let Some(first) = differences.first() else { return Ok(()) };
+    let all: Vec<String> = differences.iter().map(Difference::to_string).collect();
+    let others = match differences.len() - 1 {
+        0 => String::new(),
+        n => format!(" (and {n} more)"),
+    };
+    Err(CniError::plugin(format!("{first}{others}")).details(all.join("; ")))
 }

@@ -1,10 +1,36 @@
 //! The CNI protocol, from a plugin's side: environment and stdin become a request, a result or an error goes to stdout.
-#![warn(missing_docs)]
+//!
+//! A plugin is a type that implements [`Plugin`]; its `main` calls [`main`]. The crate knows nothing of the kernel.
 
+pub mod addr;
+mod args;
+mod config;
+mod delegate;
 mod difference;
+mod env;
+mod error;
+mod ipam;
+pub mod json;
 mod names;
 mod owner;
+mod plugin;
+mod result;
+mod run;
+mod undo;
+mod verb;
+mod version;
 
-pub use difference::Difference;
+pub use args::{ArgsError, CniArgs};
+pub use delegate::{Delegates, Running};
+pub use difference::{Difference, verdict};
+pub use env::Vars;
+pub use error::{CniError, code};
+pub use ipam::{Ipam, PendingAdd};
 pub use names::{ContainerId, IfName, MacAddr, NameError, NetworkName};
 pub use owner::{Owner, sha512_hex};
+pub use plugin::{Attachment, Detachment, Plugin, Request};
+pub use result::{CniResult, Dns, DnsConfig, Interface, IpConfig, ReadError, Route, WriteError};
+pub use run::{Surroundings, main, run};
+pub use undo::Undo;
+pub use verb::Verb;
+pub use version::{ResultShape, SpecVersion};

@@ -19,6 +19,9 @@ pub struct BridgeSpec {
     pub name: IfName,
     /// Its MTU; the kernel's choice (1500, then the smallest of its ports') if none.
     pub mtu: Option<u32>,
+    /// Its Ethernet address. One that is given stays; one that the kernel chooses follows the lowest address of the
+    /// ports (`br_stp_recalculate_bridge_id` in `net/bridge/br_stp_if.c`).
+    pub mac: Option<MacAddr>,
     /// Give its ports VLANs.
     pub vlan_filtering: bool,
 }
@@ -133,6 +136,7 @@ fn bridge_message(spec: &BridgeSpec) -> LinkMessage {
     let mut message = about(0);
     message.attributes.push(LinkAttribute::IfName(spec.name.to_string()));
     message.attributes.extend(spec.mtu.map(LinkAttribute::Mtu));
+    message.attributes.extend(spec.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     let mut info = vec![LinkInfo::Kind(InfoKind::Bridge)];
     if spec.vlan_filtering {
         info.push(LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::VlanFiltering(true)])));

@@ -1,5 +1,6 @@
 //! Links: what the kernel says about one, and the verbs, a file each.
 
+mod altname;
 mod change;
 mod create;
 mod delete;

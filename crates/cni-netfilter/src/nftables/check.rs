@@ -1,0 +1,195 @@
+//! CHECK: the plan compared with what the kernel has.
+
+use std::collections::HashSet;
+
+use cni_plugin::Difference;
+use netlink_packet_netfilter::NetfilterMessageInner;
+use netlink_packet_netfilter::nftables::{
+    Bitwise, ChainAttribute, Cmp, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
+    NfTablesMessage, Payload, RuleAttribute, RuleMessage,
+};
+
+use super::apply::{Plan, same_owner};
+use super::element::{self, Element, Found, Value};
+use super::error::{NftError, holder};
+use super::frame::{Base, Chain, Frame, Rule, Set, TableId};
+use super::transport::Socket;
+use rustix::io::Errno;
+
+type RuleExpressions = Vec<ListAttribute<ExpressionAttribute>>;
+
+/// Everything in which the kernel's rule set differs from `plan`.
+pub(super) fn check(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, NftError> {
+    let mut differences = Vec::new();
+    let mut sound = HashSet::new();
+    for frame in &plan.frames {
+        for set in &frame.sets {
+            check_set(socket, frame, set, &mut differences)?;
+        }
+        for chain in &frame.chains {
+            check_chain(socket, frame.table, chain, &mut differences)?;
+        }
+    }
+    for (table, chain) in &plan.chains {
+        if sound.insert((table.to_string(), &chain.name)) {
+            check_chain(socket, *table, chain, &mut differences)?;
+        }
+    }
+    let keys = plan.elements.iter().map(|element| (element.set, element.key.as_slice()));
+    let found = element::look_up(socket, keys)?;
+    differences.extend(plan.elements.iter().zip(found).filter_map(|(wanted, found)| check_element(wanted, found)));
+    Ok(differences)
+}
+
+fn check_element(wanted: &Element, found: Option<Found>) -> Option<Difference> {
+    let Some(found) = found else { return Some(Difference::missing(&wanted.name)) };
+    if !same_owner(&found.comment, &wanted.comment) {
+        let ours = format!("held by {}", holder(&wanted.comment));
+        return Some(Difference::new(&wanted.name, ours, format!("held by {}", holder(&found.comment))));
+    }
+    (found.value != wanted.value).then(|| Difference::new(&wanted.name, show(&wanted.value), show(&found.value)))
+}
+
+/// A value in words: a chain, or address and port as bytes.
+fn show(value: &Value) -> String {
+    match value {
+        Value::Nothing => "an element without a value".to_owned(),
+        Value::Goto(chain) => format!("goto {chain}"),
+        Value::Data(bytes) => match bytes.len() {
+            8 => format!("{}:{}", show_address(&bytes[..4]), show_port(&bytes[4..])),
+            20 => format!("[{}]:{}", show_address(&bytes[..16]), show_port(&bytes[16..])),
+            _ => format!("the bytes {bytes:02x?}"),
+        },
+    }
+}
+
+fn show_address(bytes: &[u8]) -> String {
+    let v4 = bytes.try_into().map(|b: [u8; 4]| std::net::IpAddr::from(b));
+    let v6 = bytes.try_into().map(|b: [u8; 16]| std::net::IpAddr::from(b));
+    v4.or(v6).map_or_else(|_| format!("{bytes:02x?}"), |address| address.to_string())
+}
+
+fn show_port(bytes: &[u8]) -> u16 {
+    bytes.first_chunk().map_or(0, |port| u16::from_be_bytes(*port))
+}
+
+fn check_set(socket: &Socket, frame: &Frame, set: &Set, into: &mut Vec<Difference>) -> Result<(), NftError> {
+    let thing = format!("nftables set {} {}", frame.table, set.name);
+    for answer in socket.ask("look for a set", vec![frame.set_question(set)])? {
+        match answer {
+            Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewSet(found))) => {
+                if !set.shape().iter().all(|attribute| found.attributes.contains(attribute)) {
+                    into.push(Difference::new(&thing, "the type that this plugin uses", "another type"));
+                }
+            }
+            Err(error) if error.errno() == Some(Errno::NOENT) => into.push(Difference::missing(&thing)),
+            Err(error) => return Err(error),
+            Ok(_) => return Err(NftError::Answer { what: thing, why: "not a set".to_owned() }),
+        }
+    }
+    Ok(())
+}
+
+fn check_chain(socket: &Socket, table: TableId, chain: &Chain, into: &mut Vec<Difference>) -> Result<(), NftError> {
+    let thing = format!("nftables chain {table} {}", chain.name);
+    for answer in socket.ask("look for a chain", vec![Chain::question(table, &chain.name)])? {
+        match answer {
+            Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(found))) => {
+                if let Some(base) = chain.base
+                    && !base.matches(&found.attributes)
+                {
+                    into.push(Difference::new(&thing, base, describe(&found.attributes)));
+                }
+            }
+            Err(error) if error.errno() == Some(Errno::NOENT) => {
+                into.push(Difference::missing(&thing));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+            Ok(_) => return Err(NftError::Answer { what: thing, why: "not a chain".to_owned() }),
+        }
+    }
+    check_rules(&thing, &chain.rules, &rules_of(socket, table, &chain.name)?, into);
+    Ok(())
+}
+
+fn describe(attributes: &[ChainAttribute]) -> String {
+    Base::words(attributes).unwrap_or_else(|| "not attached to a hook".to_owned())
+}
+
+fn rules_of(socket: &Socket, table: TableId, chain: &str) -> Result<Vec<RuleExpressions>, NftError> {
+    let attributes = vec![RuleAttribute::Table(table.name.to_owned()), RuleAttribute::Chain(chain.to_owned())];
+    let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
+    let mut rules: Vec<(u64, RuleExpressions)> = Vec::new();
+    socket.dump(&format!("list the rules of {table} {chain}"), &question, |message| {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message else { return Ok(()) };
+        let (mut handle, mut expressions) = (0, Vec::new());
+        for attribute in rule.attributes {
+            match attribute {
+                RuleAttribute::Handle(number) => handle = number,
+                RuleAttribute::Expressions(list) => expressions = list,
+                _ => {}
+            }
+        }
+        // A dump that was repeated lists a rule again; an older kernel's dump lists other chains too.
+        if !rules.iter().any(|(known, _)| *known == handle) {
+            rules.push((handle, expressions));
+        }
+        Ok(())
+    })?;
+    Ok(rules.into_iter().map(|(_, expressions)| expressions).collect())
+}
+
+/// The rules must be these, in this order, and no others.
+fn check_rules(chain: &str, wanted: &[Rule], found: &[RuleExpressions], into: &mut Vec<Difference>) {
+    let places: Vec<Option<usize>> =
+        wanted.iter().map(|rule| found.iter().position(|other| same_rule(&rule.expressions, other))).collect();
+    let mut last = None;
+    for (rule, place) in wanted.iter().zip(&places) {
+        let thing = format!("rule {:?} of {chain}", rule.text);
+        match place {
+            None => into.push(Difference::missing(thing)),
+            Some(_) if *place < last => into.push(Difference::new(thing, "in its place", "behind a later one")),
+            Some(_) => last = *place,
+        }
+    }
+    let strange = (0..found.len()).filter(|index| !places.contains(&Some(*index))).count();
+    if strange > 0 {
+        let thing = format!("rules of {chain}");
+        into.push(Difference::new(thing, format!("{} of ours", wanted.len()), format!("{strange} others too")));
+    }
+}
+
+/// True if the kernel's listing says what we said; it adds attributes with default values.
+fn same_rule(wanted: &[Expressions], found: &[ListAttribute<ExpressionAttribute>]) -> bool {
+    let found: Vec<_> = found.iter().filter_map(data_of).collect();
+    wanted.len() == found.len() && wanted.iter().zip(found).all(|(wanted, found)| same_expression(wanted, found))
+}
+
+fn data_of(entry: &ListAttribute<ExpressionAttribute>) -> Option<&Expressions> {
+    let ListAttribute::Element(attributes) = entry else { return None };
+    attributes.iter().find_map(|a| if let ExpressionAttribute::Data(data) = a { Some(data) } else { None })
+}
+
+fn all_in<T: PartialEq>(wanted: &[T], found: &[T]) -> bool {
+    wanted.iter().all(|attribute| found.contains(attribute))
+}
+
+fn same_expression(wanted: &Expressions, found: &Expressions) -> bool {
+    match (wanted, found) {
+        (Expressions::Bitwise(a), Expressions::Bitwise(b)) => all_in::<Bitwise>(a, b),
+        (Expressions::Cmp(a), Expressions::Cmp(b)) => all_in::<Cmp>(a, b),
+        (Expressions::Immediate(a), Expressions::Immediate(b)) => all_in::<Immediate>(a, b),
+        (Expressions::Lookup(a), Expressions::Lookup(b)) => {
+            // Flags say "not in the set".
+            all_in(a, b) && !b.iter().any(|attribute| matches!(attribute, Lookup::Flags(flags) if *flags != 0))
+        }
+        (Expressions::Meta(a), Expressions::Meta(b)) => all_in::<Meta>(a, b),
+        (Expressions::Payload(a), Expressions::Payload(b)) => all_in::<Payload>(a, b),
+        (
+            Expressions::Other { expression_type: name, attributes: a },
+            Expressions::Other { expression_type: other, attributes: b },
+        ) => name == other && all_in(a, b),
+        _ => false,
+    }
+}

@@ -1,0 +1,312 @@
+//! Tables, sets, chains and rules as data, and the messages that create them.
+
+use std::fmt;
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, Expressions, Hook, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
+    SetAttribute, SetFlags, SetMessage, TableAttribute, TableMessage,
+};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+
+use super::expr::Ip;
+use super::raw;
+use super::transport::Batch;
+
+/// A table's name and family. Displays as the nft language has it: `inet cni_masquerade`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TableId {
+    pub(super) family: Family,
+    pub(super) name: &'static str,
+}
+
+/// The family of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    Inet,
+    Only(Ip),
+}
+
+impl Family {
+    pub(super) fn number(self) -> NetfilterProtoFamily {
+        match self {
+            Self::Inet => NetfilterProtoFamily::Inet,
+            Self::Only(ip) => ip.number().into(),
+        }
+    }
+}
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.family {
+            Family::Inet => "inet",
+            Family::Only(ip) => ip.word(),
+        };
+        write!(f, "{family} {}", self.name)
+    }
+}
+
+impl TableId {
+    /// A question about something in this table, outside of a transaction.
+    pub(super) fn question(self, message: NfTablesMessage) -> NetfilterMessage {
+        NetfilterMessage::new(NetfilterHeader::new(self.family.number(), 0, 0), message)
+    }
+}
+
+/// A type of data of the nft language, with the number that `nft` knows it by (`enum datatypes`) and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DataType {
+    Address(Ip),
+    Protocol,
+    Port,
+    Interface,
+}
+
+impl DataType {
+    fn number(self) -> u32 {
+        match self {
+            Self::Address(Ip::V4) => 7,
+            Self::Address(Ip::V6) => 8,
+            Self::Protocol => 12,
+            Self::Port => 13,
+            Self::Interface => 41,
+        }
+    }
+
+    /// In a set, rounded up to whole registers.
+    fn length(self) -> u32 {
+        match self {
+            Self::Address(ip) => ip.length(),
+            Self::Protocol | Self::Port => 4,
+            Self::Interface => 16,
+        }
+    }
+
+    /// `nft`'s byte order of a single type; a concatenation has none (0).
+    fn byte_order(types: &[Self]) -> u32 {
+        const HOST: u32 = 1;
+        const NETWORK: u32 = 2;
+        match types {
+            [Self::Interface | Self::Protocol] => HOST,
+            [_] => NETWORK,
+            _ => 0,
+        }
+    }
+
+    /// The number and the length of a concatenation: 6 bits for each part (`TYPE_BITS`).
+    fn concatenated(types: &[Self]) -> (u32, u32) {
+        types.iter().fold((0, 0), |(number, length), part| (number << 6 | part.number(), length + part.length()))
+    }
+}
+
+/// What a set maps its keys to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Maps {
+    Nothing,
+    ToVerdict,
+    To(&'static [DataType]),
+}
+
+/// A named set or map. Without a declared size the kernel uses a hash table that grows.
+#[derive(Debug, Clone)]
+pub(super) struct Set {
+    pub(super) name: &'static str,
+    pub(super) key: &'static [DataType],
+    pub(super) maps: Maps,
+    pub(super) comment: &'static str,
+}
+
+impl Set {
+    /// `NFT_DATA_VERDICT`.
+    const VERDICT: u32 = 0xffff_ff00;
+    /// Length of a verdict: `sizeof(struct nft_verdict)`.
+    const VERDICT_LENGTH: u32 = 16;
+
+    /// What makes it this set and no other; the kernel lists it in the same words.
+    pub(super) fn shape(&self) -> Vec<SetAttribute> {
+        let (key_type, key_length) = DataType::concatenated(self.key);
+        let mut shape = vec![SetAttribute::KeyType(key_type), SetAttribute::KeyLen(key_length)];
+        let value = match &self.maps {
+            Maps::Nothing => return shape,
+            Maps::ToVerdict => (Self::VERDICT, Self::VERDICT_LENGTH),
+            Maps::To(types) => DataType::concatenated(types),
+        };
+        shape.extend([
+            SetAttribute::Flags(SetFlags::Map),
+            SetAttribute::DataType(value.0),
+            SetAttribute::DataLen(value.1),
+        ]);
+        shape
+    }
+
+    fn create(&self, table: TableId, id: u32) -> NfTablesMessage {
+        let value_order = match &self.maps {
+            // A verdict has no byte order, and nft fails an assertion if it gets one.
+            Maps::Nothing | Maps::ToVerdict => None,
+            Maps::To(types) => Some(DataType::byte_order(types)),
+        };
+        let user_data = raw::set_user_data(DataType::byte_order(self.key), value_order, self.comment);
+        let mut attributes = vec![SetAttribute::Table(table.name.to_owned()), SetAttribute::Name(self.name.to_owned())];
+        attributes.extend(self.shape());
+        // The kernel wants an identifier, unique in the transaction.
+        attributes.extend([SetAttribute::Id(id), SetAttribute::UserData(user_data)]);
+        NfTablesMessage::NewSet(SetMessage { attributes })
+    }
+}
+
+/// Where a base chain is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Base {
+    pub(super) kind: &'static str,
+    pub(super) hook: InetHookNumber,
+    pub(super) priority: i32,
+}
+
+impl Base {
+    fn attributes(self) -> [ChainAttribute; 2] {
+        [
+            ChainAttribute::Hook(vec![Hook::Number(self.hook.into()), Hook::Priority(self.priority.cast_unsigned())]),
+            ChainAttribute::Type(self.kind.to_owned()),
+        ]
+    }
+
+    /// True if the kernel's listing of a chain says the same.
+    pub(super) fn matches(self, listed: &[ChainAttribute]) -> bool {
+        Self::words(listed).is_some_and(|words| words == self.to_string())
+    }
+
+    /// Where a listed chain is attached, in the same words as ours; `None` if it is no base chain.
+    pub(super) fn words(listed: &[ChainAttribute]) -> Option<String> {
+        let (mut kind, mut number, mut priority) = (None, None, None);
+        for attribute in listed {
+            match attribute {
+                ChainAttribute::Type(name) => kind = Some(name),
+                ChainAttribute::Hook(hook) => {
+                    for part in hook {
+                        match part {
+                            Hook::Number(hook) => number = Some(u32::from(*hook)),
+                            Hook::Priority(value) => priority = Some(value.cast_signed()),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Some(attached(kind?, number?, priority?))
+    }
+}
+
+fn attached(kind: &str, hook: u32, priority: i32) -> String {
+    // NF_INET_PRE_ROUTING … NF_INET_POST_ROUTING
+    let name = ["prerouting", "input", "forward", "output", "postrouting"];
+    let hook = usize::try_from(hook).ok().and_then(|hook| name.get(hook)).unwrap_or(&"(unknown)");
+    format!("type {kind} hook {hook} priority {priority}")
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&attached(self.kind, self.hook.into(), self.priority))
+    }
+}
+
+/// A rule, with its text in the nft language for messages.
+#[derive(Debug, Clone)]
+pub(super) struct Rule {
+    pub(super) text: String,
+    pub(super) expressions: Vec<Expressions>,
+}
+
+impl Rule {
+    pub(super) fn new(text: impl Into<String>, expressions: impl IntoIterator<Item = Expressions>) -> Self {
+        Self { text: text.into(), expressions: expressions.into_iter().collect() }
+    }
+}
+
+/// A chain; without `base` it is reached by jumps only.
+#[derive(Debug, Clone)]
+pub(super) struct Chain {
+    pub(super) name: String,
+    pub(super) base: Option<Base>,
+    pub(super) rules: Vec<Rule>,
+}
+
+impl Chain {
+    /// Adds the messages that create the chain unless it exists.
+    pub(super) fn declare(&self, table: TableId, batch: &mut Batch) {
+        let mut attributes =
+            vec![ChainAttribute::Table(table.name.to_owned()), ChainAttribute::Name(self.name.clone())];
+        attributes.extend(self.base.into_iter().flat_map(Base::attributes));
+        let message = NfTablesMessage::NewChain(ChainMessage { attributes });
+        batch.push(format!("add chain {table} {}", self.name), table.family.number(), NLM_F_CREATE, message);
+    }
+
+    /// Adds the messages that make its rules these and no others.
+    pub(super) fn fill(&self, table: TableId, batch: &mut Batch) {
+        let family = table.family.number();
+        let place = || vec![RuleAttribute::Table(table.name.to_owned()), RuleAttribute::Chain(self.name.clone())];
+        let flush = NfTablesMessage::DeleteRule(RuleMessage { attributes: place() });
+        batch.push(format!("flush chain {table} {}", self.name), family, 0, flush);
+        for rule in &self.rules {
+            let mut attributes = place();
+            attributes.push(RuleAttribute::Expressions(rule.expressions.iter().cloned().map(Into::into).collect()));
+            let message = NfTablesMessage::NewRule(RuleMessage { attributes });
+            let what = format!("add rule {table} {} {}", self.name, rule.text);
+            batch.push(what, family, NLM_F_CREATE | NLM_F_APPEND, message);
+        }
+    }
+
+    /// The message that asks for it.
+    pub(super) fn question(table: TableId, name: &str) -> NetfilterMessage {
+        let attributes = vec![ChainAttribute::Table(table.name.to_owned()), ChainAttribute::Name(name.to_owned())];
+        table.question(NfTablesMessage::GetChain(ChainMessage { attributes }))
+    }
+}
+
+/// A table of ours with everything in it that does not belong to a single container.
+#[derive(Debug, Clone)]
+pub(super) struct Frame {
+    pub(super) table: TableId,
+    pub(super) comment: &'static str,
+    pub(super) sets: Vec<Set>,
+    pub(super) chains: Vec<Chain>,
+}
+
+impl Frame {
+    /// Adds the messages that create what is missing and make the rules of its chains these and no others.
+    pub(super) fn install(&self, batch: &mut Batch) {
+        let (table, family) = (self.table, self.table.family.number());
+        let attributes =
+            vec![TableAttribute::Name(table.name.to_owned()), TableAttribute::UserData(raw::comment(self.comment))];
+        let message = NfTablesMessage::NewTable(TableMessage { attributes });
+        batch.push(format!("add table {table}"), family, NLM_F_CREATE, message);
+        for (id, set) in (1..).zip(&self.sets) {
+            batch.push(format!("add set {table} {}", set.name), family, NLM_F_CREATE, set.create(table, id));
+        }
+        for chain in &self.chains {
+            chain.declare(table, batch);
+        }
+        for chain in &self.chains {
+            chain.fill(table, batch);
+        }
+    }
+
+    /// Messages that ask for each set and chain of it.
+    pub(super) fn questions(&self) -> Vec<NetfilterMessage> {
+        let chains = self.chains.iter().map(|chain| Chain::question(self.table, &chain.name));
+        let sets = self.sets.iter().map(|set| self.set_question(set));
+        chains.chain(sets).collect()
+    }
+
+    /// The message that asks for a set.
+    pub(super) fn set_question(&self, set: &Set) -> NetfilterMessage {
+        let attributes = vec![SetAttribute::Table(self.table.name.to_owned()), SetAttribute::Name(set.name.to_owned())];
+        self.table.question(NfTablesMessage::GetSet(SetMessage { attributes }))
+    }
+}
+
+/// The name of a chain for a subnet: `subnet-10.0.0.0/16`, `subnet-fd00__/64` (the nft language has no `:` in names).
+pub(super) fn subnet_chain(prefix: &str, subnet: IpNetwork) -> String {
+    format!("{prefix}{}/{}", subnet.network(), subnet.prefix()).replace(':', "_")
+}

@@ -1,0 +1,86 @@
+//! Questions about the kernel: is a chain there, and can it do what the backend needs.
+
+use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
+
+use super::apply;
+use super::error::NftError;
+use super::expr::Ip;
+use super::frame::Frame;
+use super::transport::Batch;
+use super::{Nftables, localnet, masquerade, portforward};
+
+/// The family of a table, as the nft language calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableFamily {
+    /// `inet`: IPv4 and IPv6.
+    Inet,
+    /// `ip`: IPv4.
+    Ip,
+    /// `ip6`: IPv6.
+    Ip6,
+    /// `bridge`.
+    Bridge,
+}
+
+impl TableFamily {
+    /// `NFPROTO_…` (linux/netfilter.h).
+    fn number(self) -> u8 {
+        match self {
+            Self::Inet => 1,
+            Self::Ip => 2,
+            Self::Bridge => 7,
+            Self::Ip6 => 10,
+        }
+    }
+}
+
+impl Nftables {
+    /// True if there is such a chain, of anybody, `iptables-nft` included. Constant time; a table or module that does not
+    /// exist has no chains.
+    ///
+    /// # Errors
+    /// If the kernel refuses for another reason than that.
+    pub fn chain_exists(&self, family: TableFamily, table: &str, chain: &str) -> Result<bool, NftError> {
+        let attributes = vec![ChainAttribute::Table(table.to_owned()), ChainAttribute::Name(chain.to_owned())];
+        let message = NfTablesMessage::GetChain(ChainMessage { attributes });
+        let question = NetfilterMessage::new(NetfilterHeader::new(family.number().into(), 0, 0), message);
+        let mut exists = false;
+        for answer in self.socket.ask("look for a chain", vec![question])? {
+            exists = !apply::absent(answer)?;
+        }
+        Ok(exists)
+    }
+
+    /// Asks the kernel whether it can do everything that the backend needs: it checks all our tables and rules, and
+    /// throws them away again. Nothing changes; modules may get loaded.
+    ///
+    /// # Errors
+    /// [`NftError::Unusable`] names what is missing.
+    pub fn usable(&self) -> Result<(), NftError> {
+        let frames = [
+            (
+                masquerade::frame(),
+                "masquerade in tables of family inet",
+                "nft_masq and nft_chain_nat, Linux 5.2 or newer",
+            ),
+            (portforward::frame(Ip::V4), "forward IPv4 ports", "nft_nat, nft_chain_nat, nft_fib_ipv4 and nft_ct"),
+            (portforward::frame(Ip::V6), "forward IPv6 ports", "nft_nat, nft_chain_nat, nft_fib_ipv6 and nft_ct"),
+            (localnet::frame(), "filter by interface in nftables", "nf_tables"),
+        ];
+        for (frame, feature, module) in frames {
+            self.rehearse(&frame).map_err(|source| NftError::Unusable {
+                feature: feature.to_owned(),
+                module,
+                source: Box::new(source),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn rehearse(&self, frame: &Frame) -> Result<(), NftError> {
+        let mut batch = Batch::default();
+        frame.install(&mut batch);
+        self.socket.rehearse(&batch)
+    }
+}

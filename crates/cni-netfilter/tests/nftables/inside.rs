@@ -1,0 +1,104 @@
+//! Private namespaces for a test, and the tools to look with.
+
+use std::process::Command;
+
+use cni_netfilter::{MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
+use cni_plugin::Owner;
+use serde_json::Value;
+
+const INSIDE: &str = "CNI_NETFILTER_TEST_INSIDE";
+
+/// Runs `body` in a process of its own, in new network and mount namespaces with an empty /run. Without root there is
+/// nothing to test, and that is said.
+pub(crate) fn inside(name: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        run("mount -t tmpfs tmpfs /run; ip link set lo up");
+        body();
+        return;
+    }
+    if output("id -u").trim() != "0" {
+        eprintln!("{name}: skipped, it needs root for a network namespace");
+        return;
+    }
+    let status = Command::new("unshare")
+        .args(["--net", "--mount", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name} failed inside its namespaces");
+}
+
+/// Runs a shell command that must succeed.
+pub(crate) fn run(command: &str) {
+    let found = Command::new("sh").args(["-ec", command]).output().unwrap();
+    let text = String::from_utf8_lossy(&found.stderr);
+    assert!(found.status.success(), "{command}: {}{text}", String::from_utf8_lossy(&found.stdout));
+}
+
+/// The output of a shell command, whether it succeeds or not.
+pub(crate) fn output(command: &str) -> String {
+    let found = Command::new("sh").args(["-c", command]).output().unwrap();
+    String::from_utf8_lossy(&found.stdout).into_owned()
+}
+
+/// The whole rule set in the nft language, without handles.
+pub(crate) fn ruleset() -> String {
+    output("nft list ruleset")
+}
+
+/// The elements of a set as `nft -j` lists them.
+pub(crate) fn elements(table: &str, set: &str) -> Vec<Value> {
+    let text = output(&format!("nft -j list set {table} {set} 2>/dev/null || nft -j list map {table} {set}"));
+    let Ok(list) = serde_json::from_str::<Value>(&text) else { return Vec::new() };
+    let objects = list["nftables"].as_array().unwrap();
+    let set = objects.iter().find_map(|object| object.get("map").or(object.get("set")));
+    set.and_then(|set| set["elem"].as_array()).cloned().unwrap_or_default()
+}
+
+pub(crate) fn owner(id: &str) -> Owner {
+    owner_in("net1", id)
+}
+
+pub(crate) fn owner_in(network: &str, id: &str) -> Owner {
+    Owner { network: network.parse().unwrap(), container_id: id.parse().unwrap(), ifname: "eth0".parse().unwrap() }
+}
+
+pub(crate) fn masquerade(id: &str, address: &str, subnet: &str) -> Masquerade {
+    Masquerade { owner: owner(id), address: address.parse().unwrap(), subnet: subnet.parse().unwrap() }
+}
+
+/// `forwards("c1", "10.1.0.2/24", &["tcp 8080 80", "udp 10.0.0.1:53 53"])`, with [`Snat::Local`].
+pub(crate) fn forwards(id: &str, container: &str, ports: &[&str]) -> PortForwards {
+    let container: ipnetwork::IpNetwork = container.parse().unwrap();
+    let ports = ports.iter().map(|text| port(text, container.ip())).collect();
+    PortForwards {
+        owner: owner(id),
+        container,
+        ports,
+        snat: Snat::Local,
+        mark: MarkChain::Bit(13),
+        conditions: Vec::new(),
+        guard_localnet: None,
+    }
+}
+
+fn port(text: &str, container: std::net::IpAddr) -> PortForward {
+    let parts: Vec<&str> = text.split(' ').collect();
+    let protocol = match parts[0] {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => Protocol::Sctp,
+    };
+    let (host_ip, host_port) = match parts[1].rsplit_once(':') {
+        None => (None, parts[1]),
+        Some((address, port)) => (Some(address.trim_matches(['[', ']']).parse().unwrap()), port),
+    };
+    PortForward {
+        protocol,
+        host_ip,
+        host_port: host_port.parse().unwrap(),
+        to: (container, parts[2].parse().unwrap()).into(),
+    }
+}

@@ -1,0 +1,4 @@
+//! The nftables backend against the kernel: each test in network and mount namespaces of its own.
+
+mod inside;
+mod rules;

@@ -1,0 +1,155 @@
+//! Calling other plugins (SPEC.md, "Section 4: Plugin Delegation"): IPAM above all.
+
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::env::Vars;
+use crate::error::CniError;
+use crate::verb::Verb;
+
+/// What a pipe holds before a writer must wait for the reader (pipe(7)).
+const PIPE_CAPACITY: usize = 64 * 1024;
+/// An executable that is being replaced can't be started for a moment; so often and so long it is tried again.
+const BUSY_RETRIES: u32 = 5;
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The plugins that this one may call, and what they get: this call's environment and stdin, unchanged but for the verb.
+#[derive(Debug, Clone)]
+pub struct Delegates {
+    path: Vec<PathBuf>,
+    vars: Vars,
+    stdin: Vec<u8>,
+}
+
+impl Delegates {
+    /// Delegates found in `path`, called with `vars` and `stdin`.
+    pub fn new(path: Vec<PathBuf>, vars: Vars, stdin: Vec<u8>) -> Self {
+        Self { path, vars, stdin }
+    }
+
+    /// The executable for a plugin type: the first regular file of that name in `CNI_PATH`.
+    ///
+    /// A type with a path separator is refused, or it would start any executable of the node (CVE-2021-20206).
+    pub fn find(&self, plugin_type: &str) -> Result<PathBuf, CniError> {
+        if plugin_type.is_empty() {
+            return Err(CniError::plugin("no plugin name provided: the delegate's \"type\" is empty"));
+        }
+        if plugin_type.contains('/') || plugin_type == "." || plugin_type == ".." {
+            return Err(CniError::plugin(format!(
+                "invalid plugin name: {plugin_type:?} (a type is a file name, without '/')"
+            )));
+        }
+        let is_file = |candidate: &PathBuf| candidate.metadata().is_ok_and(|metadata| metadata.is_file());
+        self.path.iter().map(|dir| dir.join(plugin_type)).find(is_file).ok_or_else(|| {
+            let path: Vec<String> = self.path.iter().map(|dir| dir.display().to_string()).collect();
+            CniError::plugin(format!("failed to find plugin {plugin_type:?} in path [{}]", path.join(" ")))
+        })
+    }
+
+    /// Starts a delegate and returns while it runs; [`Running::finish`] waits for it.
+    pub fn start(&self, plugin_type: &str, verb: Verb) -> Result<Running, CniError> {
+        let file = self.find(plugin_type)?;
+        let mut child = self.spawn(&file, verb)?;
+        if let Some(mut pipe) = child.stdin.take() {
+            // A delegate that ends without reading (EPIPE) is judged by what it says.
+            if self.stdin.len() <= PIPE_CAPACITY {
+                let _ = pipe.write_all(&self.stdin);
+            } else {
+                let stdin = self.stdin.clone();
+                std::thread::spawn(move || pipe.write_all(&stdin));
+            }
+        }
+        Ok(Running { child: Some(child), plugin_type: plugin_type.to_owned() })
+    }
+
+    /// Runs a delegate to its end and returns its stdout.
+    pub fn run(&self, plugin_type: &str, verb: Verb) -> Result<Vec<u8>, CniError> {
+        self.start(plugin_type, verb)?.finish()
+    }
+
+    fn spawn(&self, file: &Path, verb: Verb) -> Result<Child, CniError> {
+        let mut command = Command::new(file);
+        command.env_clear().envs(&self.vars).env("CNI_COMMAND", verb.as_str());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut tries = 0;
+        loop {
+            match command.spawn() {
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && tries < BUSY_RETRIES => {
+                    tries += 1;
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                other => {
+                    return other
+                        .map_err(|error| CniError::plugin(format!("cannot start {}: {error}", file.display())));
+                }
+            }
+        }
+    }
+}
+
+/// A delegate at work. Dropped, it is waited for: what it does must have ended before it can be taken back.
+#[derive(Debug)]
+pub struct Running {
+    child: Option<Child>,
+    plugin_type: String,
+}
+
+impl Running {
+    /// Waits for the end and returns the delegate's stdout, or its error as it told it.
+    pub fn finish(mut self) -> Result<Vec<u8>, CniError> {
+        let output = match self.child.take() {
+            Some(child) => child.wait_with_output(),
+            None => return Ok(Vec::new()),
+        };
+        let output = output
+            .map_err(|error| CniError::plugin(format!("cannot wait for plugin {:?}: {error}", self.plugin_type)))?;
+        if output.status.success() {
+            let _ = std::io::stderr().write_all(&output.stderr);
+            Ok(output.stdout)
+        } else {
+            Err(told_error(&self.plugin_type, &output))
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Closed pipes, so that a talkative delegate gets an error instead of waiting for a reader.
+            drop((child.stdin.take(), child.stdout.take(), child.stderr.take()));
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The error object that a delegate printed is passed on unchanged; without one, code 0 and what it left on stderr.
+fn told_error(plugin_type: &str, output: &Output) -> CniError {
+    #[derive(Deserialize)]
+    struct Told {
+        #[serde(default)]
+        code: u32,
+        #[serde(default)]
+        msg: String,
+        #[serde(default)]
+        details: String,
+    }
+    let told = serde_json::from_slice::<Value>(&output.stdout).ok().filter(Value::is_object);
+    if let Some(told) = told.and_then(|value| crate::json::decode::<Told>(value).ok()) {
+        return CniError { code: told.code, msg: told.msg, details: told.details };
+    }
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let msg = if !stdout.trim().is_empty() {
+        format!("netplugin failed but error parsing its diagnostic message {stdout:?}")
+    } else if stderr.trim().is_empty() {
+        format!("netplugin failed with no error message: {}", output.status)
+    } else {
+        format!("netplugin failed: {:?}", stderr.trim_end())
+    };
+    CniError::new(0, format!("plugin {plugin_type:?}: {msg}"))
+}

@@ -1,0 +1,88 @@
+//! Addresses from an IPAM plugin, with its DEL registered before its ADD is started.
+
+use serde_json::Value;
+
+use crate::delegate::{Delegates, Running};
+use crate::error::CniError;
+use crate::result::CniResult;
+use crate::undo::Undo;
+use crate::verb::Verb;
+use crate::version::SpecVersion;
+
+/// The IPAM plugin of a configuration (`ipam.type`).
+#[derive(Debug, Clone)]
+pub struct Ipam {
+    delegates: Delegates,
+    plugin_type: String,
+    version: SpecVersion,
+}
+
+impl Ipam {
+    /// The IPAM plugin `plugin_type`, whose results are of `version` unless they say otherwise.
+    pub fn new(delegates: &Delegates, plugin_type: &str, version: SpecVersion) -> Self {
+        Self { delegates: delegates.clone(), plugin_type: plugin_type.to_owned(), version }
+    }
+
+    /// Starts ADD and returns while it runs.
+    ///
+    /// Its DEL goes to `undo` first: whatever ADD does before it fails or is killed is taken back, as the spec asks for.
+    /// So this must not be called for an attachment that exists already: the undo would release its addresses.
+    pub fn start_add(&self, undo: &mut Undo) -> Result<PendingAdd, CniError> {
+        self.delegates.find(&self.plugin_type)?;
+        let ipam = self.clone();
+        undo.push(format!("the addresses from IPAM plugin {:?}", self.plugin_type), move || ipam.del());
+        Ok(PendingAdd { running: self.delegates.start(&self.plugin_type, Verb::Add)?, ipam: self.clone() })
+    }
+
+    /// Releases the attachment's addresses; succeeds if there are none.
+    pub fn del(&self) -> Result<(), CniError> {
+        self.delegates.run(&self.plugin_type, Verb::Del).map(drop)
+    }
+
+    /// Starts DEL and returns while it runs.
+    pub fn start_del(&self) -> Result<Running, CniError> {
+        self.delegates.start(&self.plugin_type, Verb::Del)
+    }
+
+    /// Asks whether the attachment's addresses are still reserved for it.
+    pub fn check(&self) -> Result<(), CniError> {
+        self.delegates.run(&self.plugin_type, Verb::Check).map(drop)
+    }
+
+    /// Passes GC on.
+    pub fn gc(&self) -> Result<(), CniError> {
+        self.delegates.run(&self.plugin_type, Verb::Gc).map(drop)
+    }
+
+    /// Asks whether an ADD could succeed now.
+    pub fn status(&self) -> Result<(), CniError> {
+        self.delegates.run(&self.plugin_type, Verb::Status).map(drop)
+    }
+}
+
+/// An IPAM ADD at work.
+#[derive(Debug)]
+pub struct PendingAdd {
+    running: Running,
+    ipam: Ipam,
+}
+
+impl PendingAdd {
+    /// Waits for the end and returns the result, which has at least one address.
+    pub fn finish(self) -> Result<CniResult, CniError> {
+        let plugin_type = &self.ipam.plugin_type;
+        let stdout = self.running.finish()?;
+        let value: Value = serde_json::from_slice(&stdout).map_err(|error| {
+            let text = String::from_utf8_lossy(&stdout);
+            CniError::plugin(format!("IPAM plugin {plugin_type:?} printed no JSON result: {error}")).details(text)
+        })?;
+        let result = CniResult::from_delegate(value, self.ipam.version)
+            .map_err(|error| CniError::plugin(format!("result of IPAM plugin {plugin_type:?}: {error}")))?;
+        if result.ips.is_empty() {
+            return Err(CniError::plugin(format!(
+                "IPAM plugin returned missing IP config: the result of {plugin_type:?} has no address"
+            )));
+        }
+        Ok(result)
+    }
+}

@@ -1,0 +1,201 @@
+//! JSON as the Go plugins read and write it: keys in any letter case, null as absent, markup characters escaped.
+
+use std::collections::BTreeMap;
+
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
+use serde::{Serialize, forward_to_deserialize_any};
+use serde_json::{Map, Value};
+
+/// Why a JSON value is not what is expected; the message names the field.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{source}", prefix(.path))]
+pub struct DecodeError {
+    /// The field: `ipam.ranges[0][0].subnet`; `.` for the whole.
+    pub path: String,
+    /// What serde says about it.
+    #[source]
+    pub source: serde_json::Error,
+}
+
+fn prefix(path: &str) -> String {
+    if path == "." { String::new() } else { format!("{path}: ") }
+}
+
+/// Decodes `value` with Go's tolerance: a struct's keys match in any letter case (an exact match wins), unknown keys are
+/// ignored, null counts as absent.
+///
+/// Types with `#[serde(flatten)]` don't profit: serde asks for a map there, and a map's keys are data.
+pub fn decode<T: DeserializeOwned>(value: Value) -> Result<T, DecodeError> {
+    serde_path_to_error::deserialize(Folded(value))
+        .map_err(|error| DecodeError { path: error.path().to_string(), source: error.into_inner() })
+}
+
+/// Looks `key` up in an object in any letter case; an exact match wins, null counts as absent.
+pub fn get<'v>(object: &'v Map<String, Value>, key: &str) -> Option<&'v Value> {
+    object
+        .get(key)
+        .or_else(|| object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value))
+        .filter(|value| !value.is_null())
+}
+
+/// The text that goes to stdout: four spaces a level, no newline at the end, `<`, `>` and `&` escaped as Go does.
+pub(crate) fn pretty(value: &impl Serialize) -> Vec<u8> {
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
+    // Writing into memory what consists of strings, numbers and lists doesn't fail; an empty document would be noticed.
+    if value.serialize(&mut serializer).is_err() {
+        out.clear();
+    }
+    escape_markup(out)
+}
+
+/// These characters stand only inside strings in JSON text, so they can be replaced without parsing.
+fn escape_markup(text: Vec<u8>) -> Vec<u8> {
+    let Ok(text) = String::from_utf8(text) else { return Vec::new() };
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.into_bytes()
+}
+
+/// A JSON value that gives structs their keys in the letter case they expect.
+struct Folded(Value);
+
+impl Folded {
+    /// The object's entries under the names that the struct has for them. An exact match replaces one in another case.
+    fn fold(object: Map<String, Value>, fields: &'static [&'static str]) -> Vec<(&'static str, Folded)> {
+        let mut folded: BTreeMap<&'static str, (bool, Value)> = BTreeMap::new();
+        for (key, value) in object {
+            let Some(field) = fields.iter().find(|field| key.eq_ignore_ascii_case(field)) else { continue };
+            let exact = key == *field;
+            if !value.is_null() && (exact || !folded.get(field).is_some_and(|(exact, _)| *exact)) {
+                folded.insert(field, (exact, value));
+            }
+        }
+        folded.into_iter().map(|(field, (_, value))| (field, Folded(value))).collect()
+    }
+}
+
+impl<'de> Deserializer<'de> for Folded {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::Array(items) => {
+                let mut seq = SeqDeserializer::new(items.into_iter().map(Folded));
+                let value = visitor.visit_seq(&mut seq)?;
+                seq.end()?;
+                Ok(value)
+            }
+            Value::Object(object) => {
+                let entries = object.into_iter().map(|(key, value)| (key, Folded(value)));
+                visitor.visit_map(MapDeserializer::new(entries))
+            }
+            plain => plain.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::Object(object) => visitor.visit_map(MapDeserializer::new(Self::fold(object, fields).into_iter())),
+            // A struct would also accept a list of its fields in order; Go doesn't.
+            Value::Array(_) => Err(serde::de::Error::invalid_type(serde::de::Unexpected::Seq, &"an object")),
+            plain => plain.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_enum(name, variants, visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string
+        bytes byte_buf unit unit_struct seq tuple tuple_struct map identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, serde_json::Error> for Folded {
+    type Deserializer = Self;
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use serde_json::json;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(rename_all = "camelCase")]
+    struct Port {
+        host_port: u16,
+        #[serde(default)]
+        host_ip: String,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Config {
+        #[serde(default)]
+        mtu: Option<u32>,
+        #[serde(default)]
+        ports: Vec<Port>,
+    }
+
+    #[test]
+    fn keys_match_in_any_letter_case_at_every_depth() {
+        let value = json!({"MTU": 1400, "Ports": [{"HostPort": 80, "HostIP": ""}], "other": [1]});
+        let config: Config = decode(value).unwrap();
+        assert_eq!(config, Config { mtu: Some(1400), ports: vec![Port { host_port: 80, host_ip: String::new() }] });
+    }
+
+    #[test]
+    fn the_exact_key_wins_and_null_is_absent() {
+        let config: Config = decode(json!({"MTU": 1, "mtu": 2, "ports": null})).unwrap();
+        assert_eq!(config, Config { mtu: Some(2), ports: vec![] });
+    }
+
+    #[test]
+    fn errors_name_field_and_value() {
+        let error = decode::<Config>(json!({"ports": [{"hostPort": 70000}]})).unwrap_err();
+        assert_eq!(error.to_string(), "ports[0].hostPort: invalid value: integer `70000`, expected u16");
+        let error = decode::<Config>(json!({"mtu": "1500"})).unwrap_err();
+        assert_eq!(error.to_string(), "mtu: invalid type: string \"1500\", expected u32");
+        assert!(decode::<Config>(json!({"mtu": 1.5})).is_err());
+        assert!(decode::<Config>(json!({"ports": [["a"]]})).is_err());
+    }
+
+    #[test]
+    fn markup_is_escaped_as_go_does() {
+        assert_eq!(pretty(&json!("<a&b>\u{2028}")), br#""\u003ca\u0026b\u003e\u2028""#);
+    }
+}

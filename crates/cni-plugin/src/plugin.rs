@@ -1,0 +1,94 @@
+//! What a plugin is: a configuration and the verbs.
+
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+
+use crate::args::CniArgs;
+use crate::delegate::Delegates;
+use crate::error::CniError;
+use crate::names::NetworkName;
+use crate::owner::Owner;
+use crate::result::CniResult;
+use crate::undo::Undo;
+use crate::version::SpecVersion;
+
+/// A CNI plugin. [`crate::main`] reads the call, checks all that the protocol asks for, and calls one of the verbs.
+///
+/// No verb has a default: a plugin that has nothing to check or collect says so itself.
+pub trait Plugin {
+    /// The name of the executable, for the text that it prints about itself.
+    const NAME: &'static str;
+    /// The versions of the specification that the plugin speaks.
+    const VERSIONS: &'static [SpecVersion] = SpecVersion::ALL;
+    /// The plugin's own keys of the network configuration. Keys match in any letter case; see [`crate::json::decode`].
+    type Config: DeserializeOwned;
+
+    /// Attaches the container. Every effect pushes its reverse to `undo`, which is run if this returns an error or the
+    /// result can't be told to the runtime.
+    fn add(
+        &self,
+        request: &Request<Self::Config>,
+        attachment: &Attachment,
+        undo: &mut Undo,
+    ) -> Result<CniResult, CniError>;
+
+    /// Detaches the container: removes what the owner has, and succeeds if that is nothing. Must not need the
+    /// namespace, the previous result or a complete configuration.
+    fn del(&self, request: &Request<Self::Config>, detachment: &Detachment) -> Result<(), CniError>;
+
+    /// Fails, naming each difference, unless everything that ADD made is there as it made it.
+    fn check(&self, request: &Request<Self::Config>, attachment: &Attachment) -> Result<(), CniError>;
+
+    /// Removes what belongs to owners of the request's network that are not in `valid`.
+    fn gc(&self, request: &Request<Self::Config>, valid: &[Owner]) -> Result<(), CniError>;
+
+    /// Fails if an ADD with this configuration would fail now.
+    fn status(&self, request: &Request<Self::Config>) -> Result<(), CniError>;
+}
+
+/// What every verb gets.
+#[derive(Debug)]
+pub struct Request<C> {
+    /// The network's name.
+    pub network: NetworkName,
+    /// The configuration's version; the result is told in it.
+    pub version: SpecVersion,
+    /// The plugin's own keys.
+    pub config: C,
+    /// The result of the plugins before this one (ADD), or of the whole chain (DEL, CHECK).
+    pub prev_result: Option<CniResult>,
+    /// The way to other plugins.
+    pub delegates: Delegates,
+}
+
+impl<C> Request<C> {
+    /// The previous result, for a plugin that can't do without.
+    pub fn require_prev_result(&self) -> Result<&CniResult, CniError> {
+        self.prev_result.as_ref().ok_or_else(|| {
+            CniError::plugin("missing prevResult: this plugin must be called as a chained plugin, after another one")
+        })
+    }
+}
+
+/// What ADD and CHECK work on.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    /// Whose everything is.
+    pub owner: Owner,
+    /// The path of the container's network namespace, as the runtime gave it.
+    pub netns: PathBuf,
+    /// `CNI_ARGS`.
+    pub args: CniArgs,
+}
+
+/// What DEL works on.
+#[derive(Debug, Clone)]
+pub struct Detachment {
+    /// Whose everything was.
+    pub owner: Owner,
+    /// The path of the container's network namespace, if the runtime still knows one. It may be gone.
+    pub netns: Option<PathBuf>,
+    /// `CNI_ARGS`.
+    pub args: CniArgs,
+}

@@ -1,0 +1,151 @@
+//! The result of ADD, in the newest version's terms (SPEC.md, "Success"), and its way into and out of every version.
+
+mod read;
+mod write;
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+pub use read::ReadError;
+pub use write::WriteError;
+
+use crate::addr;
+
+/// What an attachment consists of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CniResult {
+    /// The interfaces made or used, on the host and in the container.
+    pub interfaces: Vec<Interface>,
+    /// The addresses.
+    pub ips: Vec<IpConfig>,
+    /// The routes in the container.
+    pub routes: Vec<Route>,
+    /// Name resolution in the container.
+    pub dns: Dns,
+}
+
+/// An interface of a result.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its hardware address, in lower case with colons; empty if unknown.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mac: String,
+    /// Its MTU in bytes; 0 if unknown.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub mtu: u32,
+    /// The path of the namespace it is in; empty for the host.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sandbox: String,
+    /// The socket that it is reached through, if it isn't the kernel's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub socket_path: String,
+    /// The PCI device behind it.
+    #[serde(rename = "pciID", skip_serializing_if = "String::is_empty")]
+    pub pci_id: String,
+}
+
+/// An address of a result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpConfig {
+    /// Which of the result's interfaces has it; a reader must expect an index that is out of range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<i64>,
+    /// The address with its prefix length.
+    #[serde(with = "addr::cidr")]
+    pub address: IpNetwork,
+    /// The gateway of its subnet.
+    #[serde(default, with = "addr::optional", skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+}
+
+/// A route of a result or of an IPAM configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The destination.
+    #[serde(with = "addr::cidr")]
+    pub dst: IpNetwork,
+    /// The next hop; without one, the gateway of the first address of its family is meant.
+    #[serde(default, with = "addr::optional", skip_serializing_if = "Option::is_none")]
+    pub gw: Option<IpAddr>,
+    /// Path MTU in bytes; 0 leaves it to the kernel.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mtu: u32,
+    /// The TCP maximum segment size to advertise, in bytes; 0 leaves it to the kernel.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub advmss: u32,
+    /// The metric; 0 leaves it to the kernel.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: u32,
+    /// The routing table; the main table (254) if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// The scope as in rtnetlink(7): 0 universe, 253 link, 254 host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
+}
+
+impl Route {
+    /// A route to `dst` through `gw`, with everything else left to the kernel.
+    pub fn new(dst: IpNetwork, gw: Option<IpAddr>) -> Self {
+        Self { dst, gw, mtu: 0, advmss: 0, priority: 0, table: None, scope: None }
+    }
+}
+
+/// Name resolution.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dns {
+    /// Servers, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nameservers: Vec<String>,
+    /// The local domain.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domain: String,
+    /// The search list.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
+    /// Resolver options.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}
+
+impl Dns {
+    /// True if nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self == &Self::default()
+    }
+}
+
+/// The `dns` object of a plugin's configuration, where an empty list says something else than no list.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct DnsConfig {
+    nameservers: Option<Vec<String>>,
+    domain: String,
+    search: Option<Vec<String>>,
+    options: Option<Vec<String>>,
+}
+
+impl DnsConfig {
+    /// The configured resolution, if any key says something; it replaces what IPAM returned.
+    pub fn configured(&self) -> Option<Dns> {
+        let said =
+            self.nameservers.is_some() || self.search.is_some() || self.options.is_some() || !self.domain.is_empty();
+        said.then(|| Dns {
+            nameservers: self.nameservers.clone().unwrap_or_default(),
+            domain: self.domain.clone(),
+            search: self.search.clone().unwrap_or_default(),
+            options: self.options.clone().unwrap_or_default(),
+        })
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's skip_serializing_if passes a reference
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}

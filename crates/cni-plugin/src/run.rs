@@ -1,0 +1,209 @@
+//! One call from top to bottom: environment and stdin in, one JSON document and an exit status out.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::args::CniArgs;
+use crate::config::{self, NetConf};
+use crate::delegate::Delegates;
+use crate::env::{self, Parameters, Vars};
+use crate::error::{CniError, code};
+use crate::json;
+use crate::owner::Owner;
+use crate::plugin::{Attachment, Detachment, Plugin, Request};
+use crate::result::CniResult;
+use crate::undo::Undo;
+use crate::verb::Verb;
+use crate::version::{self, SpecVersion};
+
+/// The plugin's surroundings. Injected, so that a whole call can be tested without a process.
+pub struct Surroundings<'io> {
+    /// The environment variables.
+    pub vars: Vars,
+    /// The configuration comes from here.
+    pub stdin: &'io mut dyn Read,
+    /// The result or the error goes here, and nothing else.
+    pub stdout: &'io mut dyn Write,
+    /// Everything for a human goes here.
+    pub stderr: &'io mut dyn Write,
+    /// The namespace that the plugin itself runs in.
+    pub own_netns: PathBuf,
+}
+
+/// Runs `plugin` as this process's only purpose.
+pub fn main<P: Plugin>(plugin: &P) -> ExitCode {
+    let mut surroundings = Surroundings {
+        vars: std::env::vars_os().collect(),
+        stdin: &mut std::io::stdin().lock(),
+        stdout: &mut std::io::stdout().lock(),
+        stderr: &mut std::io::stderr(),
+        own_netns: PathBuf::from("/proc/thread-self/ns/net"),
+    };
+    ExitCode::from(run(plugin, &mut surroundings))
+}
+
+/// Runs one call of `plugin` and returns the exit status: 0, or 1 with an error object on stdout.
+pub fn run<P: Plugin>(plugin: &P, io: &mut Surroundings<'_>) -> u8 {
+    let parameters = match env::read(&io.vars) {
+        Ok(parameters) => parameters,
+        Err(_) if env::has_no_verb(&io.vars) => return about::<P>(io),
+        Err(error) => return fail(io, SpecVersion::NEWEST.as_str(), &error),
+    };
+    if parameters.verb == Ok(Verb::Version) {
+        return tell_versions::<P>(io);
+    }
+    let mut stdin = Vec::new();
+    if let Err(error) = io.stdin.read_to_end(&mut stdin) {
+        let error = CniError::new(code::IO, format!("cannot read the network configuration from stdin: {error}"));
+        return fail(io, SpecVersion::NEWEST.as_str(), &error);
+    }
+    let conf = match config::parse(&stdin) {
+        Ok(conf) => conf,
+        Err(error) => return fail(io, SpecVersion::NEWEST.as_str(), &error),
+    };
+    let told_version = SpecVersion::parse(&conf.cni_version).unwrap_or(SpecVersion::NEWEST).as_str();
+    match call(plugin, io, parameters, conf, stdin) {
+        Ok(()) => 0,
+        Err(error) => fail(io, told_version, &error),
+    }
+}
+
+/// A call without a verb is a person who wonders what this executable is.
+fn about<P: Plugin>(io: &mut Surroundings<'_>) -> u8 {
+    let versions: Vec<&str> = P::VERSIONS.iter().map(|version| version.as_str()).collect();
+    // Nobody to tell if stderr is closed.
+    let _ = writeln!(
+        io.stderr,
+        "CNI {} plugin {}\nCNI protocol versions supported: {}",
+        P::NAME,
+        env!("CARGO_PKG_VERSION"),
+        versions.join(", ")
+    );
+    0
+}
+
+fn tell_versions<P: Plugin>(io: &mut Surroundings<'_>) -> u8 {
+    let versions: Vec<&str> = P::VERSIONS.iter().map(|version| version.as_str()).collect();
+    let document = serde_json::json!({"cniVersion": SpecVersion::NEWEST.as_str(), "supportedVersions": versions});
+    match writeln!(io.stdout, "{document}").and_then(|()| io.stdout.flush()) {
+        Ok(()) => 0,
+        Err(error) => {
+            let error = CniError::new(code::IO, format!("cannot write the versions to stdout: {error}"));
+            fail(io, SpecVersion::NEWEST.as_str(), &error)
+        }
+    }
+}
+
+fn fail(io: &mut Surroundings<'_>, version: &str, error: &CniError) -> u8 {
+    let document = error.to_json(version);
+    if io.stdout.write_all(&document).and_then(|()| io.stdout.flush()).is_err() {
+        let _ = writeln!(io.stderr, "{error}");
+    }
+    1
+}
+
+fn call<P: Plugin>(
+    plugin: &P,
+    io: &mut Surroundings<'_>,
+    parameters: Parameters,
+    conf: NetConf,
+    stdin: Vec<u8>,
+) -> Result<(), CniError> {
+    let verb = parameters
+        .verb
+        .clone()
+        .map_err(|text| CniError::new(code::ENVIRONMENT, format!("unknown CNI_COMMAND: {text}")))?;
+    let version = version::gate(&conf.cni_version, verb, P::VERSIONS)?;
+    if matches!(verb, Verb::Add | Verb::Del) && !parameters.netns_override {
+        refuse_own_netns(parameters.netns.as_deref(), &io.own_netns)?;
+    }
+    let valid = if verb == Verb::Gc { config::valid_attachments(&conf)? } else { Vec::new() };
+    let prev_result = prev_result(&conf, version, verb, io)?;
+    let config = json::decode::<P::Config>(Value::Object(conf.object))
+        .map_err(|error| CniError::plugin(format!("the network configuration is not valid: {error}")))?;
+    let delegates = Delegates::new(parameters.path.clone(), io.vars.clone(), stdin);
+    let request = Request { network: conf.name, version, config, prev_result, delegates };
+    match verb {
+        Verb::Add => add(plugin, io, &request, &attachment(&request, parameters)?),
+        Verb::Check => plugin.check(&request, &attachment(&request, parameters)?),
+        Verb::Del => plugin.del(&request, &detachment(&request, parameters)?),
+        Verb::Gc => plugin.gc(&request, &valid),
+        Verb::Status => plugin.status(&request),
+        Verb::Version => Ok(()),
+    }
+}
+
+fn add<P: Plugin>(
+    plugin: &P,
+    io: &mut Surroundings<'_>,
+    request: &Request<P::Config>,
+    attachment: &Attachment,
+) -> Result<(), CniError> {
+    let mut undo = Undo::new();
+    let result = plugin.add(request, attachment, &mut undo)?;
+    let document = result.to_json(request.version)?;
+    io.stdout
+        .write_all(&document)
+        .and_then(|()| io.stdout.flush())
+        .map_err(|error| CniError::new(code::IO, format!("cannot write the result to stdout: {error}")))?;
+    undo.commit();
+    Ok(())
+}
+
+/// The Go skeleton makes this test after the deed; made before, it protects the node's own interfaces.
+fn refuse_own_netns(netns: Option<&Path>, own: &Path) -> Result<(), CniError> {
+    let Some(netns) = netns else { return Ok(()) };
+    // A path that can't be looked at is the plugin's business: gone is fine on DEL.
+    let (Ok(theirs), Ok(ours)) = (netns.metadata(), own.metadata()) else { return Ok(()) };
+    if (theirs.dev(), theirs.ino()) != (ours.dev(), ours.ino()) {
+        return Ok(());
+    }
+    let msg = format!("CNI_NETNS {netns:?} is the network namespace that the plugin itself runs in");
+    Err(CniError::new(code::OWN_NETNS, msg).details("CNI_NETNS_OVERRIDE=1 lets it pass"))
+}
+
+/// DEL must work with whatever is left, so there a previous result that can't be read counts as none.
+fn prev_result(
+    conf: &NetConf,
+    version: SpecVersion,
+    verb: Verb,
+    io: &mut Surroundings<'_>,
+) -> Result<Option<CniResult>, CniError> {
+    let Some(value) = json::get(&conf.object, "prevResult").filter(|value| value.is_object()) else {
+        return Ok(None);
+    };
+    match CniResult::from_prev(value.clone(), version) {
+        Ok(result) => Ok(Some(result)),
+        Err(error) if verb == Verb::Del => {
+            let _ = writeln!(io.stderr, "prevResult is ignored: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(CniError::plugin(format!("cannot read prevResult: {error}"))),
+    }
+}
+
+fn owner<C>(request: &Request<C>, parameters: &Parameters) -> Result<Owner, CniError> {
+    match (&parameters.container_id, &parameters.ifname) {
+        (Some(container_id), Some(ifname)) => {
+            Ok(Owner { network: request.network.clone(), container_id: container_id.clone(), ifname: ifname.clone() })
+        }
+        _ => Err(CniError::new(code::ENVIRONMENT, "required env variables [CNI_CONTAINERID,CNI_IFNAME] missing")),
+    }
+}
+
+fn attachment<C>(request: &Request<C>, parameters: Parameters) -> Result<Attachment, CniError> {
+    let owner = owner(request, &parameters)?;
+    let netns = parameters
+        .netns
+        .ok_or_else(|| CniError::new(code::ENVIRONMENT, "required env variables [CNI_NETNS] missing"))?;
+    Ok(Attachment { owner, netns, args: CniArgs(parameters.args) })
+}
+
+fn detachment<C>(request: &Request<C>, parameters: Parameters) -> Result<Detachment, CniError> {
+    let owner = owner(request, &parameters)?;
+    Ok(Detachment { owner, netns: parameters.netns, args: CniArgs(parameters.args) })
+}

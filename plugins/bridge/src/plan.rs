@@ -1,0 +1,225 @@
+//! What should exist, as data; computed without touching the kernel. Every verb is a reading of it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use cni_netfilter::Masquerade;
+use cni_plugin::addr::{default_dst, same_family};
+use cni_plugin::{CniResult, IfName, Interface, IpConfig, MacAddr, Owner, Route, sha512_hex};
+use ipnetwork::IpNetwork;
+
+use crate::settings::Settings;
+
+/// Where the container's interface stands in the result: after the bridge and the host's end.
+pub const CONTAINER_INDEX: i64 = 2;
+
+/// The names that the host's end of a pair may have: the first is tried first, the others if another owner's link has
+/// that name. Derived from the owner, so that even a link whose maker was killed before it could write the owner on it
+/// is found again.
+pub fn host_names(owner: &Owner) -> impl Iterator<Item = IfName> {
+    let key = owner.key();
+    (0..10).filter_map(move |salt: u32| format!("veth{}", sha512_hex(&[&key, &salt.to_string()], 8)).parse().ok())
+}
+
+/// The alternative name by which the host's end is found in constant time.
+pub fn host_altname(owner: &Owner) -> String {
+    format!("{}{}", altname_prefix(), owner.key())
+}
+
+/// What the alternative names of all attachments begin with.
+pub fn altname_prefix() -> &'static str {
+    "cni-"
+}
+
+/// The address plan of an attachment: what IPAM said, completed by what the configuration says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddressPlan {
+    /// The container's addresses and the routes' next hops, in result form.
+    pub ips: Vec<IpConfig>,
+    /// The container's routes.
+    pub routes: Vec<Route>,
+    /// The bridge's own addresses.
+    pub gateways: Vec<IpNetwork>,
+    /// Masquerading, one entry an address.
+    pub masquerade: Vec<Masquerade>,
+}
+
+impl AddressPlan {
+    /// Completes IPAM's answer: gateways where the bridge is one, default routes where they are wanted.
+    pub fn new(settings: &Settings, owner: &Owner, ipam: &CniResult) -> Self {
+        let mut ips = ipam.ips.clone();
+        for ip in &mut ips {
+            ip.interface = Some(CONTAINER_INDEX);
+            if settings.gateway && ip.gateway.is_none() {
+                ip.gateway = Some(first_address(ip.address));
+            }
+        }
+        let mut routes = ipam.routes.clone();
+        if settings.default_gateway {
+            add_default_routes(&mut routes, &ips);
+        }
+        Self { gateways: gateways(settings, &ips), masquerade: masquerade(settings, owner, &ips), ips, routes }
+    }
+
+    /// The plan that an earlier ADD carried out, from the result it told.
+    pub fn from_result(settings: &Settings, owner: &Owner, result: &CniResult) -> Self {
+        let is_ours = |ip: &&IpConfig| match ip.interface.and_then(|index| usize::try_from(index).ok()) {
+            Some(index) => result.interfaces.get(index).is_some_and(|found| found.name == owner.ifname.as_str()),
+            None => true,
+        };
+        let position = result.interfaces.iter().position(|found| found.name == owner.ifname.as_str());
+        let position = position.and_then(|position| i64::try_from(position).ok());
+        let placed = |ip: &IpConfig| IpConfig { interface: ip.interface.or(position), ..ip.clone() };
+        let ips: Vec<IpConfig> = result.ips.iter().filter(is_ours).map(placed).collect();
+        let routes = result.routes.clone();
+        Self { gateways: gateways(settings, &ips), masquerade: masquerade(settings, owner, &ips), ips, routes }
+    }
+}
+
+/// IPv4 before IPv6, as the Go plugin sets them.
+fn gateways(settings: &Settings, ips: &[IpConfig]) -> Vec<IpNetwork> {
+    if !settings.gateway {
+        return Vec::new();
+    }
+    let on_bridge = |ip: &IpConfig| IpNetwork::new(ip.gateway?, ip.address.prefix()).ok();
+    let mut gateways: Vec<IpNetwork> = ips.iter().filter_map(on_bridge).collect();
+    gateways.sort_by_key(IpNetwork::is_ipv6);
+    gateways.dedup();
+    gateways
+}
+
+fn masquerade(settings: &Settings, owner: &Owner, ips: &[IpConfig]) -> Vec<Masquerade> {
+    if !settings.masquerade {
+        return Vec::new();
+    }
+    ips.iter().map(|ip| Masquerade { owner: owner.clone(), address: ip.address.ip(), subnet: ip.address }).collect()
+}
+
+/// Once a family, unless IPAM gave a default route already (with or without a next hop of its own: without one the
+/// family's gateway is meant, and a second route would be refused by the kernel).
+fn add_default_routes(routes: &mut Vec<Route>, ips: &[IpConfig]) {
+    for ip in ips {
+        let Some(gateway) = ip.gateway else { continue };
+        let dst = default_dst(gateway);
+        if !routes.iter().any(|route| route.dst == dst) {
+            routes.push(Route::new(dst, Some(gateway)));
+        }
+    }
+}
+
+/// The network's address plus one.
+fn first_address(network: IpNetwork) -> IpAddr {
+    match network.network() {
+        IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip).wrapping_add(1)).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip).wrapping_add(1)).into(),
+    }
+}
+
+/// True if an address that the bridge has stands in the way of a gateway: any other of IPv4, one of the same subnet in
+/// IPv6 (the Go plugin's rule).
+pub fn conflicts(present: IpNetwork, wanted: IpNetwork) -> bool {
+    if !same_family(present.ip(), wanted.ip()) || present == wanted {
+        return false;
+    }
+    present.is_ipv4() || present.contains(wanted.ip()) || wanted.contains(present.ip())
+}
+
+/// The result, from the links as they were made.
+pub fn result(links: &Links, plan: AddressPlan, dns: cni_plugin::Dns) -> CniResult {
+    let interface = |name: &IfName, mac: MacAddr, sandbox: &str| Interface {
+        name: name.to_string(),
+        mac: mac.to_string(),
+        sandbox: sandbox.to_owned(),
+        ..Interface::default()
+    };
+    CniResult {
+        interfaces: vec![
+            interface(&links.bridge.0, links.bridge.1, ""),
+            interface(&links.host.0, links.host.1, ""),
+            interface(&links.container.0, links.container.1, &links.sandbox),
+        ],
+        ips: plan.ips,
+        routes: plan.routes,
+        dns,
+    }
+}
+
+/// The result that was told, with the addresses of this attachment only: later plugins may have added others.
+pub fn with_addresses(told: &CniResult, plan: &AddressPlan) -> CniResult {
+    CniResult { ips: plan.ips.clone(), ..told.clone() }
+}
+
+/// Names and hardware addresses of what was made.
+#[derive(Debug, Clone)]
+pub struct Links {
+    /// The bridge.
+    pub bridge: (IfName, MacAddr),
+    /// The host's end of the pair.
+    pub host: (IfName, MacAddr),
+    /// The container's end.
+    pub container: (IfName, MacAddr),
+    /// The namespace's path, as the runtime gave it.
+    pub sandbox: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cni_plugin::{CniArgs, SpecVersion};
+    use serde_json::json;
+
+    fn owner() -> Owner {
+        Owner { network: "net".parse().unwrap(), container_id: "c1".parse().unwrap(), ifname: "eth0".parse().unwrap() }
+    }
+
+    fn plan(config: serde_json::Value, ipam: serde_json::Value) -> AddressPlan {
+        let config = cni_plugin::json::decode(config).unwrap();
+        let settings = Settings::resolve(&config, &CniArgs::default(), SpecVersion::V1_0_0).unwrap();
+        let ipam = CniResult::from_delegate(ipam, SpecVersion::V1_0_0).unwrap();
+        AddressPlan::new(&settings, &owner(), &ipam)
+    }
+
+    #[test]
+    fn a_gateway_without_address_gets_the_first_of_the_subnet() {
+        let plan =
+            plan(json!({"isGateway": true}), json!({"ips": [{"address": "10.1.2.9/24"}, {"address": "fd00::9/64"}]}));
+        let gateways: Vec<String> = plan.gateways.iter().map(ToString::to_string).collect();
+        assert_eq!(gateways, ["10.1.2.1/24", "fd00::1/64"]);
+        assert!(plan.routes.is_empty());
+        assert!(plan.ips.iter().all(|ip| ip.interface == Some(2)));
+    }
+
+    #[test]
+    fn default_routes_once_a_family_and_not_beside_ipams() {
+        let ips = json!([{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}, {"address": "10.1.3.9/24", "gateway": "10.1.3.1"}, {"address": "fd00::9/64"}]);
+        let both = plan(json!({"isDefaultGateway": true}), json!({"ips": ips}));
+        let routes: Vec<String> = both.routes.iter().map(|r| format!("{} {}", r.dst, r.gw.unwrap())).collect();
+        assert_eq!(routes, ["0.0.0.0/0 10.1.2.1", "::/0 fd00::1"]);
+        let given = plan(json!({"isDefaultGateway": true}), json!({"ips": ips, "routes": [{"dst": "0.0.0.0/0"}]}));
+        assert_eq!(given.routes.iter().filter(|route| route.dst.is_ipv4()).count(), 1);
+    }
+
+    #[test]
+    fn nothing_is_masqueraded_or_gateway_unasked() {
+        let plan = plan(json!({}), json!({"ips": [{"address": "10.1.2.9/24", "gateway": "10.1.2.1"}]}));
+        assert!(plan.gateways.is_empty() && plan.masquerade.is_empty());
+    }
+
+    #[test]
+    fn ipv4_addresses_of_a_bridge_conflict_and_disjoint_ipv6_ones_do_not() {
+        let conflict = |a: &str, b: &str| conflicts(a.parse().unwrap(), b.parse().unwrap());
+        assert!(conflict("10.0.0.1/24", "10.0.1.1/24"));
+        assert!(!conflict("10.0.0.1/24", "10.0.0.1/24"));
+        assert!(!conflict("fd00:1::1/64", "fd00:2::1/64"));
+        assert!(conflict("fd00:1::1/64", "fd00:1::2/64"));
+        assert!(!conflict("fd00:1::1/64", "10.0.0.1/24"));
+    }
+
+    #[test]
+    fn names_are_derived_from_the_owner() {
+        let names: Vec<IfName> = host_names(&owner()).collect();
+        assert_eq!(names.len(), 10);
+        assert!(names.iter().all(|name| name.as_str().len() == 12));
+        assert_eq!(names[0], host_names(&owner()).next().unwrap());
+        assert_ne!(names[0], names[1]);
+    }
+}

@@ -1,0 +1,228 @@
+//! What remains of the configuration when every contradiction has been refused. Effects take nothing else.
+
+use cni_netfilter::Backend;
+use cni_plugin::{ArgsError, CniArgs, Dns, IfName, MacAddr, NameError, SpecVersion};
+
+use crate::config::Config;
+
+/// The largest MTU of a veth (`ETH_MAX_MTU` in `include/uapi/linux/if_ether.h`).
+const MTU_MAX: i64 = 65535;
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// `bridge` or the interface's name.
+    #[error("bridge: {0}")]
+    Bridge(#[source] NameError),
+    /// The container's hardware address, by the channel it came through.
+    #[error("{channel}: {source}")]
+    Mac {
+        /// `runtimeConfig.mac`, `args.cni.mac` or `CNI_ARGS MAC`.
+        channel: &'static str,
+        /// The rule that it breaks.
+        source: NameError,
+    },
+    /// `CNI_ARGS`.
+    #[error(transparent)]
+    Args(#[from] ArgsError),
+    /// A number out of range.
+    #[error("mtu: {0} is out of range: at most {MTU_MAX}, and 0 leaves it to the kernel")]
+    Mtu(i64),
+    /// Two keys that exclude each other.
+    #[error("{0} and {1} exclude each other: remove one of them")]
+    Conflict(&'static str, &'static str),
+    /// A backend that doesn't exist.
+    #[error("unknown ipmasq backend {0:?}: ipMasqBackend is \"iptables\" or \"nftables\"")]
+    Backend(String),
+    /// Old results can't say that there is no address.
+    #[error("a network without ipam needs cniVersion 0.3.0 or later: a result of version {0} must have an address")]
+    Layer2TooOld(SpecVersion),
+    /// Not there yet.
+    #[error("{0} is not supported by this version of the plugin")]
+    Unsupported(&'static str),
+}
+
+/// Whether the network has addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// Layer 2 only.
+    Layer2 {
+        /// The container's interface is set up.
+        up: bool,
+    },
+    /// Addresses from this IPAM plugin.
+    Layer3 {
+        /// `ipam.type`
+        ipam: String,
+    },
+}
+
+/// A configuration without contradictions.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The bridge's name.
+    pub bridge: IfName,
+    /// In bytes; `None` leaves it to the kernel.
+    pub mtu: Option<u32>,
+    /// The bridge receives every frame.
+    pub promisc: bool,
+    /// A frame may leave through the port it came from.
+    pub hairpin: bool,
+    /// Ports don't exchange frames.
+    pub isolated: bool,
+    /// The container's hardware address, if it is given.
+    pub mac: Option<MacAddr>,
+    /// The bridge gets the gateway's address.
+    pub gateway: bool,
+    /// The container's default route goes through it.
+    pub default_gateway: bool,
+    /// Conflicting addresses of the bridge are replaced.
+    pub force_address: bool,
+    /// What leaves the network gets the node's address.
+    pub masquerade: bool,
+    /// Who masquerades; `None` is for the node to decide.
+    pub backend: Option<Backend>,
+    /// Duplicate address detection.
+    pub dad: bool,
+    /// With or without addresses.
+    pub mode: Mode,
+    /// Replaces what IPAM says.
+    pub dns: Option<Dns>,
+}
+
+impl Settings {
+    /// Refuses what can't be carried out, before anything has been touched.
+    pub fn resolve(config: &Config, args: &CniArgs, version: SpecVersion) -> Result<Self, SettingsError> {
+        refuse_unsupported(config)?;
+        if config.hairpin_mode && config.promisc_mode {
+            return Err(SettingsError::Conflict("hairpinMode", "promiscMode"));
+        }
+        if config.mtu > MTU_MAX {
+            return Err(SettingsError::Mtu(config.mtu));
+        }
+        Ok(Self {
+            bridge: bridge_name(config)?,
+            mtu: u32::try_from(config.mtu).ok().filter(|mtu| *mtu > 0),
+            promisc: config.promisc_mode,
+            hairpin: config.hairpin_mode,
+            isolated: config.port_isolation,
+            mac: container_mac(config, args)?,
+            gateway: config.is_gateway || config.is_default_gateway,
+            default_gateway: config.is_default_gateway,
+            force_address: config.force_address,
+            masquerade: config.ip_masq && !config.ipam.plugin_type.is_empty(),
+            backend: backend(config)?,
+            dad: config.enable_dad,
+            mode: mode(config, version)?,
+            dns: config.dns.configured(),
+        })
+    }
+
+    /// The IPAM plugin, if the network has one.
+    pub fn ipam(&self) -> Option<&str> {
+        match &self.mode {
+            Mode::Layer2 { .. } => None,
+            Mode::Layer3 { ipam } => Some(ipam),
+        }
+    }
+}
+
+/// `bridge`, or the name that the Go plugin gives.
+pub fn bridge_name(config: &Config) -> Result<IfName, SettingsError> {
+    config.bridge.as_deref().unwrap_or("cni0").parse().map_err(SettingsError::Bridge)
+}
+
+fn backend(config: &Config) -> Result<Option<Backend>, SettingsError> {
+    match config.ip_masq_backend.as_str() {
+        "" => Ok(None),
+        "iptables" => Ok(Some(Backend::Iptables)),
+        "nftables" => Ok(Some(Backend::Nftables)),
+        other => Err(SettingsError::Backend(other.to_owned())),
+    }
+}
+
+fn refuse_unsupported(config: &Config) -> Result<(), SettingsError> {
+    let keys = [
+        (config.vlan != 0, "vlan"),
+        (config.vlan_trunk.is_some(), "vlanTrunk"),
+        (config.preserve_default_vlan, "preserveDefaultVlan"),
+        (config.mac_spoof_check, "macspoofchk"),
+    ];
+    match keys.iter().find(|(used, _)| *used) {
+        Some((_, key)) => Err(SettingsError::Unsupported(key)),
+        None => Ok(()),
+    }
+}
+
+fn mode(config: &Config, version: SpecVersion) -> Result<Mode, SettingsError> {
+    let ipam = &config.ipam.plugin_type;
+    match (ipam.is_empty(), config.disable_container_interface) {
+        (false, true) => Err(SettingsError::Conflict("disableContainerInterface", "ipam.type")),
+        (false, false) => Ok(Mode::Layer3 { ipam: ipam.clone() }),
+        (true, _) if version < SpecVersion::V0_3_0 => Err(SettingsError::Layer2TooOld(version)),
+        (true, down) => Ok(Mode::Layer2 { up: !down }),
+    }
+}
+
+/// The nearest to the container wins: the runtime's capability, then `args`, then `CNI_ARGS`.
+fn container_mac(config: &Config, args: &CniArgs) -> Result<Option<MacAddr>, SettingsError> {
+    let from_args = args.parse(&["MAC"])?.remove("MAC").unwrap_or_default();
+    let channels = [
+        ("runtimeConfig.mac", &config.runtime_config.mac),
+        ("args.cni.mac", &config.args.cni.mac),
+        ("CNI_ARGS MAC", &from_args),
+    ];
+    let Some((channel, text)) = channels.into_iter().find(|(_, text)| !text.is_empty()) else { return Ok(None) };
+    text.parse().map(Some).map_err(|source| SettingsError::Mac { channel, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn resolve(value: serde_json::Value) -> Result<Settings, String> {
+        let config: Config = cni_plugin::json::decode(value).unwrap();
+        Settings::resolve(&config, &CniArgs::default(), SpecVersion::V1_0_0).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_go_plugin() {
+        let settings = resolve(json!({})).unwrap();
+        assert_eq!(settings.bridge.as_str(), "cni0");
+        assert_eq!(settings.mode, Mode::Layer2 { up: true });
+        assert_eq!((settings.mtu, settings.masquerade, settings.mac), (None, false, None));
+    }
+
+    #[test]
+    fn contradictions_name_both_keys() {
+        let refused = resolve(json!({"hairpinMode": true, "promiscMode": true})).unwrap_err();
+        assert!(refused.contains("hairpinMode") && refused.contains("promiscMode"), "{refused}");
+        let refused = resolve(json!({"disableContainerInterface": true, "ipam": {"type": "x"}})).unwrap_err();
+        assert!(refused.contains("disableContainerInterface") && refused.contains("ipam.type"), "{refused}");
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        assert!(resolve(json!({"bridge": ""})).unwrap_err().contains("empty"));
+        assert!(resolve(json!({"mtu": 70000})).unwrap_err().contains("70000"));
+        assert_eq!(resolve(json!({"mtu": -1})).unwrap().mtu, None);
+        assert!(resolve(json!({"ipMasqBackend": "pf"})).unwrap_err().contains("\"pf\""));
+        assert!(resolve(json!({"runtimeConfig": {"mac": "x"}})).unwrap_err().contains("runtimeConfig.mac"));
+    }
+
+    #[test]
+    fn default_gateway_implies_gateway_and_masquerade_needs_addresses() {
+        assert!(resolve(json!({"isDefaultGateway": true})).unwrap().gateway);
+        assert!(!resolve(json!({"ipMasq": true})).unwrap().masquerade);
+        let settings = resolve(json!({"ipMasq": true, "ipMasqBackend": "nftables", "ipam": {"type": "x"}})).unwrap();
+        assert_eq!((settings.masquerade, settings.backend), (true, Some(Backend::Nftables)));
+    }
+
+    #[test]
+    fn the_mac_nearest_to_the_container_wins() {
+        let value =
+            json!({"runtimeConfig": {"mac": "02:00:00:00:00:01"}, "args": {"cni": {"mac": "02:00:00:00:00:02"}}});
+        assert_eq!(resolve(value).unwrap().mac.unwrap().to_string(), "02:00:00:00:00:01");
+    }
+}

@@ -1,0 +1,63 @@
+//! The configuration as it is written: mirrors the JSON and decides nothing.
+
+use serde::Deserialize;
+
+/// The keys of portmap.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Config {
+    /// `iptables` or `nftables`; empty is for the node to decide.
+    pub backend: String,
+    /// Connections from the container's own subnet and from 127.0.0.1 get the node's address, so that replies return.
+    pub snat: bool,
+    /// All connections to a published port get the node's address.
+    pub masq_all: bool,
+    /// The bit of the packet mark that selects them (iptables only).
+    pub mark_masq_bit: Option<i64>,
+    /// Somebody else's chain that marks and masquerades instead (iptables only).
+    pub external_set_mark_chain: Option<String>,
+    /// Further IPv4 matches, in the backend's language.
+    pub conditions_v4: Option<Vec<String>>,
+    /// Further IPv6 matches, in the backend's language.
+    pub conditions_v6: Option<Vec<String>>,
+    /// What the runtime adds for a capability.
+    pub runtime_config: RuntimeConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            backend: String::new(),
+            snat: true,
+            masq_all: false,
+            mark_masq_bit: None,
+            external_set_mark_chain: None,
+            conditions_v4: None,
+            conditions_v6: None,
+            runtime_config: RuntimeConfig::default(),
+        }
+    }
+}
+
+/// `runtimeConfig`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RuntimeConfig {
+    /// The ports to publish (capability `portMappings`).
+    pub port_mappings: Vec<PortMapping>,
+}
+
+/// A port to publish.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PortMapping {
+    /// On the host.
+    pub host_port: i64,
+    /// In the container.
+    pub container_port: i64,
+    /// `tcp`, `udp` or `sctp`, in any letter case.
+    pub protocol: String,
+    /// The host address to publish on; empty or unspecified (`0.0.0.0`, `::`) is every address.
+    #[serde(rename = "hostIP")]
+    pub host_ip: String,
+}

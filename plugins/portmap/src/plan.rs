@@ -1,0 +1,102 @@
+//! What should be published, as data: one set of forwards a family, from the settings and the previous result.
+
+use std::net::SocketAddr;
+
+use cni_netfilter::{PortForward, PortForwards};
+use cni_plugin::{CniResult, IpConfig, Owner};
+use ipnetwork::IpNetwork;
+
+use crate::settings::Settings;
+
+/// The forwards of each family in which the container has an address and something is published.
+pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult) -> Vec<PortForwards> {
+    let family = |v4: bool| {
+        let container = container_address(prev, owner, v4)?;
+        let ports = ports(settings, container);
+        let conditions = if v4 { &settings.conditions_v4 } else { &settings.conditions_v6 };
+        (!ports.is_empty()).then(|| PortForwards {
+            owner: owner.clone(),
+            container,
+            ports,
+            snat: settings.snat,
+            mark: settings.mark.clone(),
+            conditions: conditions.clone(),
+            guard_localnet: None,
+        })
+    };
+    [true, false].into_iter().filter_map(family).collect()
+}
+
+/// The first address of the family that isn't known to be another interface's.
+fn container_address(prev: &CniResult, owner: &Owner, v4: bool) -> Option<IpNetwork> {
+    let may_be_ours = |ip: &&IpConfig| {
+        let interface = ip.interface.and_then(|index| prev.interfaces.get(usize::try_from(index).ok()?));
+        interface.is_none_or(|found| found.name == owner.ifname.as_str() && !found.sandbox.is_empty())
+    };
+    prev.ips.iter().filter(|ip| ip.address.is_ipv4() == v4).find(may_be_ours).map(|ip| ip.address)
+}
+
+fn ports(settings: &Settings, container: IpNetwork) -> Vec<PortForward> {
+    let v4 = container.is_ipv4();
+    let of_family = settings.mappings.iter().filter(|mapping| mapping.only_v4.is_none_or(|only_v4| only_v4 == v4));
+    let forward = of_family.map(|mapping| PortForward {
+        protocol: mapping.protocol,
+        host_ip: mapping.host_ip,
+        host_port: mapping.host_port,
+        to: SocketAddr::new(container.ip(), mapping.container_port),
+    });
+    forward.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cni_plugin::SpecVersion;
+    use serde_json::{Value, json};
+
+    fn planned(prev: Value, mappings: Value) -> Vec<PortForwards> {
+        let config = cni_plugin::json::decode(json!({"runtimeConfig": {"portMappings": mappings}})).unwrap();
+        let settings = Settings::resolve(&config).unwrap();
+        let owner = Owner {
+            network: "net".parse().unwrap(),
+            container_id: "c1".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        };
+        plan(&settings, &owner, &CniResult::from_prev(prev, SpecVersion::V1_0_0).unwrap())
+    }
+
+    fn published(plans: &[PortForwards]) -> Vec<String> {
+        plans.iter().flat_map(|plan| &plan.ports).map(|port| format!("{} {}", port.host_port, port.to)).collect()
+    }
+
+    #[test]
+    fn a_host_address_publishes_only_in_its_family() {
+        let prev = json!({"ips": [{"address": "10.0.0.2/24"}, {"address": "fd00::2/64"}]});
+        let both = planned(prev.clone(), json!([{"hostPort": 80, "containerPort": 8080, "protocol": "tcp"}]));
+        assert_eq!(published(&both), ["80 10.0.0.2:8080", "80 [fd00::2]:8080"]);
+        for (host_ip, expected) in
+            [("0.0.0.0", "80 10.0.0.2:8080"), ("::", "80 [fd00::2]:8080"), ("::1", "80 [fd00::2]:8080")]
+        {
+            let mapping = json!([{"hostPort": 80, "containerPort": 8080, "protocol": "tcp", "hostIP": host_ip}]);
+            assert_eq!(published(&planned(prev.clone(), mapping)), [expected]);
+        }
+    }
+
+    #[test]
+    fn addresses_of_other_interfaces_and_of_the_host_are_skipped() {
+        let interfaces = json!([{"name": "eth0", "sandbox": ""}, {"name": "eth1", "sandbox": "/n"}, {"name": "eth0", "sandbox": "/n"}]);
+        let ips = json!([{"address": "10.0.0.1/24", "interface": 0}, {"address": "10.0.0.3/24", "interface": 1}, {"address": "10.0.0.2/24", "interface": 2}]);
+        let mapping = json!([{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}]);
+        assert_eq!(
+            published(&planned(json!({"interfaces": interfaces, "ips": ips}), mapping.clone())),
+            ["80 10.0.0.2:80"]
+        );
+        let out_of_range = json!({"ips": [{"address": "10.0.0.9/24", "interface": 7}]});
+        assert_eq!(published(&planned(out_of_range, mapping)), ["80 10.0.0.9:80"]);
+    }
+
+    #[test]
+    fn without_ports_there_is_no_plan() {
+        assert!(planned(json!({"ips": [{"address": "10.0.0.2/24"}]}), json!([])).is_empty());
+    }
+}

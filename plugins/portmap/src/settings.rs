@@ -1,0 +1,268 @@
+//! What remains of the configuration when every contradiction has been refused. Effects take nothing else.
+
+use std::net::IpAddr;
+
+use cni_netfilter::{Backend, MarkChain, Protocol, Snat};
+use cni_plugin::addr::parse_ip;
+
+use crate::config::{Config, PortMapping};
+
+/// The bit that the Go plugin uses.
+const DEFAULT_MARK_BIT: u8 = 13;
+/// The longest chain name that iptables takes (`XT_EXTENSION_MAXNAMELEN` less the final zero).
+const CHAIN_NAME_MAX: usize = 28;
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A port out of range.
+    #[error("Invalid {side} port number: {value} (runtimeConfig.portMappings[{index}]; 1 to 65535 is allowed)")]
+    Port {
+        /// `host` or `container`.
+        side: &'static str,
+        /// The position in the list.
+        index: usize,
+        /// As configured.
+        value: i64,
+    },
+    /// A protocol without ports.
+    #[error("runtimeConfig.portMappings[{index}].protocol: {value:?} is not \"tcp\", \"udp\" or \"sctp\"")]
+    Protocol {
+        /// The position in the list.
+        index: usize,
+        /// As configured.
+        value: String,
+    },
+    /// A host address that isn't one.
+    #[error("runtimeConfig.portMappings[{index}].hostIP: {value:?} is not an IP address")]
+    HostIp {
+        /// The position in the list.
+        index: usize,
+        /// As configured.
+        value: String,
+    },
+    /// A backend that doesn't exist.
+    #[error("unrecognized backend {0:?}: backend is \"iptables\" or \"nftables\"")]
+    Backend(String),
+    /// A mark bit that a mark doesn't have.
+    #[error("MasqMarkBit must be between 0 and 31: markMasqBit is {0}")]
+    MarkBit(i64),
+    /// Two ways to mark.
+    #[error("Cannot specify externalSetMarkChain and markMasqBit: remove one of them")]
+    TwoMarks,
+    /// A chain name that iptables would refuse.
+    #[error("externalSetMarkChain: {0:?} is not a chain name: 1 to 28 printable characters without blanks are allowed")]
+    ChainName(String),
+    /// Matches or keys in the other backend's language.
+    #[error("{requested} backend was requested but configuration contains {other}-specific options {options:?}")]
+    WrongBackend {
+        /// As configured.
+        requested: &'static str,
+        /// Whose language the options are in.
+        other: &'static str,
+        /// The options.
+        options: Vec<String>,
+    },
+}
+
+/// A port to publish, with every part in range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The host address; `None` is every address.
+    pub host_ip: Option<IpAddr>,
+    /// Only this family is meant, even if every address is: `0.0.0.0` is IPv4, `::` is IPv6.
+    pub only_v4: Option<bool>,
+    /// On the host.
+    pub host_port: u16,
+    /// In the container.
+    pub container_port: u16,
+}
+
+/// A configuration without contradictions.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The configured backend; `None` is for the node to decide.
+    pub backend: Option<Backend>,
+    /// Source address translation.
+    pub snat: Snat,
+    /// How iptables marks what is translated.
+    pub mark: MarkChain,
+    /// Further IPv4 matches.
+    pub conditions_v4: Vec<String>,
+    /// Further IPv6 matches.
+    pub conditions_v6: Vec<String>,
+    /// The ports.
+    pub mappings: Vec<Mapping>,
+}
+
+impl Settings {
+    /// Refuses what can't be carried out, before anything has been touched.
+    pub fn resolve(config: &Config) -> Result<Self, SettingsError> {
+        let backend = backend(config)?;
+        if backend == Some(Backend::Nftables) {
+            refuse_iptables_options(config)?;
+        }
+        if backend == Some(Backend::Iptables) {
+            refuse_nftables_conditions(config)?;
+        }
+        let snat = match (config.snat, config.masq_all) {
+            (false, _) => Snat::Off,
+            (true, false) => Snat::Local,
+            (true, true) => Snat::All,
+        };
+        let mappings = config.runtime_config.port_mappings.iter().enumerate();
+        Ok(Self {
+            backend,
+            snat,
+            mark: mark(config)?,
+            conditions_v4: config.conditions_v4.clone().unwrap_or_default(),
+            conditions_v6: config.conditions_v6.clone().unwrap_or_default(),
+            mappings: mappings.map(|(index, mapping)| resolve_mapping(index, mapping)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn backend(config: &Config) -> Result<Option<Backend>, SettingsError> {
+    match config.backend.as_str() {
+        "" => Ok(None),
+        "iptables" => Ok(Some(Backend::Iptables)),
+        "nftables" => Ok(Some(Backend::Nftables)),
+        other => Err(SettingsError::Backend(other.to_owned())),
+    }
+}
+
+fn mark(config: &Config) -> Result<MarkChain, SettingsError> {
+    match (config.mark_masq_bit, &config.external_set_mark_chain) {
+        (Some(_), Some(_)) => Err(SettingsError::TwoMarks),
+        (None, Some(chain)) if !is_chain_name(chain) => Err(SettingsError::ChainName(chain.clone())),
+        (None, Some(chain)) => Ok(MarkChain::External(chain.clone())),
+        (None, None) => Ok(MarkChain::Bit(DEFAULT_MARK_BIT)),
+        (Some(bit), None) => match u8::try_from(bit) {
+            Ok(bit) if bit < 32 => Ok(MarkChain::Bit(bit)),
+            _ => Err(SettingsError::MarkBit(bit)),
+        },
+    }
+}
+
+fn is_chain_name(name: &str) -> bool {
+    (1..=CHAIN_NAME_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_graphic() && !b"\"'\\".contains(&b))
+        && !name.starts_with(['-', '!'])
+}
+
+/// An iptables match begins with `-` or `!`; nothing in the nft language does.
+fn is_iptables_condition(conditions: &[String]) -> Option<bool> {
+    conditions.first().filter(|first| !first.is_empty()).map(|first| first.starts_with(['-', '!']))
+}
+
+fn refuse_iptables_options(config: &Config) -> Result<(), SettingsError> {
+    let mut options = Vec::new();
+    if config.external_set_mark_chain.is_some() {
+        options.push("externalSetMarkChain".to_owned());
+    }
+    options.extend(conditions_of(config, true));
+    wrong_backend("nftables", "iptables", options)
+}
+
+fn refuse_nftables_conditions(config: &Config) -> Result<(), SettingsError> {
+    wrong_backend("iptables", "nftables", conditions_of(config, false))
+}
+
+fn conditions_of(config: &Config, iptables: bool) -> Vec<String> {
+    [("conditionsV4", &config.conditions_v4), ("conditionsV6", &config.conditions_v6)]
+        .into_iter()
+        .filter(|(_, conditions)| conditions.as_deref().and_then(is_iptables_condition) == Some(iptables))
+        .map(|(key, _)| key.to_owned())
+        .collect()
+}
+
+fn wrong_backend(requested: &'static str, other: &'static str, options: Vec<String>) -> Result<(), SettingsError> {
+    if options.is_empty() { Ok(()) } else { Err(SettingsError::WrongBackend { requested, other, options }) }
+}
+
+fn resolve_mapping(index: usize, mapping: &PortMapping) -> Result<Mapping, SettingsError> {
+    let port = |side, value: i64| match u16::try_from(value) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(SettingsError::Port { side, index, value }),
+    };
+    let protocol = match mapping.protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        _ => return Err(SettingsError::Protocol { index, value: mapping.protocol.clone() }),
+    };
+    let host_ip = match mapping.host_ip.as_str() {
+        "" => None,
+        text => Some(parse_ip(text).ok_or_else(|| SettingsError::HostIp { index, value: mapping.host_ip.clone() })?),
+    };
+    Ok(Mapping {
+        protocol,
+        host_ip: host_ip.filter(|ip| !ip.is_unspecified()),
+        only_v4: host_ip.map(|ip| ip.is_ipv4()),
+        host_port: port("host", mapping.host_port)?,
+        container_port: port("container", mapping.container_port)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn resolve(value: Value) -> Result<Settings, String> {
+        let config: Config = cni_plugin::json::decode(value).unwrap();
+        Settings::resolve(&config).map_err(|error| error.to_string())
+    }
+
+    fn mapping(value: &Value) -> Result<Mapping, String> {
+        let settings = resolve(json!({"runtimeConfig": {"portMappings": [value]}}))?;
+        Ok(settings.mappings[0].clone())
+    }
+
+    #[test]
+    fn keys_as_containerd_capitalises_them() {
+        let found = mapping(&json!({"HostPort": 18080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": ""})).unwrap();
+        let expected =
+            Mapping { protocol: Protocol::Tcp, host_ip: None, only_v4: None, host_port: 18080, container_port: 80 };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn bad_mappings_are_named() {
+        let bad = |value: Value| mapping(&value).unwrap_err();
+        assert!(
+            bad(json!({"hostPort": 0, "containerPort": 80, "protocol": "tcp"})).contains("Invalid host port number: 0")
+        );
+        assert!(bad(json!({"hostPort": 65536, "containerPort": 80, "protocol": "tcp"})).contains("65536"));
+        assert!(bad(json!({"hostPort": 1, "protocol": "tcp"})).contains("Invalid container port number: 0"));
+        assert!(bad(json!({"hostPort": 1, "containerPort": 1, "protocol": "icmp"})).contains("\"icmp\""));
+        assert!(bad(json!({"hostPort": 1, "containerPort": 1, "protocol": "tcp", "hostIP": "x"})).contains("\"x\""));
+    }
+
+    #[test]
+    fn an_unspecified_host_address_is_every_address_of_its_family() {
+        let found = mapping(&json!({"hostPort": 1, "containerPort": 1, "protocol": "udp", "hostIP": "::"})).unwrap();
+        assert_eq!((found.host_ip, found.only_v4), (None, Some(false)));
+    }
+
+    #[test]
+    fn marks_exclude_each_other_and_have_32_bits() {
+        assert!(resolve(json!({"markMasqBit": 32})).unwrap_err().contains("between 0 and 31"));
+        assert!(
+            resolve(json!({"markMasqBit": 1, "externalSetMarkChain": "X"})).unwrap_err().contains("Cannot specify")
+        );
+        assert!(resolve(json!({"externalSetMarkChain": "a b"})).unwrap_err().contains("chain name"));
+        assert_eq!(resolve(json!({})).unwrap().mark, MarkChain::Bit(13));
+    }
+
+    #[test]
+    fn options_of_the_other_backend_are_refused() {
+        let refused = resolve(json!({"backend": "nftables", "conditionsV4": ["!", "-s", "10.0.0.0/8"]})).unwrap_err();
+        assert!(refused.contains("nftables backend was requested"), "{refused}");
+        let refused = resolve(json!({"backend": "iptables", "conditionsV6": ["ip6 saddr ::1"]})).unwrap_err();
+        assert!(refused.contains("nftables-specific"), "{refused}");
+        assert!(resolve(json!({"backend": "nftables", "externalSetMarkChain": "X"})).is_err());
+    }
+}
