@@ -34,6 +34,20 @@ private_tests! {
         assert_eq!(link.mtu, 1400);
     }
 
+    fn a_bridge_keeps_an_address_that_was_chosen() {
+        let blue = namespace("blue");
+        let netlink = Netlink::open().unwrap();
+        let mac = MacAddr([0x0a, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        let spec = BridgeSpec { name: "cni0".parse().unwrap(), mtu: None, mac: Some(mac), vlan_filtering: false };
+        assert!(netlink.create_bridge(&spec).unwrap());
+        let mut spec = veth("veth0", "eth0", &blue);
+        spec.master = Some(netlink.link_by_name("cni0").unwrap().unwrap().index);
+        // Lower than the bridge's, so that a bridge without a chosen address would take it.
+        spec.host.mac = Some(MacAddr([0x02, 0, 0, 0, 0, 1]));
+        netlink.create_veth(&spec).unwrap();
+        assert_eq!(first("ip -j link show dev cni0")["address"], "0a:ff:ff:ff:ff:ff");
+    }
+
     fn a_veth_pair_is_born_in_place() {
         let blue = namespace("blue");
         let netlink = Netlink::open().unwrap();
@@ -117,14 +131,14 @@ private_tests! {
         let blue = namespace("blue");
         let netlink = Netlink::open().unwrap();
         netlink.create_veth(&veth("veth0", "eth0", &blue)).unwrap();
-        let spec = BridgeSpec { name: "veth0".parse().unwrap(), mtu: None, vlan_filtering: false };
+        let spec = BridgeSpec { name: "veth0".parse().unwrap(), mtu: None, mac: None, vlan_filtering: false };
         assert!(!netlink.create_bridge(&spec).unwrap());
         assert_eq!(netlink.link_by_name("veth0").unwrap().unwrap().kind.as_deref(), Some("veth"));
     }
 
     fn vlan_filtering_is_given_or_refused_never_ignored() {
         let netlink = Netlink::open().unwrap();
-        let spec = BridgeSpec { name: "cni0".parse().unwrap(), mtu: None, vlan_filtering: true };
+        let spec = BridgeSpec { name: "cni0".parse().unwrap(), mtu: None, mac: None, vlan_filtering: true };
         match netlink.create_bridge(&spec) {
             Ok(created) => {
                 assert!(created);
@@ -218,6 +232,21 @@ private_tests! {
         assert!(netlink.add_altname(index, &"x".repeat(200)).is_err());
         netlink.delete_link(index).unwrap();
         assert!(netlink.link_by_altname(&long).unwrap().is_none());
+    }
+
+    fn alternative_names_are_taken_away_once() {
+        let blue = namespace("blue");
+        let netlink = Netlink::open().unwrap();
+        let index = netlink.create_veth(&veth("veth0", "eth0", &blue)).unwrap().host;
+        let other = netlink.create_veth(&veth("veth1", "eth1", &blue)).unwrap().host;
+        netlink.add_altname(index, "first").unwrap();
+        netlink.add_altname(index, "second").unwrap();
+        assert!(!netlink.delete_altname(other, "first").unwrap(), "another link's");
+        assert!(netlink.delete_altname(index, "first").unwrap());
+        assert!(!netlink.delete_altname(index, "first").unwrap());
+        assert!(!netlink.delete_altname(4711, "second").unwrap());
+        assert!(!netlink.delete_altname(index, "veth0").unwrap(), "its ordinary name");
+        assert_eq!(first("ip -j link show dev veth0")["altnames"], serde_json::json!(["second"]));
     }
 
     fn a_port_is_changed() {
