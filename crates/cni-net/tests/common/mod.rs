@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use cni_net::{BridgeSpec, NetNs, Netlink, VethEnd, VethSpec};
 use serde_json::Value;
 
 /// Says that this is the inner process. It is not believed: see [`assert_private`].
@@ -75,7 +76,19 @@ pub(crate) fn first(line: &str) -> Value {
 }
 
 /// Makes a named namespace, as `ip netns add` does, and opens it.
-pub(crate) fn namespace(name: &str) -> cni_net::NetNs {
+pub(crate) fn namespace(name: &str) -> NetNs {
     run(&format!("ip netns add {name}"));
-    cni_net::NetNs::open(Path::new(&format!("/run/netns/{name}"))).unwrap()
+    NetNs::open(Path::new(&format!("/run/netns/{name}"))).unwrap()
+}
+
+/// Creates a bridge; its index.
+pub(crate) fn bridge(netlink: &Netlink, name: &str) -> u32 {
+    let spec = BridgeSpec { name: name.parse().unwrap(), mtu: None, mac: None, vlan_filtering: false };
+    assert!(netlink.create_bridge(&spec).unwrap());
+    netlink.link_by_name(name).unwrap().unwrap().index
+}
+
+/// A pair with the kernel's choice of everything but the names.
+pub(crate) fn veth<'a>(host: &str, peer: &str, blue: &'a NetNs) -> VethSpec<'a> {
+    VethSpec::new(VethEnd::named(host.parse().unwrap()), VethEnd::named(peer.parse().unwrap()), blue)
 }
