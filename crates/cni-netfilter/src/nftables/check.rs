@@ -122,7 +122,9 @@ fn rules_of(socket: &Socket, table: TableId, chain: &str) -> Result<Vec<RuleExpr
     let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
     let mut rules: Vec<(u64, RuleExpressions)> = Vec::new();
     socket.dump(&format!("list the rules of {table} {chain}"), &question, |message| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message else { return Ok(()) };
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode("a list of rules")? else {
+            return Ok(());
+        };
         let (mut handle, mut expressions) = (0, Vec::new());
         for attribute in rule.attributes {
             match attribute {

@@ -69,7 +69,9 @@ fn find(
     let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
     let mut found = Vec::new();
     socket.dump(&format!("list the rules of {table}"), &question, |message| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message else { return Ok(()) };
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode("a list of rules")? else {
+            return Ok(());
+        };
         let (mut place, mut number, mut comment) = (None, None, None);
         for attribute in rule.attributes {
             match attribute {

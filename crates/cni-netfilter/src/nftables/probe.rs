@@ -68,9 +68,13 @@ impl Nftables {
             (portforward::frame(Ip::V6), "forward IPv6 ports", "nft_nat, nft_chain_nat, nft_fib_ipv6 and nft_ct"),
             (localnet::frame(), "filter by interface in nftables", "nf_tables"),
         ];
-        for (frame, feature, module) in frames {
-            self.rehearse(&frame).map_err(|source| NftError::Unusable {
-                feature: feature.to_owned(),
+        // An abort waits for RCU like a commit does, so all at once first.
+        if self.rehearse(frames.iter().map(|(frame, ..)| frame)).is_ok() {
+            return Ok(());
+        }
+        for (frame, feature, module) in &frames {
+            self.rehearse([frame]).map_err(|source| NftError::Unusable {
+                feature: (*feature).to_owned(),
                 module,
                 source: Box::new(source),
             })?;
@@ -78,9 +82,11 @@ impl Nftables {
         Ok(())
     }
 
-    fn rehearse(&self, frame: &Frame) -> Result<(), NftError> {
+    fn rehearse<'a>(&self, frames: impl IntoIterator<Item = &'a Frame>) -> Result<(), NftError> {
         let mut batch = Batch::default();
-        frame.install(&mut batch);
+        for frame in frames {
+            frame.install(&mut batch);
+        }
         self.socket.rehearse(&batch)
     }
 }

@@ -7,8 +7,9 @@ use std::cell::Cell;
 use std::io;
 
 use netlink_packet_core::{
-    DefaultNla, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-    Nla, NlasIterator, Parseable,
+    DecodeError, DefaultNla, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla, NlasIterator, Parseable,
+    ParseableParametrized,
 };
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
@@ -79,8 +80,30 @@ struct Answer {
     body: Body,
 }
 
+/// A message of netfilter, not decoded: its type with the subsystem, and what follows its netlink header.
+#[derive(Debug, Clone)]
+pub(crate) struct Raw {
+    kind: u16,
+    bytes: Vec<u8>,
+}
+
+impl Raw {
+    /// The attributes, behind `struct nfgenmsg`.
+    pub(crate) fn attributes(&self) -> &[u8] {
+        self.bytes.get(4..).unwrap_or_default()
+    }
+
+    /// The message with all its attributes decoded. Not for lists of elements: there the decoder formats the whole list
+    /// once for each element, in case that it has to complain.
+    pub(crate) fn decode(&self, what: &str) -> Result<NetfilterMessageInner, NftError> {
+        NetfilterMessage::parse_with_param(&self.bytes, self.kind)
+            .map(|message| message.inner)
+            .map_err(|error| NftError::Answer { what: what.to_owned(), why: error.to_string() })
+    }
+}
+
 enum Body {
-    Message(NetfilterMessageInner),
+    Message(Raw),
     Ack,
     Error { errno: Errno, detail: Option<String> },
     Done,
@@ -176,12 +199,20 @@ impl Socket {
     }
 
     /// Asks each of `requests` for one object. The answers are in the same order: the object, or the kernel's error.
-    #[expect(clippy::type_complexity, reason = "one inner result per request, one outer for the socket")]
     pub(crate) fn ask(
         &self,
         what: &str,
         requests: Vec<NetfilterMessage>,
     ) -> Result<Vec<Result<NetfilterMessageInner, NftError>>, NftError> {
+        Ok(self.ask_raw(what, requests)?.into_iter().map(|answer| answer?.decode(what)).collect())
+    }
+
+    /// [`Socket::ask`] without decoding the answers.
+    pub(crate) fn ask_raw(
+        &self,
+        what: &str,
+        requests: Vec<NetfilterMessage>,
+    ) -> Result<Vec<Result<Raw, NftError>>, NftError> {
         self.each(what, 0, requests)?
             .into_iter()
             .map(|answer| {
@@ -201,7 +232,7 @@ impl Socket {
         what: &str,
         flags: u16,
         requests: Vec<NetfilterMessage>,
-    ) -> Result<Vec<Option<Result<NetfilterMessageInner, NftError>>>, NftError> {
+    ) -> Result<Vec<Option<Result<Raw, NftError>>>, NftError> {
         let mut results = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
@@ -236,7 +267,7 @@ impl Socket {
         &self,
         what: &str,
         request: &NetfilterMessage,
-        mut visit: impl FnMut(NetfilterMessageInner) -> Result<(), NftError>,
+        mut visit: impl FnMut(Raw) -> Result<(), NftError>,
     ) -> Result<(), NftError> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut bytes = Vec::new();
@@ -343,6 +374,17 @@ fn begin(generation: Option<u32>) -> NetfilterMessage {
     }))
 }
 
+/// Leaves the payload of a message as it is.
+#[derive(Debug)]
+struct Undecoded(Raw);
+
+impl NetlinkDeserializable for Undecoded {
+    type Error = DecodeError;
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self(Raw { kind: header.message_type, bytes: payload.to_vec() }))
+    }
+}
+
 /// Splits a datagram into messages and decodes them.
 fn answers(datagram: &[u8]) -> impl Iterator<Item = Result<Answer, String>> + '_ {
     let mut rest = datagram;
@@ -359,10 +401,10 @@ fn answers(datagram: &[u8]) -> impl Iterator<Item = Result<Answer, String>> + '_
 }
 
 fn answer(bytes: &[u8]) -> Result<Answer, String> {
-    let message = NetlinkMessage::<NetfilterMessage>::deserialize(bytes).map_err(|error| error.to_string())?;
+    let message = NetlinkMessage::<Undecoded>::deserialize(bytes).map_err(|error| error.to_string())?;
     let flags = message.header.flags;
     let body = match message.payload {
-        NetlinkPayload::InnerMessage(inner) => Body::Message(inner.inner),
+        NetlinkPayload::InnerMessage(inner) => Body::Message(inner.0),
         NetlinkPayload::Error(error) => match error.code {
             None => Body::Ack,
             Some(code) => Body::Error {
