@@ -49,10 +49,16 @@ impl Plan {
     }
 }
 
-/// What of a plan has to be sent.
-struct Todo<'a> {
+/// What of a plan's shared part is not there.
+#[derive(Default)]
+struct Missing<'a> {
     frames: Vec<&'a Frame>,
     chains: Vec<&'a (TableId, Chain)>,
+}
+
+/// What of a plan has to be sent.
+struct Todo<'a> {
+    missing: Missing<'a>,
     create: Vec<&'a Element>,
     /// Elements of the same owner with another value, to be deleted first.
     replace: Vec<&'a Element>,
@@ -61,10 +67,10 @@ struct Todo<'a> {
 impl Todo<'_> {
     fn batch(&self) -> Batch {
         let mut batch = Batch::default();
-        for frame in &self.frames {
+        for frame in &self.missing.frames {
             frame.install(&mut batch);
         }
-        for (table, chain) in &self.chains {
+        for (table, chain) in &self.missing.chains {
             chain.declare(*table, &mut batch);
             chain.fill(*table, &mut batch);
         }
@@ -79,20 +85,17 @@ impl Todo<'_> {
 /// Tables and chains are declared only if they are missing: declaring a base chain again waits for RCU (10–20 ms), and so
 /// does a transaction that fails. So a question goes first, which takes microseconds.
 pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), NftError> {
-    let (frames, chains) = missing_at_a_glance(socket, plan)?;
-    let mut todo = Todo { frames, chains, create: plan.elements.iter().collect(), replace: Vec::new() };
+    let mut todo =
+        Todo { missing: missing(socket, plan)?, create: plan.elements.iter().collect(), replace: Vec::new() };
     for _ in 0..ADD_ATTEMPTS {
         let Err(error) = socket.commit(&todo.batch(), None) else { return Ok(()) };
         match error.errno() {
             Some(Errno::NOENT) => {
-                (todo.frames, todo.chains) = missing(socket, plan)?;
+                todo.missing = missing(socket, plan)?;
                 (todo.create, todo.replace) = outstanding(socket, plan)?;
             }
             Some(Errno::EXIST | Errno::BUSY) => {
                 (todo.create, todo.replace) = outstanding(socket, plan)?;
-                if todo.create.is_empty() {
-                    return Ok(());
-                }
             }
             _ => return Err(error),
         }
@@ -100,49 +103,27 @@ pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), NftError> {
     Err(NftError::Contended { what: "add the rules".into(), attempts: ADD_ATTEMPTS })
 }
 
-/// The frames and chains that are not there. A frame is made in one transaction, so one chain of it stands for all; should
-/// somebody have removed another part, the transaction fails and [`missing`] looks closer.
-#[expect(clippy::type_complexity, reason = "a pair of lists")]
-fn missing_at_a_glance<'a>(
-    socket: &Socket,
-    plan: &'a Plan,
-) -> Result<(Vec<&'a Frame>, Vec<&'a (TableId, Chain)>), NftError> {
-    let of_frames = plan.frames.iter().filter_map(|frame| Some((frame.table, frame.chains.last()?)));
-    let of_chains = plan.chains.iter().map(|(table, chain)| (*table, chain));
-    let questions = of_frames.chain(of_chains).map(|(table, chain)| Chain::question(table, &chain.name)).collect();
-    let mut gone = Vec::new();
-    for answer in socket.ask_raw("look for a chain", questions)? {
-        gone.push(absent(answer)?);
-    }
-    let (frames_gone, chains_gone) = gone.split_at(plan.frames.len().min(gone.len()));
-    let pick = |gone: &[bool], index: usize| gone.get(index).copied().unwrap_or(true);
-    let frames = plan.frames.iter().enumerate().filter(|(index, _)| pick(frames_gone, *index)).map(|(_, f)| f);
-    let chains = plan.chains.iter().enumerate().filter(|(index, _)| pick(chains_gone, *index)).map(|(_, c)| c);
-    Ok((frames.collect(), chains.collect()))
-}
-
-/// The frames and chains of which something is missing.
-#[expect(clippy::type_complexity, reason = "a pair of lists")]
-fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<(Vec<&'a Frame>, Vec<&'a (TableId, Chain)>), NftError> {
-    let mut frames = Vec::new();
+/// The frames of which a set or chain is missing, and the chains that are.
+fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError> {
+    let mut questions: Vec<_> = plan.frames.iter().flat_map(Frame::questions).collect();
+    questions.extend(plan.chains.iter().map(|(table, chain)| Chain::question(*table, &chain.name)));
+    let mut answers = socket.ask_raw("look for a chain", questions)?.into_iter();
+    let mut missing = Missing::default();
     for frame in &plan.frames {
-        for answer in socket.ask("look for a table", frame.questions())? {
-            if absent(answer)? {
-                frames.push(frame);
-                break;
-            }
+        let mut gone = false;
+        for answer in answers.by_ref().take(frame.chains.len() + frame.sets.len()) {
+            gone |= absent(answer)?;
+        }
+        if gone {
+            missing.frames.push(frame);
         }
     }
-    let mut chains = Vec::new();
-    for chain in &plan.chains {
-        let question = vec![Chain::question(chain.0, &chain.1.name)];
-        for answer in socket.ask("look for a chain", question)? {
-            if absent(answer)? {
-                chains.push(chain);
-            }
+    for (chain, answer) in plan.chains.iter().zip(answers) {
+        if absent(answer)? {
+            missing.chains.push(chain);
         }
     }
-    Ok((frames, chains))
+    Ok(missing)
 }
 
 /// True if the kernel says that there is no such thing.

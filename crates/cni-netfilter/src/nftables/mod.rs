@@ -22,6 +22,7 @@ use std::collections::HashSet;
 use cni_plugin::{NetworkName, Owner};
 
 pub use error::NftError;
+pub(crate) use portforward::number as protocol_number;
 pub use probe::TableFamily;
 pub(crate) use transport::Socket;
 
