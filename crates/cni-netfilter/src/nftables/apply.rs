@@ -6,10 +6,11 @@ use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
 use rustix::io::Errno;
 
+use super::batch::Batch;
 use super::element::{self, Element, Found, SetId, Value};
 use super::error::{NftError, holder};
 use super::frame::{Chain, Frame, TableId};
-use super::transport::{Batch, GENERATION_CHANGED, Socket};
+use super::transport::{GENERATION_CHANGED, Socket};
 
 /// How often an addition is tried while others change the same things.
 const ADD_ATTEMPTS: u32 = 8;
@@ -136,7 +137,6 @@ pub(super) fn absent<T>(answer: Result<T, NftError>) -> Result<bool, NftError> {
 }
 
 /// The elements that are not yet there, and those that are there for the same owner with another value.
-#[expect(clippy::type_complexity, reason = "a pair of lists")]
 fn outstanding<'a>(socket: &Socket, plan: &'a Plan) -> Result<(Vec<&'a Element>, Vec<&'a Element>), NftError> {
     let keys = plan.elements.iter().map(|element| (element.set, element.key.as_slice()));
     let (mut create, mut replace) = (Vec::new(), Vec::new());
@@ -166,7 +166,7 @@ pub(super) fn same_owner(one: &str, other: &str) -> bool {
 pub(super) fn remove(
     socket: &Socket,
     sets: &[SetId],
-    hints: Vec<(SetId, Vec<u8>)>,
+    hints: &[(SetId, Vec<u8>)],
     is_mine: impl Fn(&str) -> bool,
 ) -> Result<Vec<(SetId, Found)>, NftError> {
     let hinted = hints.len();
@@ -194,14 +194,14 @@ pub(super) fn remove_walking(
         of_set.dedup();
         keys.extend(of_set.into_iter().map(|key| (*set, key)));
     }
-    remove_keys(socket, keys, &is_mine)
+    remove_keys(socket, &keys, &is_mine)
 }
 
 /// Looks each key up and deletes it if its comment satisfies `is_mine`. The generation of the rule set makes sure that
 /// nobody has put another element in its place in between.
 pub(super) fn remove_keys(
     socket: &Socket,
-    keys: Vec<(SetId, Vec<u8>)>,
+    keys: &[(SetId, Vec<u8>)],
     is_mine: &impl Fn(&str) -> bool,
 ) -> Result<Vec<(SetId, Found)>, NftError> {
     let mut removed = Vec::new();

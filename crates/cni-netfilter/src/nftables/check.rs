@@ -12,7 +12,8 @@ use netlink_packet_netfilter::nftables::{
 use super::apply::{Plan, same_owner};
 use super::element::{self, Element, Found, Value};
 use super::error::{NftError, holder};
-use super::frame::{Base, Chain, Frame, Rule, Set, TableId};
+use super::frame::{Base, Chain, Frame, Rule, TableId};
+use super::set::Set;
 use super::transport::Socket;
 use rustix::io::Errno;
 

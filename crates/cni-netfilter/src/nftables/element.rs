@@ -7,11 +7,13 @@ use netlink_packet_netfilter::nftables::{
 };
 use rustix::io::Errno;
 
+use super::answer::Raw;
+use super::batch::Batch;
 use super::error::NftError;
 use super::expr;
 use super::frame::TableId;
 use super::raw;
-use super::transport::{Batch, Raw, Socket};
+use super::transport::Socket;
 
 /// Elements in one message: their list is one attribute, of 64 KiB at most, and an element with its comment and the
 /// name of a chain takes up to 300 bytes.
