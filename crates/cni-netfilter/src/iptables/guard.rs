@@ -17,7 +17,7 @@ use crate::PortForwards;
 /// The table the guard is in.
 pub(super) const TABLE: &str = "raw";
 const CHAIN: &str = "CNI-HOSTPORT-GUARD";
-const COMMENT: &str = "CNI portfwd localnet guard";
+const COMMENT: &str = "CNI portfwd localnet guard of ";
 
 /// Makes `script` fail unless the guards that `intents` want are there; a block of its own, none if they want none.
 pub(super) fn require(intents: &[&PortForwards], script: &mut Script) {
@@ -55,7 +55,7 @@ pub(super) fn differences(intents: &[&PortForwards], table: &Table) -> Vec<Diffe
 
 /// Removes the guards of interfaces that `stays` denies; the text is empty if there are none.
 pub(super) fn retain(table: &Table, stays: impl Fn(&str) -> bool) -> Result<String, IptablesError> {
-    let guards = table.jumps_to(CHAIN).filter(|rule| rule.comment() == Some(COMMENT));
+    let guards = table.jumps_to(CHAIN).filter(|rule| rule.comment().is_some_and(|text| text.starts_with(COMMENT)));
     let stale: Vec<&Rule> = guards.filter(|rule| rule.value("-i").is_some_and(|name| !stays(name))).collect();
     let mut script = Script::default();
     if !stale.is_empty() {

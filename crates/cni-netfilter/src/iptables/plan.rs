@@ -113,7 +113,10 @@ impl Wanted {
         let free = match (table.chain(&shared), names::unowned(table, self.kind, &self.owner)) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(rules), Some(_)) => self.kind == Kind::Ports || same(rules, &self.body(&shared)),
+            (Some(rules), Some(_)) => {
+                let jumps: Vec<Rule> = table.jumps_to(&shared).cloned().collect();
+                self.kind == Kind::Ports || same(rules, &self.body(&shared)) && same(&jumps, &self.entries(&shared))
+            }
         };
         if free { shared } else { self.kind.own_name(&self.owner) }
     }
@@ -136,11 +139,16 @@ impl Wanted {
         }
     }
 
+    /// The chain that CHECK looks at: the owner's, else Go's, else the one that should be there.
+    pub(super) fn present_chain(&self, table: &Table) -> String {
+        names::owned(table, self.kind, &self.owner)
+            .or_else(|| names::unowned(table, self.kind, &self.owner))
+            .unwrap_or_else(|| self.kind.shared_name(&self.owner))
+    }
+
     /// What `table` lacks, for CHECK.
     pub(super) fn differences(&self, table: &Table, tool: &str) -> Vec<Difference> {
-        let chain = names::owned(table, self.kind, &self.owner)
-            .or_else(|| names::unowned(table, self.kind, &self.owner))
-            .unwrap_or_else(|| self.kind.shared_name(&self.owner));
+        let chain = self.present_chain(table);
         let frame = self.frame.rules.iter().map(|(rule, _)| rule.clone());
         let mut missing: Vec<Rule> = frame.chain(self.body(&chain)).filter(|rule| !table.has(rule)).collect();
         let there: Vec<&Rule> = table.jumps_to(&chain).collect();
@@ -156,15 +164,6 @@ impl Wanted {
             return rule.same_as(wanted);
         }
         ["-p", "--dports", "--comment"].iter().all(|option| rule.value(option) == wanted.value(option))
-    }
-
-    /// Makes `script` fail unless everything is there under the shared name.
-    pub(super) fn require(&self, script: &mut Script) {
-        let chain = self.kind.shared_name(&self.owner);
-        self.frame.require(script);
-        for rule in self.body(&chain).iter().chain(&self.entries(&chain)) {
-            script.check(rule);
-        }
     }
 }
 
