@@ -299,3 +299,125 @@ fn guards_leave_with_their_interface() {
         assert!(matches!(tools.add_ports(&[wild]), Err(IptablesError::Unwritable { .. })));
     });
 }
+
+#[test]
+fn ipv4_needs_no_ip6tables_and_ipv6_says_so() {
+    in_either_variant("ipv4_needs_no_ip6tables_and_ipv6_says_so", || {
+        let folder = tempfile::tempdir().unwrap();
+        for verb in ["", "-save", "-restore"] {
+            let tool = std::fs::canonicalize(format!("/usr/sbin/iptables-{}{verb}", variant())).unwrap();
+            let name = format!("iptables{verb}");
+            // The tool decides by its own name what it is.
+            let script = format!("#!/bin/sh\nexec -a {name} {} \"$@\"\n", tool.display());
+            let path = folder.path().join(&name);
+            std::fs::write(&path, script.replace("/bin/sh", "/bin/bash")).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let everything = std::env::var_os("PATH").unwrap();
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "inside_without_ip6tables", "--nocapture", "--ignored"])
+            .env("PATH", folder.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        assert_eq!(std::env::var_os("PATH").unwrap(), everything);
+    });
+}
+
+#[test]
+#[ignore = "started by ipv4_needs_no_ip6tables_and_ipv6_says_so with a PATH of its own"]
+fn inside_without_ip6tables() {
+    if std::env::var_os("CNI_IPTABLES_TEST_VARIANT").is_none() {
+        return;
+    }
+    let (tools, me) = (tools(), owner("c1", "eth0"));
+    let (four, six) = (masquerade(&me, "10.1.0.2/24"), masquerade(&me, "fd00::2/64"));
+    tools.add_masquerade(std::slice::from_ref(&four)).unwrap();
+    assert!(tools.check_masquerade(std::slice::from_ref(&four)).unwrap().is_empty());
+    tools.remove_masquerade(&me, &[]).unwrap();
+    tools.retain_masquerade(&me.network, &[]).unwrap();
+    assert!(!tools.usable(Family::V6));
+    let error = tools.add_masquerade(&[four.clone(), six]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "ip6tables-restore is not in PATH: install the package iptables, or set \"backend\" to nftables"
+    );
+    assert_eq!(tools.check_masquerade(&[four]).unwrap().len(), 3, "the other family's rules were taken back");
+}
+
+#[test]
+fn many_at_once_build_one_frame() {
+    in_either_variant("many_at_once_build_one_frame", || {
+        let tools = tools();
+        std::thread::scope(|scope| {
+            for n in 0..12u16 {
+                let tools = &tools;
+                scope.spawn(move || {
+                    let me = owner(&format!("c{n}"), "eth0");
+                    let forward = port(Protocol::Tcp, 8000 + n, "10.1.0.2:80");
+                    let mut intent = ports(&me, "10.1.0.2/24", vec![forward]);
+                    intent.guard_localnet = Some("cni0".parse().unwrap());
+                    let intent = [intent];
+                    let masquerade = [masquerade(&me, &format!("10.1.0.{}/24", n + 2))];
+                    tools.add_masquerade(&masquerade).unwrap();
+                    tools.add_ports(&intent).unwrap();
+                    assert!(tools.check_ports(&intent).unwrap().is_empty());
+                    if n % 2 == 1 {
+                        tools.remove_ports(&me, &intent).unwrap();
+                        tools.remove_masquerade(&me, &["10.1.0.2/24".parse().unwrap()]).unwrap();
+                    }
+                });
+            }
+        });
+        let nat = dump("iptables", "nat");
+        assert_eq!(nat.matches("-A CNI-HOSTPORT-DNAT").count(), 6, "{nat}");
+        assert_eq!(nat.matches("-A POSTROUTING -s").count(), 6, "{nat}");
+        for rule in ["-A PREROUTING", "-A OUTPUT", "-A CNI-HOSTPORT-MASQ", "-A CNI-HOSTPORT-SETMARK"] {
+            assert_eq!(nat.matches(rule).count(), 1, "{rule}\n{nat}");
+        }
+        assert_eq!(dump("iptables", "raw").matches("-A PREROUTING").count(), 1);
+    });
+}
+
+#[test]
+fn of_many_that_want_a_port_at_most_one_gets_it_under_the_lock() {
+    in_either_variant("of_many_that_want_a_port_at_most_one_gets_it_under_the_lock", || {
+        let tools = tools();
+        let publish = |id: String| {
+            let forward = port(Protocol::Tcp, 8080, "10.1.0.2:80");
+            tools.add_ports(&[ports(&owner(&id, "eth0"), "10.1.0.2/24", vec![forward])])
+        };
+        let forward = port(Protocol::Udp, 1, "10.1.0.2:80");
+        tools.add_ports(&[ports(&owner("first", "eth0"), "10.1.0.2/24", vec![forward])]).unwrap();
+        let publish = &publish;
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|n| scope.spawn(move || publish(format!("c{n}")))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let winners = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(dump_nat().matches("--dports 8080").count(), winners);
+        for error in outcomes.into_iter().filter_map(Result::err) {
+            assert!(matches!(error, IptablesError::PortHeld { .. }), "{error}");
+        }
+        if variant() == "legacy" {
+            assert_eq!(winners, 1);
+        } else {
+            assert!(winners >= 1);
+        }
+    });
+}
+
+#[test]
+fn a_thousand_ports_are_one_transaction() {
+    in_either_variant("a_thousand_ports_are_one_transaction", || {
+        let (tools, me) = (tools(), owner("c1", "eth0"));
+        let many = (0..1000).map(|n| port(Protocol::Udp, 20000 + n, "10.1.0.2:53")).collect();
+        let intent = [ports(&me, "10.1.0.2/24", many)];
+        tools.add_ports(&intent).unwrap();
+        tools.add_ports(&intent).unwrap();
+        assert!(tools.check_ports(&intent).unwrap().is_empty());
+        assert_eq!(dump("iptables", "nat").matches("-A CNI-HOSTPORT-DNAT").count(), 67);
+        tools.remove_ports(&me, &intent).unwrap();
+        assert!(!dump_nat().contains("CNI-DN"));
+    });
+}

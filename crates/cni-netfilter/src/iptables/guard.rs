@@ -79,8 +79,11 @@ fn frame(intents: &[&PortForwards]) -> Frame {
         return Frame::default();
     }
     let drops = ["-s", "-d"].map(|side| Rule::new(CHAIN, [side, "127.0.0.0/8", "-j", "DROP"]));
-    let enters =
-        |name: &&str| Rule::new("PREROUTING", ["-i", name, "-m", "comment", "--comment", COMMENT, "-j", CHAIN]);
+    // The name in the comment too: iptables 1.8.11 (nft) ignores interfaces when it looks for a rule to check or delete.
+    let enters = |name: &&str| {
+        let comment = format!("{COMMENT}{name}");
+        Rule::new("PREROUTING", ["-i", name, "-m", "comment", "--comment", &comment, "-j", CHAIN])
+    };
     let mut rules: Vec<(Rule, Place)> = drops.into_iter().map(|rule| (rule, Place::Last)).collect();
     rules.extend(names.iter().map(|name| (enters(name), Place::First)));
     Frame { chains: vec![CHAIN], rules }
