@@ -3,7 +3,7 @@
 use cni_tests::{Call, Netns, Sandbox, Snapshot};
 use serde_json::{Value, json};
 
-use crate::case::{Case, common, improved, newer};
+use crate::case::{Case, common, improved};
 use crate::each::{PLUGINS, minimal, ready};
 
 /// All cases of this subject.
@@ -111,8 +111,6 @@ fn stdin(plugin: &'static str) -> Vec<Case> {
 /// What a configuration may not say: plugin, label, the keys to set, what the error names.
 fn configurations() -> Vec<Case> {
     let rows: Vec<(&'static str, &str, Value, &'static [&str])> = vec![
-        ("bridge", "vlan_4095", json!({"vlan": 4095}), &["4095"]),
-        ("bridge", "vlan_negative", json!({"vlan": -1}), &["-1"]),
         ("bridge", "hairpin_and_promisc", json!({"hairpinMode": true, "promiscMode": true}), &["hairpin", "promisc"]),
         ("bridge", "mtu_as_text", json!({"mtu": "1500"}), &["mtu"]),
         ("bridge", "gateway_as_text", json!({"isGateway": "yes"}), &["isGateway"]),
@@ -129,11 +127,6 @@ fn configurations() -> Vec<Case> {
         ("portmap", "container_port_0", mapping(8080, 0, "tcp"), &["0"]),
         ("portmap", "host_port_negative", mapping(-1, 80, "tcp"), &["-1"]),
     ];
-    let newer_rows: Vec<Row> = vec![
-        ("bridge", "trunk_id_0", json!({"vlanTrunk": [{"id": 0}]}), &["0"]),
-        ("bridge", "trunk_half_range", json!({"vlanTrunk": [{"minID": 10}]}), &["minID", "maxID"]),
-        ("bridge", "trunk_order", json!({"vlanTrunk": [{"minID": 20, "maxID": 10}]}), &["minID"]),
-    ];
     let better: Vec<(&'static str, &str, Value, &'static [&str])> = vec![
         ("bridge", "not_a_mac", json!({"runtimeConfig": {"mac": "zz:00:00:00:00:01"}}), &["mac", "zz:00:00:00:00:01"]),
         ("bridge", "empty_bridge_name", json!({"bridge": ""}), &["bridge"]),
@@ -141,8 +134,8 @@ fn configurations() -> Vec<Case> {
         ("bridge", "masquerade_backend", masquerade("pf"), &["ipMasqBackend", "pf"]),
         ("bridge", "ipam_type_with_slash", json!({"ipam": {"type": "../x"}}), &["ipam.type", "../x"]),
         ("bridge", "no_such_ipam", json!({"ipam": {"type": "nope"}}), &["nope"]),
-        ("portmap", "host_port_65536", mapping(65536, 80, "tcp"), &["hostPort", "65536"]),
-        ("portmap", "container_port_65536", mapping(80, 65536, "tcp"), &["containerPort", "65536"]),
+        ("portmap", "host_port_65536", mapping(65536, 80, "tcp"), &["portMappings", "65536"]),
+        ("portmap", "container_port_65536", mapping(80, 65536, "tcp"), &["portMappings", "65536"]),
         ("portmap", "unknown_protocol", mapping(80, 80, "icmp"), &["protocol", "icmp"]),
         ("portmap", "host_ip_garbage", host_ip("300.1.1.1"), &["hostIP", "300.1.1.1"]),
         ("portmap", "unknown_backend", json!({"backend": "pf"}), &["backend", "pf"]),
@@ -153,8 +146,7 @@ fn configurations() -> Vec<Case> {
     };
     let rows = rows.into_iter().map(|row| make(|name, story| common(name, story), row));
     let better = better.into_iter().map(|row| make(|name, story| improved(name, story), row));
-    let newer_rows = newer_rows.into_iter().map(|row| make(|name, story| newer(name, story), row));
-    rows.chain(newer_rows).chain(better).collect()
+    rows.chain(better).collect()
 }
 
 /// Plugin, label, keys to set, what the error names.

@@ -82,7 +82,7 @@ fn untouched(sb: &Sandbox, backend: Backend) {
 }
 
 fn noticed(sb: &Sandbox, backend: Backend, damage: &Damage) {
-    let story = Story::start(sb, backend);
+    let story = Story::with(sb, backend, |bridge, _| bridge["mtu"] = 1450.into());
     let container = story.attach("c1", &[]);
     story.chain.check(sb, &container.at).silent();
     (damage.deed)(&story, &container);
