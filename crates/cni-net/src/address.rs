@@ -1,6 +1,8 @@
 //! IP addresses of links.
 
 use std::net::IpAddr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -9,6 +11,9 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::error::Errno;
 use crate::{NetError, Netlink, Operation};
+
+/// Between two looks at a link's addresses; one look takes some 50 µs.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// An address as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +60,28 @@ impl Netlink {
             _ => None,
         });
         Ok(of_this_link.filter_map(|message| Address::from_message(&message)).collect())
+    }
+
+    /// Waits until duplicate address detection has ended for all addresses of the link, or has failed for one, or
+    /// `limit` is over, and returns the addresses as they are then: look at `tentative` and `dad_failed`.
+    ///
+    /// Detection takes one to two seconds, and does not start on a link without carrier.
+    ///
+    /// # Errors
+    /// As [`Netlink::addresses`].
+    pub fn settle_addresses(&self, index: u32, limit: Duration) -> Result<Vec<Address>, NetError> {
+        let end = Instant::now() + limit;
+        loop {
+            let addresses = self.addresses(index)?;
+            // An address that failed stays tentative for ever.
+            let failed = addresses.iter().any(|address| address.dad_failed);
+            let waiting = !failed && addresses.iter().any(|address| address.tentative);
+            let left = end.saturating_duration_since(Instant::now());
+            if !waiting || left.is_zero() {
+                return Ok(addresses);
+            }
+            sleep(left.min(SETTLE_INTERVAL));
+        }
     }
 
     /// Adds the address. Idempotent: false if the link has it already.

@@ -25,8 +25,8 @@ pub enum Operation {
     ChangePort { link: u32 },
     DeleteLink { link: u32 },
     ListVlans { link: u32 },
-    AddVlan { link: u32, id: u16 },
-    DeleteVlan { link: u32, id: u16 },
+    AddVlans { link: u32, ids: Vec<u16> },
+    DeleteVlans { link: u32, ids: Vec<u16> },
     ListAddresses { link: u32 },
     AddAddress { link: u32, address: IpNetwork },
     DeleteAddress { link: u32, address: IpNetwork },
@@ -50,8 +50,8 @@ impl fmt::Display for Operation {
             Self::ChangePort { link } => write!(f, "change bridge port {link}"),
             Self::DeleteLink { link } => write!(f, "delete link {link}"),
             Self::ListVlans { link } => write!(f, "list the VLANs of bridge port {link}"),
-            Self::AddVlan { link, id } => write!(f, "add VLAN {id} to bridge port {link}"),
-            Self::DeleteVlan { link, id } => write!(f, "delete VLAN {id} from bridge port {link}"),
+            Self::AddVlans { link, ids } => write!(f, "add {} to bridge port {link}", vlans(ids)),
+            Self::DeleteVlans { link, ids } => write!(f, "delete {} from bridge port {link}", vlans(ids)),
             Self::ListAddresses { link } => write!(f, "list the addresses of link {link}"),
             Self::AddAddress { link, address } => write!(f, "add address {address} to link {link}"),
             Self::DeleteAddress { link, address } => write!(f, "delete address {address} from link {link}"),
@@ -60,6 +60,18 @@ impl fmt::Display for Operation {
             Self::DeleteRoute { link, destination, gateway } => write_route(f, "delete", *link, destination, *gateway),
             Self::LookUpRoute { to } => write!(f, "look up the route to {to}"),
         }
+    }
+}
+
+fn vlans(ids: &[u16]) -> String {
+    match ids {
+        [id] => format!("VLAN {id}"),
+        _ => format!(
+            "{} VLANs from {} to {}",
+            ids.len(),
+            ids.iter().min().copied().unwrap_or_default(),
+            ids.iter().max().copied().unwrap_or_default()
+        ),
     }
 }
 
@@ -175,6 +187,7 @@ impl Errno {
     pub(crate) const INVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
     pub(crate) const EXIST: i32 = rustix::io::Errno::EXIST.raw_os_error();
     pub(crate) const NODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
+    pub(crate) const OPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
     pub(crate) const ADDRNOTAVAIL: i32 = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
     pub(crate) const NETUNREACH: i32 = rustix::io::Errno::NETUNREACH.raw_os_error();
     pub(crate) const HOSTUNREACH: i32 = rustix::io::Errno::HOSTUNREACH.raw_os_error();

@@ -124,7 +124,8 @@ impl Layer3 {
     pub fn check(&self, socket: &Netlink, index: u32) -> Result<Vec<Difference>, Layer3Error> {
         let present = socket.addresses(index)?;
         let missing = self.addresses.iter().filter(|wanted| !present.iter().any(|found| found.network == **wanted));
-        let mut differences: Vec<Difference> = missing.map(|wanted| self.address_difference(*wanted, &present)).collect();
+        let mut differences: Vec<Difference> =
+            missing.map(|wanted| self.address_difference(*wanted, &present)).collect();
         for family in [Family::V4, Family::V6] {
             let wanted: Vec<_> = self.routes.iter().filter(|route| Family::of(route.dst.ip()) == family).collect();
             if wanted.is_empty() {
@@ -137,7 +138,8 @@ impl Layer3 {
     }
 
     fn address_difference(&self, wanted: IpNetwork, present: &[Address]) -> Difference {
-        let same_family = present.iter().filter(|found| same_family(found.network.ip(), wanted.ip()) && !found.link_local);
+        let same_family =
+            present.iter().filter(|found| same_family(found.network.ip(), wanted.ip()) && !found.link_local);
         let found: Vec<String> = same_family.map(|found| found.network.to_string()).collect();
         let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
         Difference::new(format!("address of {}", self.ifname), wanted, found)
@@ -155,8 +157,8 @@ impl Layer3 {
         let thing = format!("route {} {}", shown(&wanted), self.ifname);
         let Some(found) = present.iter().find(same_way) else { return Some(Difference::missing(thing)) };
         let metrics = |route: &Route| format!("mtu {}, advmss {}", or_default(route.mtu), or_default(route.advmss));
-        let differs = wanted.mtu.is_some() && wanted.mtu != found.mtu
-            || wanted.advmss.is_some() && wanted.advmss != found.advmss;
+        let differs =
+            wanted.mtu.is_some() && wanted.mtu != found.mtu || wanted.advmss.is_some() && wanted.advmss != found.advmss;
         differs.then(|| Difference::new(thing, metrics(&wanted), metrics(found)))
     }
 }
@@ -247,7 +249,8 @@ mod tests {
 
     #[test]
     fn a_route_without_next_hop_takes_the_first_gateway_of_its_family() {
-        let route = |dst: &str, gw: Option<&str>| ResultRoute::new(dst.parse().unwrap(), gw.map(|gw| gw.parse().unwrap()));
+        let route =
+            |dst: &str, gw: Option<&str>| ResultRoute::new(dst.parse().unwrap(), gw.map(|gw| gw.parse().unwrap()));
         assert_eq!(next_hop(route("0.0.0.0/0", None)), "10.1.0.1");
         assert_eq!(next_hop(route("fd01::/64", None)), "fd00::1");
         assert_eq!(next_hop(route("10.9.0.0/16", Some("10.0.0.9"))), "10.0.0.9");

@@ -19,8 +19,8 @@
 
 mod address;
 mod error;
-mod link;
 mod layer3;
+mod link;
 mod mac;
 mod netlink;
 mod netns;
@@ -29,11 +29,11 @@ pub mod sysctl;
 
 pub use address::{Address, AddressOptions};
 pub use error::{KernelError, NetError, Operation};
+pub use layer3::{Layer3, Layer3Error};
 pub use link::{
     BridgeSpec, BridgeState, Link, LinkChange, OperState, PortChange, PortForwarding, PortState, VethEnd, VethIndexes,
     VethSpec, Vlan,
 };
-pub use layer3::{Layer3, Layer3Error};
 pub use mac::random_mac;
 pub use netlink::Netlink;
 pub use netns::{NetNs, NetNsError};

@@ -78,7 +78,7 @@ pub fn write(path: &str, value: &str) -> Result<(), SysctlError> {
 /// and the value is right already.
 ///
 /// # Errors
-/// As [`read`] and [`write`].
+/// As [`read()`] and [`write()`].
 pub fn ensure(path: &str, value: &str) -> Result<bool, SysctlError> {
     if read(path)? == value {
         return Ok(false);

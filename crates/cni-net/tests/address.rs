@@ -1,6 +1,9 @@
 //! Addresses, seen by `ip -j addr`.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml allows them only directly in #[test] functions.
 
 mod common;
+
+use std::time::Duration;
 
 use cni_net::{AddressOptions, LinkChange, NetError, Netlink, VethEnd, VethSpec, sysctl};
 use common::{first, namespace, run};
@@ -80,14 +83,9 @@ private_tests! {
         let index = link(&netlink);
         run("ip -n blue addr add fd00::5/64 dev eth0 nodad");
         assert!(netlink.add_address(index, net("fd00::5/64"), &AddressOptions::default()).unwrap());
-        let of = || netlink.addresses(index).unwrap().into_iter().find(|a| a.network == net("fd00::5/64")).unwrap();
-        for _ in 0..100 {
-            if of().dad_failed {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        assert!(of().dad_failed);
+        let settled = netlink.settle_addresses(index, Duration::from_secs(10)).unwrap();
+        let ours = settled.iter().find(|a| a.network == net("fd00::5/64")).unwrap();
+        assert!(ours.dad_failed);
         assert_eq!(seen("fd00::5").unwrap()["dadfailed"], true);
     }
 
@@ -139,5 +137,24 @@ private_tests! {
         let own = netlink.addresses(index).unwrap();
         assert_eq!(own.iter().map(|a| a.network).collect::<Vec<_>>(), [net("10.0.0.5/24"), net("10.1.0.1/32")]);
         assert_eq!(own[1].peer, Some("10.1.0.2".parse().unwrap()));
+    }
+
+    fn free_addresses_settle() {
+        let netlink = Netlink::open().unwrap();
+        let index = link(&netlink);
+        assert!(netlink.add_address(index, net("fd00::5/64"), &AddressOptions::default()).unwrap());
+        let settled = netlink.settle_addresses(index, Duration::from_secs(30)).unwrap();
+        assert!(settled.iter().all(|a| !a.tentative && !a.dad_failed));
+        assert!(settled.iter().any(|a| a.network == net("fd00::5/64")));
+        assert_eq!(seen("fd00::5").unwrap()["tentative"], Value::Null);
+    }
+
+    fn settling_ends_where_detection_cannot() {
+        let netlink = Netlink::open().unwrap();
+        let index = link(&netlink);
+        run("ip -n blue link set eth0 down");
+        assert!(netlink.add_address(index, net("fd00::5/64"), &AddressOptions::default()).unwrap());
+        let settled = netlink.settle_addresses(index, Duration::from_millis(30)).unwrap();
+        assert!(settled.iter().any(|a| a.network == net("fd00::5/64") && a.tentative));
     }
 }

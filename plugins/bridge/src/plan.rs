@@ -31,7 +31,7 @@ pub fn altname_prefix() -> &'static str {
 }
 
 /// The address plan of an attachment: what IPAM said, completed by what the configuration says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressPlan {
     /// The container's addresses and the routes' next hops, in result form.
     pub ips: Vec<IpConfig>,
@@ -66,7 +66,10 @@ impl AddressPlan {
             Some(index) => result.interfaces.get(index).is_some_and(|found| found.name == owner.ifname.as_str()),
             None => true,
         };
-        let ips: Vec<IpConfig> = result.ips.iter().filter(is_ours).cloned().collect();
+        let position = result.interfaces.iter().position(|found| found.name == owner.ifname.as_str());
+        let position = position.and_then(|position| i64::try_from(position).ok());
+        let placed = |ip: &IpConfig| IpConfig { interface: ip.interface.or(position), ..ip.clone() };
+        let ips: Vec<IpConfig> = result.ips.iter().filter(is_ours).map(placed).collect();
         let routes = result.routes.clone();
         Self { gateways: gateways(settings, &ips), masquerade: masquerade(settings, owner, &ips), ips, routes }
     }
@@ -85,7 +88,7 @@ fn gateways(settings: &Settings, ips: &[IpConfig]) -> Vec<IpNetwork> {
 }
 
 fn masquerade(settings: &Settings, owner: &Owner, ips: &[IpConfig]) -> Vec<Masquerade> {
-    if settings.masquerade.is_none() {
+    if !settings.masquerade {
         return Vec::new();
     }
     ips.iter().map(|ip| Masquerade { owner: owner.clone(), address: ip.address.ip(), subnet: ip.address }).collect()
@@ -138,6 +141,11 @@ pub fn result(links: &Links, plan: AddressPlan, dns: cni_plugin::Dns) -> CniResu
         routes: plan.routes,
         dns,
     }
+}
+
+/// The result that was told, with the addresses of this attachment only: later plugins may have added others.
+pub fn with_addresses(told: &CniResult, plan: &AddressPlan) -> CniResult {
+    CniResult { ips: plan.ips.clone(), ..told.clone() }
 }
 
 /// Names and hardware addresses of what was made.

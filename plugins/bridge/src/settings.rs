@@ -57,15 +57,6 @@ pub enum Mode {
     },
 }
 
-/// Masquerading, if it is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MasqueradeBackend {
-    /// The node decides.
-    Auto,
-    /// The configuration decides.
-    Fixed(Backend),
-}
-
 /// A configuration without contradictions.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -88,7 +79,9 @@ pub struct Settings {
     /// Conflicting addresses of the bridge are replaced.
     pub force_address: bool,
     /// What leaves the network gets the node's address.
-    pub masquerade: Option<MasqueradeBackend>,
+    pub masquerade: bool,
+    /// Who masquerades; `None` is for the node to decide.
+    pub backend: Option<Backend>,
     /// Duplicate address detection.
     pub dad: bool,
     /// With or without addresses.
@@ -117,7 +110,8 @@ impl Settings {
             gateway: config.is_gateway || config.is_default_gateway,
             default_gateway: config.is_default_gateway,
             force_address: config.force_address,
-            masquerade: masquerade(config)?,
+            masquerade: config.ip_masq && !config.ipam.plugin_type.is_empty(),
+            backend: backend(config)?,
             dad: config.enable_dad,
             mode: mode(config, version)?,
             dns: config.dns.configured(),
@@ -138,15 +132,13 @@ pub fn bridge_name(config: &Config) -> Result<IfName, SettingsError> {
     config.bridge.as_deref().unwrap_or("cni0").parse().map_err(SettingsError::Bridge)
 }
 
-/// Masquerading happens only where there are addresses; the backend is judged all the same.
-pub fn masquerade(config: &Config) -> Result<Option<MasqueradeBackend>, SettingsError> {
-    let backend = match config.ip_masq_backend.as_str() {
-        "" => MasqueradeBackend::Auto,
-        "iptables" => MasqueradeBackend::Fixed(Backend::Iptables),
-        "nftables" => MasqueradeBackend::Fixed(Backend::Nftables),
-        other => return Err(SettingsError::Backend(other.to_owned())),
-    };
-    Ok((config.ip_masq && !config.ipam.plugin_type.is_empty()).then_some(backend))
+fn backend(config: &Config) -> Result<Option<Backend>, SettingsError> {
+    match config.ip_masq_backend.as_str() {
+        "" => Ok(None),
+        "iptables" => Ok(Some(Backend::Iptables)),
+        "nftables" => Ok(Some(Backend::Nftables)),
+        other => Err(SettingsError::Backend(other.to_owned())),
+    }
 }
 
 fn refuse_unsupported(config: &Config) -> Result<(), SettingsError> {
@@ -199,7 +191,7 @@ mod tests {
         let settings = resolve(json!({})).unwrap();
         assert_eq!(settings.bridge.as_str(), "cni0");
         assert_eq!(settings.mode, Mode::Layer2 { up: true });
-        assert_eq!((settings.mtu, settings.masquerade, settings.mac), (None, None, None));
+        assert_eq!((settings.mtu, settings.masquerade, settings.mac), (None, false, None));
     }
 
     #[test]
@@ -222,9 +214,9 @@ mod tests {
     #[test]
     fn default_gateway_implies_gateway_and_masquerade_needs_addresses() {
         assert!(resolve(json!({"isDefaultGateway": true})).unwrap().gateway);
-        assert_eq!(resolve(json!({"ipMasq": true})).unwrap().masquerade, None);
+        assert!(!resolve(json!({"ipMasq": true})).unwrap().masquerade);
         let settings = resolve(json!({"ipMasq": true, "ipMasqBackend": "nftables", "ipam": {"type": "x"}})).unwrap();
-        assert_eq!(settings.masquerade, Some(MasqueradeBackend::Fixed(Backend::Nftables)));
+        assert_eq!((settings.masquerade, settings.backend), (true, Some(Backend::Nftables)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use netlink_packet_route::link::{
 use super::get::described;
 use super::{Link, about};
 use crate::error::{Errno, Failure};
-use crate::{NetError, NetNs, Netlink, Operation};
+use crate::{KernelError, NetError, NetNs, Netlink, Operation};
 
 /// The bridge that should exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,21 +88,18 @@ impl Netlink {
     /// is; so the caller looks at it next.
     ///
     /// # Errors
-    /// [`NetError::Unsupported`] if VLAN filtering is wanted from a kernel that has none (it would only ignore the
-    /// request); nothing is left behind then. Otherwise the kernel's.
+    /// [`NetError::Unsupported`] if VLAN filtering is wanted from a kernel that has none. Otherwise the kernel's.
     pub fn create_bridge(&self, spec: &BridgeSpec) -> Result<bool, NetError> {
-        let operation = || Operation::CreateBridge { name: spec.name.clone() };
-        match self.ask(RouteNetlinkMessage::NewLink(bridge_message(spec)), NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO) {
-            Ok(answers) => {
-                let made = answers.into_iter().filter_map(described).find(|link| link.name == spec.name.as_str());
-                let unfiltered = made.filter(|link| link.bridge.as_ref().is_some_and(|bridge| !bridge.vlan_filtering));
-                let Some(link) = unfiltered.filter(|_| spec.vlan_filtering) else { return Ok(true) };
-                self.delete_link(link.index)?;
-                let feature = "VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING)";
-                Err(NetError::Unsupported { operation: operation(), feature })
-            }
+        let operation = Operation::CreateBridge { name: spec.name.clone() };
+        match self.ask(RouteNetlinkMessage::NewLink(bridge_message(spec)), NLM_F_CREATE | NLM_F_EXCL) {
+            Ok(_) => Ok(true),
             Err(failure) if failure.is(Errno::EXIST) => Ok(false),
-            Err(failure) => Err(failure.during(operation())),
+            // With a sentence it is "Unknown device type": no bridges at all.
+            Err(Failure::Kernel(KernelError { errno: Errno::OPNOTSUPP, text: None })) if spec.vlan_filtering => {
+                let feature = "VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING)";
+                Err(NetError::Unsupported { operation, feature })
+            }
+            Err(failure) => Err(failure.during(operation)),
         }
     }
 
@@ -124,16 +121,8 @@ impl Netlink {
                 let taken = if host_is_taken { &spec.host.name } else { &spec.peer.name };
                 Err(NetError::Exists { operation, name: taken.to_string() })
             }
-            Err(failure) => Err(explain_veth(failure, operation)),
+            Err(failure) => Err(failure.during(operation)),
         }
-    }
-}
-
-/// A missing device can only be the bridge here, as the pair is not one to be found.
-fn explain_veth(failure: Failure, operation: Operation) -> NetError {
-    match failure {
-        Failure::Kernel(reason) => NetError::Refused { operation, reason },
-        other => other.during(operation),
     }
 }
 

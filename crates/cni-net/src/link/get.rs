@@ -63,7 +63,7 @@ impl Netlink {
     pub fn links_with_master(&self, master: u32) -> Result<Vec<Link>, NetError> {
         let mut message = about(0);
         message.attributes.push(LinkAttribute::Controller(master));
-        // A filter, which the kernel ignores if it does not understand it (IFLA_LINKINFO kinds): look again.
+        // A kernel that does not know the filter sends everything.
         Ok(self.list_links(message)?.into_iter().filter(|link| link.master == Some(master)).collect())
     }
 
@@ -88,7 +88,7 @@ impl Netlink {
     }
 }
 
-/// Statistics are most of an answer, and nobody here reads them.
+/// IPv6's statistics are a third of an answer, and nobody here reads them (the device's own cannot be left out).
 fn without_statistics() -> LinkAttribute {
     LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
 }

@@ -37,7 +37,8 @@ impl Netlink {
     pub fn port_vlans(&self, index: u32) -> Result<Vec<Vlan>, NetError> {
         let mut message = LinkMessage::default();
         message.header.interface_family = AddressFamily::Bridge;
-        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::Brvlan]));
+        // As ranges: a trunk's 4094 VLANs one by one would not fit into a message.
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::BrvlanCompressed]));
         let answers = self
             .dump(&RouteNetlinkMessage::GetLink(message))
             .map_err(|failure| failure.during(Operation::ListVlans { link: index }))?;
@@ -49,7 +50,15 @@ impl Netlink {
     /// # Errors
     /// [`NetError::NoSuchLink`]; otherwise the kernel's: `EOPNOTSUPP` without VLAN filtering, or if it is no port.
     pub fn add_port_vlan(&self, index: u32, vlan: Vlan) -> Result<(), NetError> {
-        self.add_vlan(index, Place::Port, vlan)
+        self.add_vlans(index, Place::Port, &[vlan])
+    }
+
+    /// Adds many VLANs with one message, as [`Netlink::add_port_vlan`] does one. Not all or nothing.
+    ///
+    /// # Errors
+    /// As [`Netlink::add_port_vlan`].
+    pub fn add_port_vlans(&self, index: u32, vlans: &[Vlan]) -> Result<(), NetError> {
+        self.add_vlans(index, Place::Port, vlans)
     }
 
     /// Adds the VLAN to the interface of the bridge with this index itself. Otherwise as [`Netlink::add_port_vlan`].
@@ -57,7 +66,7 @@ impl Netlink {
     /// # Errors
     /// As [`Netlink::add_port_vlan`].
     pub fn add_bridge_vlan(&self, index: u32, vlan: Vlan) -> Result<(), NetError> {
-        self.add_vlan(index, Place::BridgeItself, vlan)
+        self.add_vlans(index, Place::BridgeItself, &[vlan])
     }
 
     /// Removes the VLAN from the bridge port with this index. The kernel does not say whether the port had it.
@@ -65,36 +74,67 @@ impl Netlink {
     /// # Errors
     /// As [`Netlink::add_port_vlan`].
     pub fn delete_port_vlan(&self, index: u32, id: u16) -> Result<(), NetError> {
-        let message = vlan_message(index, Place::Port, Vlan { id, pvid: false, untagged: false });
+        let message = vlan_message(index, Place::Port, &[Vlan { id, pvid: false, untagged: false }]);
         match self.ask(RouteNetlinkMessage::DelLink(message), 0) {
             Ok(_) => Ok(()),
-            Err(failure) => Err(failure.during(Operation::DeleteVlan { link: index, id })),
+            Err(failure) => Err(failure.during(Operation::DeleteVlans { link: index, ids: vec![id] })),
         }
     }
 
-    fn add_vlan(&self, index: u32, place: Place, vlan: Vlan) -> Result<(), NetError> {
-        match self.ask(RouteNetlinkMessage::SetLink(vlan_message(index, place, vlan)), 0) {
+    fn add_vlans(&self, index: u32, place: Place, vlans: &[Vlan]) -> Result<(), NetError> {
+        if vlans.is_empty() {
+            return Ok(());
+        }
+        match self.ask(RouteNetlinkMessage::SetLink(vlan_message(index, place, vlans)), 0) {
             Ok(_) => Ok(()),
-            Err(failure) => Err(failure.during(Operation::AddVlan { link: index, id: vlan.id })),
+            Err(failure) => {
+                let ids = vlans.iter().map(|vlan| vlan.id).collect();
+                Err(failure.during(Operation::AddVlans { link: index, ids }))
+            }
         }
     }
 }
 
-fn vlan_message(index: u32, place: Place, vlan: Vlan) -> LinkMessage {
-    let mut flags = BridgeVlanInfoFlags::empty();
-    flags.set(BridgeVlanInfoFlags::Pvid, vlan.pvid);
-    flags.set(BridgeVlanInfoFlags::Untagged, vlan.untagged);
+fn vlan_message(index: u32, place: Place, vlans: &[Vlan]) -> LinkMessage {
     let mut specification = Vec::new();
     if place == Place::BridgeItself {
-        // "self": without it rtnetlink passes the request to the bridge's own master, which it has none.
+        // "self". Without it rtnl_bridge_setlink() hands the request to the link's bridge, as a port wants it.
         specification.push(AfSpecBridge::Flags(BridgeFlag::LowerDev));
-        flags |= BridgeVlanInfoFlags::Brentry;
     }
-    specification.push(AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid: vlan.id }));
+    specification.extend(ranges(vlans).into_iter().map(AfSpecBridge::VlanInfo));
     let mut message = about(index);
     message.header.interface_family = AddressFamily::Bridge;
     message.attributes.push(LinkAttribute::AfSpecBridge(specification));
     message
+}
+
+/// The VLANs as the kernel wants them: neighbours that are alike become the beginning and the end of a range, which a
+/// PVID must not be in (`br_vlan_valid_range`).
+fn ranges(vlans: &[Vlan]) -> Vec<BridgeVlanInfo> {
+    let mut sorted = vlans.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let alike =
+        |a: &Vlan, b: &Vlan| !a.pvid && !b.pvid && a.untagged == b.untagged && a.id.checked_add(1) == Some(b.id);
+    let mut infos = Vec::new();
+    for run in sorted.chunk_by(alike) {
+        match run {
+            [] => {}
+            [one] => infos.push(info(one, BridgeVlanInfoFlags::empty())),
+            [first, .., last] => {
+                infos.push(info(first, BridgeVlanInfoFlags::RangeBegin));
+                infos.push(info(last, BridgeVlanInfoFlags::RangeEnd));
+            }
+        }
+    }
+    infos
+}
+
+fn info(vlan: &Vlan, range: BridgeVlanInfoFlags) -> BridgeVlanInfo {
+    let mut flags = range;
+    flags.set(BridgeVlanInfoFlags::Pvid, vlan.pvid);
+    flags.set(BridgeVlanInfoFlags::Untagged, vlan.untagged);
+    BridgeVlanInfo { flags, vid: vlan.id }
 }
 
 fn vlans_of(index: u32, message: RouteNetlinkMessage) -> Option<Vec<Vlan>> {
@@ -106,13 +146,94 @@ fn vlans_of(index: u32, message: RouteNetlinkMessage) -> Option<Vec<Vlan>> {
         LinkAttribute::AfSpecBridge(specification) => Some(specification),
         _ => None,
     })?;
-    let vlans = specification.into_iter().filter_map(|entry| match entry {
-        AfSpecBridge::VlanInfo(info) => Some(Vlan {
-            id: info.vid,
-            pvid: info.flags.contains(BridgeVlanInfoFlags::Pvid),
-            untagged: info.flags.contains(BridgeVlanInfoFlags::Untagged),
-        }),
-        _ => None,
-    });
-    Some(vlans.collect())
+    let mut vlans = Vec::new();
+    let mut begin = None;
+    for entry in specification {
+        let AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid }) = entry else { continue };
+        if flags.contains(BridgeVlanInfoFlags::RangeBegin) {
+            begin = Some(vid);
+            continue;
+        }
+        let first = begin.take().filter(|_| flags.contains(BridgeVlanInfoFlags::RangeEnd)).unwrap_or(vid);
+        vlans.extend((first..=vid).map(|id| Vlan {
+            id,
+            pvid: flags.contains(BridgeVlanInfoFlags::Pvid),
+            untagged: flags.contains(BridgeVlanInfoFlags::Untagged),
+        }));
+    }
+    Some(vlans)
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{Emitable, Parseable};
+
+    use super::*;
+
+    fn bytes(message: &LinkMessage) -> Vec<u8> {
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        bytes
+    }
+
+    /// `struct ifinfomsg` about link 7, by hand: AF_BRIDGE is 7.
+    const ABOUT_7: [u8; 16] = [7, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_ports_vlan_as_the_kernel_reads_it() {
+        let message = vlan_message(7, Place::Port, &[Vlan { id: 0x123, pvid: true, untagged: true }]);
+        // IFLA_AF_SPEC (26) { IFLA_BRIDGE_VLAN_INFO (2) { flags: PVID (2) | UNTAGGED (4), vid } }
+        let attributes = [12, 0, 26, 0, 8, 0, 2, 0, 6, 0, 0x23, 0x01];
+        assert_eq!(bytes(&message), [&ABOUT_7[..], &attributes].concat());
+        let message = vlan_message(7, Place::Port, &[Vlan { id: 100, pvid: false, untagged: false }]);
+        let attributes = [12, 0, 26, 0, 8, 0, 2, 0, 0, 0, 100, 0];
+        assert_eq!(bytes(&message), [&ABOUT_7[..], &attributes].concat());
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_bridges_own_vlan_as_the_kernel_reads_it() {
+        let message = vlan_message(7, Place::BridgeItself, &[Vlan { id: 100, pvid: false, untagged: true }]);
+        // IFLA_BRIDGE_FLAGS (0) = BRIDGE_FLAGS_SELF (2), a u16 padded to four bytes, comes first.
+        let attributes = [20, 0, 26, 0, 6, 0, 0, 0, 2, 0, 0, 0, 8, 0, 2, 0, 4, 0, 100, 0];
+        assert_eq!(bytes(&message), [&ABOUT_7[..], &attributes].concat());
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn neighbours_are_sent_as_ranges() {
+        let tagged = |id| Vlan { id, pvid: false, untagged: false };
+        let native = Vlan { id: 11, pvid: true, untagged: true };
+        let message =
+            vlan_message(7, Place::Port, &[tagged(14), tagged(10), native, tagged(12), tagged(13), tagged(20)]);
+        #[rustfmt::skip]
+        let attributes = [
+            44, 0, 26, 0,
+            8, 0, 2, 0, 0, 0, 10, 0,
+            8, 0, 2, 0, 6, 0, 11, 0,
+            // BRIDGE_VLAN_INFO_RANGE_BEGIN is 8, BRIDGE_VLAN_INFO_RANGE_END 16.
+            8, 0, 2, 0, 8, 0, 12, 0,
+            8, 0, 2, 0, 16, 0, 14, 0,
+            8, 0, 2, 0, 0, 0, 20, 0,
+        ];
+        assert_eq!(bytes(&message), [&ABOUT_7[..], &attributes].concat());
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_kernels_list_is_read() {
+        #[rustfmt::skip]
+        let attributes = [
+            28, 0, 26, 0,
+            8, 0, 2, 0, 6, 0, 1, 0,
+            8, 0, 2, 0, 8, 0, 100, 0,
+            8, 0, 2, 0, 16, 0, 102, 0,
+        ];
+        let message = LinkMessage::parse(&[&ABOUT_7[..], &attributes].concat()).unwrap();
+        let tagged = |id| Vlan { id, pvid: false, untagged: false };
+        let expected = vec![Vlan { id: 1, pvid: true, untagged: true }, tagged(100), tagged(101), tagged(102)];
+        assert_eq!(vlans_of(7, RouteNetlinkMessage::NewLink(message.clone())), Some(expected));
+        assert_eq!(vlans_of(8, RouteNetlinkMessage::NewLink(message)), None);
+    }
 }

@@ -1,0 +1,161 @@
+//! Routes: what one is, and the verbs.
+
+mod change;
+mod get;
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::RouteHeader;
+
+pub use netlink_packet_route::route::RouteType as RouteKind;
+
+/// A unicast route through one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where to; /0 is the default route.
+    pub dst: IpNetwork,
+    /// The next hop; none if the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// The link's index.
+    pub device: u32,
+    /// The metric: of two routes to the same place the lower one is taken. The kernel's default is 0 for IPv4 and 1024
+    /// for IPv6.
+    pub priority: Option<u32>,
+    /// The table; main (254) if none.
+    pub table: Option<u32>,
+    /// IPv4 only: `RT_SCOPE_*`. If none, link (253) without a gateway and universe (0) with one, as `ip route` has it.
+    pub scope: Option<u8>,
+    /// The path's MTU in bytes.
+    pub mtu: Option<u32>,
+    /// The TCP segment size to advertise, in bytes.
+    pub advmss: Option<u32>,
+    /// The source address to prefer.
+    pub source: Option<IpAddr>,
+    /// Take the gateway to be on the link, though no route says so.
+    pub onlink: bool,
+}
+
+/// An IP version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// Which routes to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteFilter {
+    /// Of which IP version.
+    pub family: Family,
+    /// Through this link only.
+    pub device: Option<u32>,
+    /// Of this table only (main is 254); of every table, `local` (255) too, if none.
+    pub table: Option<u32>,
+}
+
+/// The kernel's choice for a destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RouteLookup {
+    /// Out by this link.
+    pub device: u32,
+    /// To this next hop; none if the destination is on the link, or is this machine.
+    pub gateway: Option<IpAddr>,
+    /// From this address.
+    pub source: Option<IpAddr>,
+    /// Unicast, or `Local` if the destination is an address of this namespace, `Broadcast`, …
+    pub kind: RouteKind,
+}
+
+impl Family {
+    /// The address's version.
+    pub fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+
+    fn constant(self) -> AddressFamily {
+        match self {
+            Family::V4 => AddressFamily::Inet,
+            Family::V6 => AddressFamily::Inet6,
+        }
+    }
+}
+
+impl Route {
+    /// A route in the main table with the kernel's choice of everything else.
+    pub fn new(dst: IpNetwork, gateway: Option<IpAddr>, device: u32) -> Route {
+        Route {
+            dst,
+            gateway,
+            device,
+            priority: None,
+            table: None,
+            scope: None,
+            mtu: None,
+            advmss: None,
+            source: None,
+            onlink: false,
+        }
+    }
+
+    /// True if `present`, as [`Netlink::routes`](crate::Netlink::routes) lists it, is this route: the same place, way
+    /// and table, and the same of whatever else this one states.
+    pub fn is_met_by(&self, present: &Route) -> bool {
+        fn met<T: PartialEq + Copy>(wanted: Option<T>, present: Option<T>) -> bool {
+            wanted.is_none() || wanted == present
+        }
+        const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+        (self.dst.network(), self.dst.prefix()) == (present.dst.network(), present.dst.prefix())
+            && (self.gateway, self.device) == (present.gateway, present.device)
+            && self.table.unwrap_or(MAIN) == present.table.unwrap_or(MAIN)
+            && met(self.priority, present.priority)
+            // IPv6 has no scopes; the kernel says universe whatever was asked for.
+            && (self.dst.is_ipv6() || met(self.scope, present.scope))
+            && met(self.mtu, present.mtu)
+            && met(self.advmss, present.advmss)
+            && met(self.source, present.source)
+            && (!self.onlink || present.onlink)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(dst: &str) -> Route {
+        Route::new(dst.parse().unwrap(), Some("10.0.0.1".parse().unwrap()), 7)
+    }
+
+    #[test]
+    fn what_is_not_stated_is_not_compared() {
+        let listed =
+            Route { priority: Some(5), table: Some(254), scope: Some(0), mtu: Some(1400), ..route("192.0.2.0/24") };
+        assert!(route("192.0.2.0/24").is_met_by(&listed));
+        assert!(Route { mtu: Some(1400), priority: Some(5), ..route("192.0.2.0/24") }.is_met_by(&listed));
+        for other in [
+            Route { mtu: Some(1300), ..route("192.0.2.0/24") },
+            Route { priority: Some(6), ..route("192.0.2.0/24") },
+            Route { advmss: Some(1300), ..route("192.0.2.0/24") },
+            Route { table: Some(100), ..route("192.0.2.0/24") },
+            Route { scope: Some(253), ..route("192.0.2.0/24") },
+            Route { device: 8, ..route("192.0.2.0/24") },
+            Route { gateway: None, ..route("192.0.2.0/24") },
+            Route { onlink: true, ..route("192.0.2.0/24") },
+            Route { source: Some("10.0.0.5".parse().unwrap()), ..route("192.0.2.0/24") },
+            route("192.0.2.0/25"),
+        ] {
+            assert!(!other.is_met_by(&listed), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn ipv6_destinations_lose_their_host_bits_and_scopes() {
+        let listed =
+            Route { table: Some(254), scope: Some(0), ..Route::new("2001:db8::/32".parse().unwrap(), None, 7) };
+        let wanted = Route { scope: Some(253), ..Route::new("2001:db8::7/32".parse().unwrap(), None, 7) };
+        assert!(wanted.is_met_by(&listed));
+    }
+}

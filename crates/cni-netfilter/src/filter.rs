@@ -1,0 +1,179 @@
+//! One door to both backends: an intent goes to the chosen one, and what is taken away is taken from wherever it is.
+
+use std::cell::OnceCell;
+
+use cni_plugin::{Difference, NetworkName, Owner};
+use ipnetwork::IpNetwork;
+
+use crate::intent::{Backend, Masquerade, PortForwards};
+use crate::iptables::{Family, Iptables, IptablesError};
+use crate::nftables::{NftError, Nftables, TableFamily};
+
+/// Why the packet filter could not be changed or read. Nothing of the call was applied, unless the message says so.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// The nftables backend.
+    #[error(transparent)]
+    Nftables(#[from] NftError),
+    /// The iptables backend.
+    #[error(transparent)]
+    Iptables(#[from] IptablesError),
+    /// The tools are there and the kernel doesn't answer them.
+    #[error("iptables cannot read the kernel's rules: `iptables -S INPUT` shows why; or set the backend to nftables")]
+    IptablesUnusable,
+    /// Neither backend works here.
+    #[error("no packet filter can be used: {iptables}; {nftables}")]
+    NoBackend {
+        /// Why not iptables.
+        iptables: Box<IptablesError>,
+        /// Why not nftables.
+        nftables: Box<NftError>,
+    },
+}
+
+/// The chains of the nat table that are there if anything is.
+const NAT_CHAINS: [&str; 3] = ["PREROUTING", "POSTROUTING", "OUTPUT"];
+
+/// The packet filter of the namespace that the calling thread is in.
+///
+/// The nftables socket is opened at the first need and closed when this is dropped. Closing it after a deletion blocks
+/// until the kernel's grace period has passed (5–15 ms): whoever deletes links too does so before dropping this.
+#[derive(Default)]
+pub struct Netfilter {
+    nftables: OnceCell<Nftables>,
+}
+
+impl Netfilter {
+    /// Opens nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The backend to use: the configured one, else as the Go plugins choose: iptables where its tools are, else
+    /// nftables.
+    pub fn choose(&self, configured: Option<Backend>) -> Result<Backend, FilterError> {
+        if let Some(backend) = configured {
+            return Ok(backend);
+        }
+        let Err(iptables) = Iptables::find() else { return Ok(Backend::Iptables) };
+        match self.nftables().and_then(Nftables::usable) {
+            Ok(()) => Ok(Backend::Nftables),
+            Err(nftables) => Err(FilterError::NoBackend { iptables: Box::new(iptables), nftables: Box::new(nftables) }),
+        }
+    }
+
+    /// Fails, naming what is missing, if `backend` doesn't work here.
+    pub fn usable(&self, backend: Backend) -> Result<(), FilterError> {
+        match backend {
+            Backend::Iptables => {
+                let usable = Iptables::find()?.usable(Family::V4);
+                if usable { Ok(()) } else { Err(FilterError::IptablesUnusable) }
+            }
+            Backend::Nftables => Ok(self.nftables()?.usable()?),
+        }
+    }
+
+    /// Masquerades as `wanted` says. Idempotent.
+    pub fn add_masquerade(&self, backend: Backend, wanted: &[Masquerade]) -> Result<(), FilterError> {
+        match backend {
+            Backend::Iptables => Ok(Iptables::find()?.add_masquerade(wanted)?),
+            Backend::Nftables => Ok(self.nftables()?.add_masquerade(wanted)?),
+        }
+    }
+
+    /// What of `wanted` is missing or altered.
+    pub fn check_masquerade(&self, backend: Backend, wanted: &[Masquerade]) -> Result<Vec<Difference>, FilterError> {
+        match backend {
+            Backend::Iptables => Ok(Iptables::find()?.check_masquerade(wanted)?),
+            Backend::Nftables => Ok(self.nftables()?.check_masquerade(wanted)?),
+        }
+    }
+
+    /// Removes the owner's masquerading from both backends, the Go plugins' for the same owner included. `hints` are the
+    /// addresses it is known to have; without them everything is searched. Idempotent.
+    pub fn remove_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Result<(), FilterError> {
+        let addresses: Vec<_> = hints.iter().map(IpNetwork::ip).collect();
+        let nftables = self.in_nftables(|nft| nft.remove_masquerade(owner, &addresses));
+        let iptables =
+            self.in_iptables(&Iptables::masquerade_chains(owner), |tools| tools.remove_masquerade(owner, hints));
+        nftables.and(iptables)
+    }
+
+    /// Removes the masquerading of owners of `network` that are not in `valid`, from both backends.
+    pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
+        let nftables = self.in_nftables(|nft| nft.retain_masquerade(network, valid));
+        let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
+        nftables.and(iptables)
+    }
+
+    /// Publishes ports. Idempotent for the same owner; a port that another owner has is an error that names it.
+    pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<(), FilterError> {
+        match backend {
+            Backend::Iptables => Ok(Iptables::find()?.add_ports(wanted)?),
+            Backend::Nftables => Ok(self.nftables()?.add_ports(wanted)?),
+        }
+    }
+
+    /// What of `wanted` is missing or altered.
+    pub fn check_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<Difference>, FilterError> {
+        match backend {
+            Backend::Iptables => Ok(Iptables::find()?.check_ports(wanted)?),
+            Backend::Nftables => Ok(self.nftables()?.check_ports(wanted)?),
+        }
+    }
+
+    /// Removes the owner's ports from both backends, as [`Netfilter::remove_masquerade`] does.
+    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<(), FilterError> {
+        let nftables = self.in_nftables(|nft| nft.remove_ports(owner, hints));
+        let iptables = self.in_iptables(&Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
+        nftables.and(iptables)
+    }
+
+    /// Removes the ports of owners of `network` that are not in `valid`, from both backends.
+    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
+        let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
+        let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_ports(network, valid));
+        nftables.and(iptables)
+    }
+
+    fn nftables(&self) -> Result<&Nftables, NftError> {
+        if let Some(open) = self.nftables.get() {
+            return Ok(open);
+        }
+        let opened = Nftables::open()?;
+        Ok(self.nftables.get_or_init(|| opened))
+    }
+
+    /// A kernel without nf_tables has nothing to take away.
+    fn in_nftables(&self, remove: impl FnOnce(&Nftables) -> Result<(), NftError>) -> Result<(), FilterError> {
+        match self.nftables() {
+            Ok(nftables) => Ok(remove(nftables)?),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Starts the tools only where something of theirs can be: one of `chains` in iptables-nft's tables, which netlink
+    /// tells in constant time, or any legacy rule.
+    fn in_iptables<C: AsRef<str>>(
+        &self,
+        chains: &[C],
+        remove: impl FnOnce(&Iptables) -> Result<(), IptablesError>,
+    ) -> Result<(), FilterError> {
+        if Family::ALL.iter().any(|family| family.legacy_nat_in_use()) || self.has_chain(chains)? {
+            remove(&Iptables::find()?)?;
+        }
+        Ok(())
+    }
+
+    fn has_chain<C: AsRef<str>>(&self, chains: &[C]) -> Result<bool, FilterError> {
+        let Ok(nftables) = self.nftables() else { return Ok(false) };
+        for family in [TableFamily::Ip, TableFamily::Ip6] {
+            for chain in chains {
+                if nftables.chain_exists(family, "nat", chain.as_ref())? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,168 @@
+//! ADD and CHECK against one family's tables.
+
+use cni_plugin::Difference;
+
+use super::error::IptablesError;
+use super::plan::Wanted;
+use super::rules::Script;
+use super::save::Table;
+use super::tool::{Family, restore, save};
+use super::{guard, held, masquerade, ports};
+use crate::{Masquerade, PortForwards};
+
+/// How often a repair is tried again: whoever repairs the same frame at the same time makes ours fail.
+pub(super) const ATTEMPTS: usize = 5;
+
+/// Adds what `family` lacks of the intents' masquerading.
+pub(super) fn add_masquerade(family: Family, intents: &[Masquerade]) -> Result<(), IptablesError> {
+    let wanted = masquerade::wanted(intents, family);
+    let mut script = Script::default();
+    script.table("nat");
+    wanted.iter().for_each(|wanted| wanted.create(&mut script));
+    script.commit();
+    match restore(family, &script.finish()?) {
+        Err(error) if error.is_refusal() => {}
+        outcome => return outcome.map(drop),
+    }
+    again(|| {
+        let table = save(family, "nat")?;
+        complete(family, &wanted, &table, Script::default())
+    })
+}
+
+/// Adds what `family` lacks of the intents' ports, frame and guard, unless somebody else holds a port.
+pub(super) fn add_ports(family: Family, intents: &[&PortForwards]) -> Result<(), IptablesError> {
+    let mut frame = Script::default();
+    guard::require(intents, &mut frame);
+    let guard_end = frame.len();
+    let mut outcome = create_ports(family, intents, frame);
+    if outcome.as_ref().is_err_and(|error| error.refused_line().is_some_and(|line| line <= guard_end)) {
+        // A guard that is missing is the usual case where every container has a host interface of its own.
+        let mut frame = Script::default();
+        guard::repair(intents, &save(family, guard::TABLE)?, &mut frame);
+        outcome = create_ports(family, intents, frame);
+    }
+    match outcome {
+        Ok(listing) => refuse_held(family, intents, &Table::parse(&listing)),
+        Err(error) if error.is_refusal() => again(|| repair_ports(family, intents)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bets that nothing is there but the frame; prints the entry rules as they were before.
+fn create_ports(family: Family, intents: &[&PortForwards], mut script: Script) -> Result<String, IptablesError> {
+    script.table("nat");
+    script.list(ports::DNAT);
+    intents.iter().for_each(|intent| ports::wanted(intent).create(&mut script));
+    script.commit();
+    restore(family, &script.finish()?)
+}
+
+/// After the fact: whether one of the ports was in an entry of `before`. Ours are behind it and serve nobody yet, and
+/// the caller removes them. Whose it is, and whether the host addresses overlap, takes the whole table.
+fn refuse_held(family: Family, intents: &[&PortForwards], before: &Table) -> Result<(), IptablesError> {
+    let listed = before.chain(ports::DNAT).is_some();
+    let chain = |intent: &PortForwards| ports::wanted(intent).chain(before);
+    if listed && !intents.iter().any(|intent| held::suspect(before, &chain(intent), intent)) {
+        return Ok(());
+    }
+    let table = save(family, "nat")?;
+    intents.iter().try_for_each(|intent| held::refuse(&table, &ports::wanted(intent).chain(&table), intent))
+}
+
+fn repair_ports(family: Family, intents: &[&PortForwards]) -> Result<(), IptablesError> {
+    let mut script = Script::default();
+    if guard::wanted(intents) {
+        guard::repair(intents, &save(family, guard::TABLE)?, &mut script);
+    }
+    let table = save(family, "nat")?;
+    let wanted: Vec<Wanted> = intents.iter().map(|intent| ports::wanted(intent)).collect();
+    for (wanted, intent) in wanted.iter().zip(intents) {
+        held::refuse(&table, &wanted.chain(&table), intent)?;
+    }
+    complete(family, &wanted, &table, script)
+}
+
+/// Adds to `family`'s `nat` table what it lacks, in one transaction after what `script` says already.
+fn complete(family: Family, wanted: &[Wanted], table: &Table, mut script: Script) -> Result<(), IptablesError> {
+    script.table("nat");
+    let before = script.len();
+    wanted.iter().for_each(|wanted| wanted.repair(table, &mut script));
+    let idle = before == 1 && script.len() == before;
+    let text = script.commit_and_finish()?;
+    if idle { Ok(()) } else { restore(family, &text).map(drop) }
+}
+
+/// Repeats `attempt`, which looks and then acts, while the tool refuses because somebody acted in between.
+pub(super) fn again(attempt: impl Fn() -> Result<(), IptablesError>) -> Result<(), IptablesError> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(error) if error.is_refusal() => {}
+            outcome => return outcome,
+        }
+    }
+    attempt()
+}
+
+/// What `family` lacks of the intents' masquerading.
+pub(super) fn check_masquerade(family: Family, intents: &[Masquerade]) -> Result<Vec<Difference>, IptablesError> {
+    check(family, &masquerade::wanted(intents, family), Script::default(), || Ok(Vec::new()))
+}
+
+/// What `family` lacks of the intents' ports, frame and guard.
+pub(super) fn check_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<Difference>, IptablesError> {
+    let wanted: Vec<Wanted> = intents.iter().map(|intent| ports::wanted(intent)).collect();
+    let mut script = Script::default();
+    guard::require(intents, &mut script);
+    check(family, &wanted, script, || match guard::wanted(intents) {
+        true => Ok(guard::differences(intents, &save(family, guard::TABLE)?)),
+        false => Ok(Vec::new()),
+    })
+}
+
+/// Asks the kernel first, with `script` and a block that fails unless everything is there, and reads the table only to
+/// name what isn't; `more` adds what concerns other tables.
+fn check(
+    family: Family,
+    wanted: &[Wanted],
+    mut script: Script,
+    more: impl Fn() -> Result<Vec<Difference>, IptablesError>,
+) -> Result<Vec<Difference>, IptablesError> {
+    script.table("nat");
+    wanted.iter().for_each(|wanted| wanted.require(&mut script));
+    match restore(family, &script.commit_and_finish()?) {
+        Ok(_) => return Ok(Vec::new()),
+        Err(error) if !error.is_refusal() => return Err(error),
+        Err(_) => {}
+    }
+    let table = save(family, "nat")?;
+    let mut differences = more()?;
+    for wanted in wanted {
+        let missing = wanted.differences(&table, family.command());
+        if missing.is_empty() && wanted.free_form {
+            differences.extend(check_conditions(family, wanted, &table)?);
+        }
+        differences.extend(missing);
+    }
+    Ok(differences)
+}
+
+/// The entry rules have the right ports and lead to the right chain; whether their conditions are the configured ones,
+/// only the tool can tell.
+fn check_conditions(family: Family, wanted: &Wanted, table: &Table) -> Result<Option<Difference>, IptablesError> {
+    let chain = wanted.chain(table);
+    let entries = wanted.entries(&chain);
+    let mut script = Script::default();
+    script.table("nat");
+    entries.iter().for_each(|rule| script.check(rule));
+    match restore(family, &script.commit_and_finish()?) {
+        Ok(_) => Ok(None),
+        Err(error) if error.is_refusal() => {
+            let thing = format!("{} -t nat entry rules of {chain}", family.command());
+            let expected: Vec<String> = entries.iter().map(ToString::to_string).collect();
+            let found: Vec<String> = table.jumps_to(&chain).map(ToString::to_string).collect();
+            Ok(Some(Difference::new(thing, expected.join(", "), found.join(", "))))
+        }
+        Err(error) => Err(error),
+    }
+}

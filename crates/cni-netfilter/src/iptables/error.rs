@@ -1,0 +1,83 @@
+//! What can go wrong between us and the iptables tools.
+
+use std::io;
+
+use crate::Protocol;
+
+/// An iptables operation failed; nothing of the transaction it names was applied.
+#[derive(Debug, thiserror::Error)]
+pub enum IptablesError {
+    /// The tool isn't in PATH.
+    #[error("{tool} is not in PATH: install the package iptables, or set \"backend\" to nftables")]
+    MissingTool {
+        /// The executable looked for.
+        tool: String,
+    },
+    /// The tool is there but can't be run.
+    #[error("cannot run {tool}: {source}")]
+    Run {
+        /// The executable.
+        tool: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another program held the xtables lock (legacy variant only) for the whole time that we wait.
+    #[error(
+        "{tool}: another program has held the xtables lock for {seconds} s; see who with `fuser /run/xtables.lock`"
+    )]
+    LockHeld {
+        /// The executable.
+        tool: String,
+        /// How long we waited.
+        seconds: u32,
+    },
+    /// The tool, or the kernel behind it, refused.
+    #[error("{tool} refused{}: {message}", on_line(.rule.as_deref()))]
+    Refused {
+        /// The executable.
+        tool: String,
+        /// The number of the line it complained about, from 1. With the nft variant this can be the end of the block.
+        line: Option<usize>,
+        /// The text of that line.
+        rule: Option<String>,
+        /// What it wrote to stderr.
+        message: String,
+    },
+    /// A value that can't be written into the tool's input without becoming something else.
+    #[error("{value:?} cannot be part of an iptables rule: {why}")]
+    Unwritable {
+        /// The text, or the beginning of it.
+        value: String,
+        /// The tool's rule that it breaks.
+        why: &'static str,
+    },
+    /// A host port is published by another attachment already.
+    #[error("host port {port}/{protocol} is held by {holder}: stop it, or publish another port or host address")]
+    PortHeld {
+        /// The port's protocol.
+        protocol: Protocol,
+        /// The port on the host.
+        port: u16,
+        /// The holder as its rules name it.
+        holder: String,
+    },
+}
+
+impl IptablesError {
+    /// True if the tool ran and said no: the state of the rules isn't what was assumed, so looking at them may help.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
+    /// The line of the input that was refused, if the tool said which.
+    pub(super) fn refused_line(&self) -> Option<usize> {
+        match self {
+            Self::Refused { line, .. } => *line,
+            _ => None,
+        }
+    }
+}
+
+fn on_line(rule: Option<&str>) -> String {
+    rule.map(|rule| format!(" `{rule}`")).unwrap_or_default()
+}

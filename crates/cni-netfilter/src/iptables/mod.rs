@@ -1,0 +1,175 @@
+//! The iptables backend: the same chain names and rule texts as the Go plugins', so that either implementation can
+//! check and delete what the other added; one `iptables-restore` for a family and call.
+//!
+//! ADD and DEL first bet on the usual case with a transaction that fails as a whole if the bet is lost: the shared
+//! frame is there and the attachment's chain isn't (ADD), or is and has the expected entries (DEL). Then, and in GC,
+//! `iptables-save` is read and one more transaction carries out what the comparison says.
+
+mod attach;
+mod detach;
+mod error;
+mod guard;
+mod held;
+mod masquerade;
+mod names;
+mod plan;
+mod ports;
+mod rules;
+mod save;
+#[cfg(test)]
+mod testing;
+mod tool;
+
+use cni_plugin::{Difference, IfName, NetworkName, Owner};
+use ipnetwork::IpNetwork;
+
+pub use error::IptablesError;
+pub use tool::Family;
+
+use crate::{Masquerade, PortForwards};
+use detach::Scope;
+use names::Kind;
+use tool::concurrently;
+
+/// The iptables tools of this node, of either variant (nft or legacy): whichever PATH says.
+///
+/// All methods work on the network namespace of the calling thread. `ip6tables` is needed only for IPv6 intents.
+#[derive(Debug)]
+pub struct Iptables {
+    _found: (),
+}
+
+impl Iptables {
+    /// Looks for the tools in PATH; starts no process.
+    pub fn find() -> Result<Self, IptablesError> {
+        tool::find("iptables-restore")?;
+        tool::find("iptables-save")?;
+        Ok(Self { _found: () })
+    }
+
+    /// The names that the chain of `owner`'s masquerading may have, the Go plugins' included.
+    pub fn masquerade_chains(owner: &Owner) -> Vec<String> {
+        vec![Kind::Masquerade.shared_name(owner), Kind::Masquerade.own_name(owner)]
+    }
+
+    /// The names that the chains of `owner`'s ports may have, the Go plugins' included.
+    pub fn port_chains(owner: &Owner) -> Vec<String> {
+        let current = [Kind::Ports.shared_name(owner), Kind::Ports.own_name(owner)];
+        current.into_iter().chain(Kind::Ports.outdated_name(owner)).collect()
+    }
+
+    /// True if the kernel answers the family's tool, decided as the Go plugins do when no backend is configured.
+    /// Starts one process, so ask only then.
+    pub fn usable(&self, family: Family) -> bool {
+        tool::usable(family)
+    }
+
+    /// Masquerades what the intents' addresses send. Idempotent: what is there already stays, what is missing is added.
+    ///
+    /// If one family fails, the other's rules of the same owners are removed again and the first error is returned.
+    pub fn add_masquerade(&self, intents: &[Masquerade]) -> Result<(), IptablesError> {
+        let families = present(|family| intents.iter().any(|intent| Family::of(intent.address) == family));
+        let added = concurrently(&families, |family| attach::add_masquerade(family, intents));
+        let owners: Vec<&Owner> = intents.iter().map(|intent| &intent.owner).collect();
+        self.settle(Kind::Masquerade, &owners, &families, added)
+    }
+
+    /// What of [`Iptables::add_masquerade`] isn't there.
+    pub fn check_masquerade(&self, intents: &[Masquerade]) -> Result<Vec<Difference>, IptablesError> {
+        let families = present(|family| intents.iter().any(|intent| Family::of(intent.address) == family));
+        flatten(concurrently(&families, |family| attach::check_masquerade(family, intents)))
+    }
+
+    /// Removes the owner's masquerading, Go's included. Idempotent; needs no hints, but is faster with the container's
+    /// addresses, and then leaves a family without any alone.
+    ///
+    /// A chain that the Go plugins made is taken for the owner's if the owner has none of its own.
+    pub fn remove_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Result<(), IptablesError> {
+        let families = present(|family| hints.iter().any(|hint| Family::of(hint.ip()) == family));
+        let expected = |family| masquerade::hinted(owner, hints, family);
+        all(detach::remove(Kind::Masquerade, owner, &families, expected))
+    }
+
+    /// Removes the masquerading of all owners in `network` but `valid`. Other networks' rules and rules that name no
+    /// network are left alone.
+    pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), IptablesError> {
+        all(detach::retain(Kind::Masquerade, network, valid))
+    }
+
+    /// Publishes the intents' ports; at most one intent for an owner and family. Idempotent, and the latest call says
+    /// what the owner's ports are.
+    ///
+    /// Fails with [`IptablesError::PortHeld`] if another container has one of the ports on an overlapping host address;
+    /// then, and if one family fails, the owners' ports are removed in both. Two ADDs at the very same moment may miss
+    /// each other's ports under the nft variant, which has no lock.
+    pub fn add_ports(&self, intents: &[PortForwards]) -> Result<(), IptablesError> {
+        let families = present(|family| !ports::of_family(intents, family).is_empty());
+        let added = concurrently(&families, |family| attach::add_ports(family, &ports::of_family(intents, family)));
+        let owners: Vec<&Owner> = intents.iter().map(|intent| &intent.owner).collect();
+        self.settle(Kind::Ports, &owners, &families, added)
+    }
+
+    /// What of [`Iptables::add_ports`] isn't there: rules, entry rules, shared frame and guard.
+    pub fn check_ports(&self, intents: &[PortForwards]) -> Result<Vec<Difference>, IptablesError> {
+        let families = present(|family| !ports::of_family(intents, family).is_empty());
+        flatten(concurrently(&families, |family| attach::check_ports(family, &ports::of_family(intents, family))))
+    }
+
+    /// Removes the owner's published ports, Go's included. Idempotent; needs no hints, but is faster with what ADD was
+    /// given, and then leaves a family without any alone. The frame and the guard are shared and stay.
+    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<(), IptablesError> {
+        let families = present(|family| !ports::of_family(hints, family).is_empty());
+        let expected = |family| {
+            let hints = ports::of_family(hints, family).into_iter().filter(|hint| hint.owner == *owner);
+            hints.map(ports::wanted).collect()
+        };
+        all(detach::remove(Kind::Ports, owner, &families, expected))
+    }
+
+    /// Removes the published ports of all owners in `network` but `valid`. Other networks' rules and rules that name no
+    /// network are left alone.
+    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), IptablesError> {
+        all(detach::retain(Kind::Ports, network, valid))
+    }
+
+    /// Removes the `route_localnet` guard of `interface`: for an interface that no other attachment shares, when it is
+    /// about to go. Idempotent.
+    pub fn remove_guard(&self, interface: &IfName) -> Result<(), IptablesError> {
+        detach::retain_guards(|name| name != interface.as_str())
+    }
+
+    /// Removes the guards of all interfaces of which `exists` says that they are gone.
+    pub fn retain_guards(&self, exists: impl Fn(&str) -> bool) -> Result<(), IptablesError> {
+        detach::retain_guards(exists)
+    }
+
+    /// Takes back what the families that succeeded did if another one failed.
+    fn settle(
+        &self,
+        kind: Kind,
+        owners: &[&Owner],
+        families: &[Family],
+        outcomes: Vec<Result<(), IptablesError>>,
+    ) -> Result<(), IptablesError> {
+        let Err(error) = all(outcomes) else { return Ok(()) };
+        for owner in owners {
+            let scope = Scope::Asked(families.to_vec());
+            // The first error is the one to report; what can't be taken back now is DEL's to remove.
+            drop(detach::remove_by_owner(kind, owner, &scope));
+        }
+        Err(error)
+    }
+}
+
+fn present(has: impl Fn(Family) -> bool) -> Vec<Family> {
+    Family::ALL.into_iter().filter(|family| has(*family)).collect()
+}
+
+/// The first error, after all have been tried.
+fn all(outcomes: Vec<Result<(), IptablesError>>) -> Result<(), IptablesError> {
+    outcomes.into_iter().collect()
+}
+
+fn flatten(outcomes: Vec<Result<Vec<Difference>, IptablesError>>) -> Result<Vec<Difference>, IptablesError> {
+    Ok(outcomes.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+}

@@ -1,0 +1,183 @@
+//! Runs the iptables tools: one process per family and transaction.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Seek, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::error::IptablesError;
+use super::save::Table;
+
+/// How long a tool may wait for the xtables lock before we report who is in the way instead of being killed by the
+/// runtime's own deadline. The nft variant has no lock.
+const LOCK_SECONDS: u32 = 60;
+
+/// An address family, each with tools and tables of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// `iptables`.
+    V4,
+    /// `ip6tables`.
+    V6,
+}
+
+impl Family {
+    /// Both, in the order in which results are reported.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of `address`.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The name of the family's tool: `iptables` or `ip6tables`.
+    pub(super) fn command(self) -> &'static str {
+        match self {
+            Self::V4 => "iptables",
+            Self::V6 => "ip6tables",
+        }
+    }
+
+    /// True if the *legacy* variant's `nat` table exists in this network namespace: a file read, no process.
+    ///
+    /// False says that no legacy rule can be there. The nft variant's rules are nf_tables chains in `ip nat` and
+    /// `ip6 nat`, which netlink tells about.
+    pub fn legacy_nat_in_use(self) -> bool {
+        let list = match self {
+            Self::V4 => "/proc/thread-self/net/ip_tables_names",
+            Self::V6 => "/proc/thread-self/net/ip6_tables_names",
+        };
+        fs::read_to_string(list).is_ok_and(|names| names.lines().any(|name| name == "nat"))
+    }
+}
+
+/// Runs `work` for every family, at the same time, and returns the outcomes in the same order.
+pub(super) fn concurrently<T: Send>(families: &[Family], work: impl Fn(Family) -> T + Sync) -> Vec<T> {
+    match families {
+        [first, rest @ ..] if !rest.is_empty() => thread::scope(|scope| {
+            let others: Vec<_> = rest.iter().map(|family| scope.spawn(|| work(*family))).collect();
+            let mut done = vec![work(*first)];
+            for other in others {
+                done.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            done
+        }),
+        _ => families.iter().map(|family| work(*family)).collect(),
+    }
+}
+
+/// Applies `script` with `iptables-restore --noflush` and returns what it printed.
+pub(super) fn restore(family: Family, script: &str) -> Result<String, IptablesError> {
+    let tool = format!("{}-restore", family.command());
+    let wait = format!("--wait={LOCK_SECONDS}");
+    // A file instead of a pipe: the tool may print a long list before it has read everything.
+    let input = memory_file(script).map_err(|source| IptablesError::Run { tool: tool.clone(), source })?;
+    let output = run(&tool, &["--noflush", &wait], Stdio::from(input))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(refusal(tool, &output, script))
+}
+
+/// Reads `table`.
+pub(super) fn save(family: Family, table: &str) -> Result<Table, IptablesError> {
+    let tool = format!("{}-save", family.command());
+    let output = run(&tool, &["-t", table], Stdio::null())?;
+    if output.status.success() {
+        return Ok(Table::parse(&String::from_utf8_lossy(&output.stdout)));
+    }
+    Err(refusal(tool, &output, ""))
+}
+
+/// True if the family's rules can be read at all, by the question that the Go plugins ask: whether the first rule of
+/// `filter INPUT` can be listed. Exit status 1 says no such chain, which is an answer too.
+pub(super) fn usable(family: Family) -> bool {
+    run(family.command(), &["-w", "-t", "filter", "-S", "INPUT", "1"], Stdio::null())
+        .is_ok_and(|output| matches!(output.status.code(), Some(0 | 1)))
+}
+
+/// Where in PATH the executable `tool` is.
+pub(super) fn find(tool: &str) -> Result<PathBuf, IptablesError> {
+    let executable =
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    env::var_os("PATH")
+        .and_then(|path| env::split_paths(&path).map(|folder| folder.join(tool)).find(executable))
+        .ok_or_else(|| IptablesError::MissingTool { tool: tool.to_owned() })
+}
+
+fn run(tool: &str, args: &[&str], input: Stdio) -> Result<Output, IptablesError> {
+    let path = find(tool)?;
+    Command::new(path)
+        .args(args)
+        .stdin(input)
+        .output()
+        .map_err(|source| IptablesError::Run { tool: tool.to_owned(), source })
+}
+
+fn memory_file(text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create("iptables-restore", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn refusal(tool: String, output: &Output, script: &str) -> IptablesError {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if stderr.contains("holding the xtables lock") {
+        return IptablesError::LockHeld { tool, seconds: LOCK_SECONDS };
+    }
+    let line = line_number(&stderr);
+    let rule = line.and_then(|line| script.lines().nth(line.checked_sub(1)?)).map(str::to_owned);
+    let mut message = useful(&stderr);
+    if message.is_empty() {
+        message = output.status.to_string();
+    }
+    IptablesError::Refused { tool, line, rule, message }
+}
+
+/// stderr in one line, without the advice to read the tool's help.
+fn useful(stderr: &str) -> String {
+    let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Try `"));
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+/// The number in `line 4 failed` and `Error occurred at line: 4`.
+fn line_number(stderr: &str) -> Option<usize> {
+    stderr.match_indices("line").find_map(|(at, word)| {
+        let rest = stderr[at + word.len()..].trim_start_matches([':', ' ']);
+        let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refused_line_is_found_in_either_variants_words() {
+        // As iptables 1.8.9 wrote them.
+        assert_eq!(line_number("iptables-nft-restore: line 4 failed: Chain already exists.\n"), Some(4));
+        assert_eq!(line_number("iptables-restore: line 12 failed\n"), Some(12));
+        let missing = "iptables-restore v1.8.9 (legacy): Couldn't load target `X':No such file or directory\n\n\
+                       Error occurred at line: 2\nTry `iptables-restore -h' or 'iptables-restore --help' for more information.\n";
+        assert_eq!(line_number(missing), Some(2));
+        assert_eq!(
+            useful(missing),
+            "iptables-restore v1.8.9 (legacy): Couldn't load target `X':No such file or directory; Error occurred at line: 2"
+        );
+        assert_eq!(line_number("pipeline broken"), None);
+    }
+
+    #[test]
+    fn families_run_at_the_same_time_and_answer_in_order() {
+        assert_eq!(concurrently(&Family::ALL, |family| family), Family::ALL);
+        assert_eq!(concurrently(&[Family::V6], Family::command), ["ip6tables"]);
+    }
+}

@@ -1,0 +1,45 @@
+# Shared by the scripts in this folder: where things are, what must be installed. Meant to be sourced.
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# say TEXT: one line about what happens next.
+say() { printf '== %s\n' "$*"; }
+
+# fail TEXT: one line about what is wrong, and the end.
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    exit 1
+}
+
+need_root() { [ "$(id -u)" = 0 ] || fail "$(basename "$0") makes network namespaces and needs root"; }
+
+need_cargo() {
+    command -v cargo >/dev/null || fail "cargo is missing: install a Rust toolchain first (https://rustup.rs)"
+}
+
+# need_packages PACKAGE...: installs those that are missing. Asks dpkg first, for apt-get is slow.
+need_packages() {
+    local package missing=()
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    say "installing ${missing[*]}"
+    need_root
+    apt-get update -qq || fail "apt-get update"
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null ||
+        fail "apt-get could not install ${missing[*]}"
+}
+
+# What is needed to build, and to look at what the plugins did.
+need_build() {
+    need_packages gcc libc6-dev file
+    need_cargo
+}
+need_tools() { need_packages iproute2 nftables iptables conntrack netcat-openbsd socat jq iputils-ping procps util-linux; }
+
+# The Rust target of this machine, as rustc names it.
+host_target() { rustc -vV | sed -n 's/^host: //p'; }
+
+# The executables of the workspace: one for every folder in plugins/ and ipam/.
+executables() { (cd "$repo" && for folder in plugins/*/ ipam/*/; do basename "$folder"; done); }

@@ -1,0 +1,120 @@
+//! ADD: one address of every range set, or nothing.
+
+use std::net::IpAddr;
+
+use cni_plugin::{Attachment, CniError, CniResult, IpConfig, Owner, Request, Undo};
+use ipnetwork::IpNetwork;
+
+use crate::address::Address;
+use crate::allocator;
+use crate::config::Config;
+use crate::range::{Range, RangeSet};
+use crate::settings::Settings;
+use crate::store::{Place, Store, StoreError};
+
+/// Why a set gives no address.
+#[derive(Debug, thiserror::Error)]
+enum SetError {
+    #[error("requested ip {0} is subnet's gateway")]
+    Gateway(IpAddr),
+    #[error("requested IP address {ip} is not available in range set {set}: {source}")]
+    Requested { ip: IpAddr, set: String, source: StoreError },
+    #[error("no IP addresses available in range set: {set}: all {size} are reserved")]
+    Full { set: String, size: u128 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Reserves the addresses. Not idempotent: an owner that holds an address already is refused, and keeps it.
+pub(crate) fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
+    // 1. Refuse what is wrong before anything is touched.
+    let settings = Settings::resolve(&request.config, Some(&attachment.args), request.version)?;
+    let place = crate::place(request)?;
+    let owner = &attachment.owner;
+
+    // 2. Until the end nobody else reserves or releases here.
+    let mut store = place.create()?;
+    refuse_repetition(&mut store, &settings.sets, owner)?;
+
+    // 3. One address of each set; what was taken goes back if a later one fails.
+    let mut requested = settings.requested;
+    let mut ips = Vec::with_capacity(settings.sets.len());
+    for (index, set) in settings.sets.iter().enumerate() {
+        let wanted = requested.iter().position(|ip| set.range_of((*ip).into()).is_some());
+        let wanted = wanted.map(|position| requested.remove(position));
+        let (ip, range) = reserve(&mut store, set, index, wanted, owner)
+            .map_err(|error| CniError::plugin(format!("failed to allocate for range {index}: {error}")))?;
+        take_back(undo, &place, owner, ip);
+        store.set_last_reserved(index, ip)?;
+        ips.push(ip_config(ip, range));
+    }
+
+    // 4. What was asked for and not given is a failure, too.
+    if !requested.is_empty() {
+        return Err(unfulfilled(&requested, &settings.sets));
+    }
+    store.finish();
+    Ok(CniResult { ips, routes: settings.routes, dns: settings.dns, ..CniResult::default() })
+}
+
+fn refuse_repetition(store: &mut Store, sets: &[RangeSet], owner: &Owner) -> Result<(), CniError> {
+    let held = store.held_by(owner)?;
+    // What is left over from other ranges of the same network isn't this attachment's address.
+    match held.iter().find(|ip| sets.iter().any(|set| set.range_of(**ip).is_some())) {
+        None => Ok(()),
+        Some(ip) => Err(CniError::plugin(format!(
+            "{ip} has been allocated to {}, duplicate allocation is not allowed: it stays reserved for {}; DEL releases it",
+            owner.container_id, owner.ifname
+        ))),
+    }
+}
+
+fn reserve<'s>(
+    store: &mut Store,
+    set: &'s RangeSet,
+    index: usize,
+    wanted: Option<IpAddr>,
+    owner: &Owner,
+) -> Result<(Address, &'s Range), SetError> {
+    if let Some((ip, range)) = wanted.and_then(|ip| Some((ip, set.range_of(ip.into())?))) {
+        if Address::from(ip) == range.gateway {
+            return Err(SetError::Gateway(ip));
+        }
+        return match store.reserve(ip.into(), owner) {
+            Ok(()) => Ok((ip.into(), range)),
+            Err(source @ (StoreError::Held { .. } | StoreError::Blocked { .. })) => {
+                Err(SetError::Requested { ip, set: set.to_string(), source })
+            }
+            Err(error) => Err(error.into()),
+        };
+    }
+    let last = store.last_reserved(index);
+    let (ip, range) =
+        allocator::next(set, last, store)?.ok_or_else(|| SetError::Full { set: set.to_string(), size: set.size() })?;
+    store.reserve(ip, owner)?;
+    Ok((ip, range))
+}
+
+fn take_back(undo: &mut Undo, place: &Place, owner: &Owner, ip: Address) {
+    let (place, owner) = (place.clone(), owner.clone());
+    undo.push(format!("the reservation of {ip}"), move || place.release(&owner, ip));
+}
+
+fn ip_config(ip: Address, range: &Range) -> IpConfig {
+    let ip = IpAddr::from(ip);
+    // The prefix length is that of a subnet of the same family, so it is in range.
+    let address = IpNetwork::new(ip, range.subnet.prefix()).unwrap_or_else(|_| IpNetwork::from(ip));
+    IpConfig { interface: None, address, gateway: Some(range.gateway.into()) }
+}
+
+fn unfulfilled(requested: &[IpAddr], sets: &[RangeSet]) -> CniError {
+    let list = |items: Vec<String>| items.join(" ");
+    let inside = requested.iter().all(|ip| sets.iter().any(|set| set.range_of((*ip).into()).is_some()));
+    let why =
+        if inside { "a range set gives one address only, and these are more of the same set" } else { "out of range" };
+    CniError::plugin(format!(
+        "failed to allocate all requested IPs: {}: {why}; the range sets are {}",
+        list(requested.iter().map(IpAddr::to_string).collect()),
+        list(sets.iter().map(RangeSet::to_string).collect())
+    ))
+}

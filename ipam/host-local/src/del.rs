@@ -1,0 +1,18 @@
+//! DEL: gives back whatever the owner holds.
+
+use cni_plugin::{CniError, Detachment, Request};
+
+use crate::config::Config;
+
+/// Releases every address of the owner, whatever the configured ranges say. Idempotent.
+pub(crate) fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
+    let owner = &detachment.owner;
+    let Some(mut store) = crate::place(request)?.open()? else { return Ok(()) };
+    let mut first_failure = Ok(());
+    for ip in store.held_by(owner)? {
+        let released = store.release(ip, |holder| holder.is(owner) || holder.is_legacy_of(owner));
+        first_failure = first_failure.and(released.map(drop));
+    }
+    store.finish();
+    Ok(first_failure?)
+}

@@ -1,0 +1,159 @@
+//! Ranges of addresses and sets of them, valid by construction.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use cni_plugin::addr;
+use ipnetwork::IpNetwork;
+
+use crate::address::Address;
+use crate::config::RangeKeys;
+
+/// Why a range or a set of ranges was refused. The texts are those of the Go plugin.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RangeError {
+    #[error("IP <nil> not v4 nor v6: a range needs a \"subnet\"")]
+    NoSubnet,
+    #[error("invalid CIDR address: {0}")]
+    Subnet(String),
+    #[error("Network {0} too small to allocate from")]
+    TooSmall(IpNetwork),
+    #[error("Network has host bits set. For a subnet mask of length {prefix} the network address is {network}")]
+    HostBits { prefix: u8, network: IpAddr },
+    #[error("{key}: invalid IP address: {value}")]
+    Address { key: &'static str, value: String },
+    #[error("{key} {ip} not in network {subnet}")]
+    Outside { key: &'static str, ip: IpAddr, subnet: IpNetwork },
+    #[error("empty range set")]
+    EmptySet,
+    #[error("mixed address families")]
+    MixedFamilies,
+    #[error("subnets {0} and {1} overlap")]
+    Overlap(Range, Range),
+}
+
+/// Consecutive addresses of one subnet, both ends included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) subnet: IpNetwork,
+    pub(crate) start: Address,
+    pub(crate) end: Address,
+    /// Never handed out by this range; need not lie in it, nor in the subnet.
+    pub(crate) gateway: Address,
+}
+
+impl Range {
+    /// Resolves a range as it is written; the checks and their order are the Go plugin's.
+    pub(crate) fn resolve(keys: &RangeKeys) -> Result<Self, RangeError> {
+        if keys.subnet.is_empty() {
+            return Err(RangeError::NoSubnet);
+        }
+        let subnet = addr::parse_cidr(&keys.subnet).ok_or_else(|| RangeError::Subnet(keys.subnet.clone()))?;
+        let bits = if subnet.is_ipv4() { 32 } else { 128 };
+        if subnet.prefix() > bits - 2 {
+            return Err(RangeError::TooSmall(subnet));
+        }
+        if subnet.ip() != subnet.network() {
+            return Err(RangeError::HostBits { prefix: subnet.prefix(), network: subnet.network() });
+        }
+        // With two host bits at least, neither of these leaves the subnet.
+        let first = Address::from(subnet.network());
+        let last = Address::from(subnet.broadcast());
+        let default_end = if subnet.is_ipv4() { last.before(1) } else { last };
+        let gateway = optional("gateway", &keys.gateway)?.unwrap_or(first.after(1));
+        let start = optional("rangeStart", &keys.range_start)?;
+        let end = optional("rangeEnd", &keys.range_end)?;
+        let outside = |key, ip: Address| RangeError::Outside { key, ip: ip.into(), subnet };
+        if let Some(start) = start.filter(|start| !(first..=end.unwrap_or(last).min(last)).contains(start)) {
+            return Err(outside("RangeStart", start));
+        }
+        let start = start.unwrap_or(first.after(1));
+        if let Some(end) = end.filter(|end| !(start..=last).contains(end)) {
+            return Err(outside("RangeEnd", end));
+        }
+        // The broadcast address as the start is allowed, as it is for the end; then it is all there is.
+        Ok(Self { subnet, start, end: end.unwrap_or(default_end.max(start)), gateway })
+    }
+
+    /// True if the address is one of the range.
+    pub(crate) fn contains(&self, ip: Address) -> bool {
+        (self.start..=self.end).contains(&ip)
+    }
+
+    /// How many addresses the range can hand out; saturates.
+    pub(crate) fn size(&self) -> u128 {
+        let all = self.start.distance(self.end).saturating_add(1);
+        all - u128::from(self.contains(self.gateway))
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.start <= other.end && other.start <= self.end
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.start, self.end)
+    }
+}
+
+fn optional(key: &'static str, text: &str) -> Result<Option<Address>, RangeError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let ip = addr::parse_ip(text).ok_or_else(|| RangeError::Address { key, value: text.to_owned() })?;
+    Ok(Some(ip.into()))
+}
+
+/// A pool: ranges of one family, of which an attachment gets one address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RangeSet(Vec<Range>);
+
+impl RangeSet {
+    /// Resolves a set: not empty, one family, nothing in it twice.
+    pub(crate) fn resolve(keys: &[RangeKeys]) -> Result<Self, RangeError> {
+        let ranges: Vec<Range> = keys.iter().map(Range::resolve).collect::<Result<_, _>>()?;
+        let first = ranges.first().ok_or(RangeError::EmptySet)?;
+        if ranges.iter().any(|range| range.subnet.is_ipv4() != first.subnet.is_ipv4()) {
+            return Err(RangeError::MixedFamilies);
+        }
+        for (i, range) in ranges.iter().enumerate() {
+            if let Some(other) = ranges[i + 1..].iter().find(|other| range.overlaps(other)) {
+                return Err(RangeError::Overlap(range.clone(), other.clone()));
+            }
+        }
+        Ok(Self(ranges))
+    }
+
+    /// The ranges, in the configured order; at least one.
+    pub(crate) fn ranges(&self) -> &[Range] {
+        &self.0
+    }
+
+    /// The range that the address belongs to.
+    pub(crate) fn range_of(&self, ip: Address) -> Option<&Range> {
+        self.0.iter().find(|range| range.contains(ip))
+    }
+
+    /// True for a set of IPv4 ranges.
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.0.iter().all(|range| range.subnet.is_ipv4())
+    }
+
+    /// True if an address lies in both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.0.iter().any(|range| other.0.iter().any(|theirs| range.overlaps(theirs)))
+    }
+
+    /// How many addresses the set can hand out; saturates.
+    pub(crate) fn size(&self) -> u128 {
+        self.0.iter().fold(0, |sum: u128, range| sum.saturating_add(range.size()))
+    }
+}
+
+impl fmt::Display for RangeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(Range::to_string).collect();
+        f.write_str(&texts.join(","))
+    }
+}

@@ -1,0 +1,115 @@
+//! What the configuration comes to once every contradiction in it has been refused.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use cni_plugin::json::DecodeError;
+use cni_plugin::{ArgsError, CniArgs, Dns, Route, SpecVersion, addr};
+
+use crate::config::{Config, Keys, RangeKeys};
+use crate::range::{RangeError, RangeSet};
+use crate::resolv_conf;
+
+/// Why the configuration was refused. The texts are those of the Go plugin where it has one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error("the network configuration is not valid: {0}")]
+    Decode(#[from] DecodeError),
+    #[error("IPAM config missing 'ipam' key")]
+    NoIpam,
+    #[error(transparent)]
+    Args(#[from] ArgsError),
+    #[error("invalid IP address {value} in {place}")]
+    RequestedIp { place: &'static str, value: String },
+    #[error("no IP ranges specified: \"ipam\" needs \"ranges\", or the runtime must give the capability \"ipRanges\"")]
+    NoRanges,
+    #[error("invalid range set {index}: {source}")]
+    RangeSet { index: usize, source: RangeError },
+    #[error("range set {0} overlaps with {1}")]
+    SetsOverlap(usize, usize),
+    #[error("CNI version {0} does not support more than 1 address per family")]
+    OneAddressPerFamily(SpecVersion),
+    #[error("ipam.resolvConf: cannot read {path}: {source}")]
+    ResolvConf { path: String, source: std::io::Error },
+}
+
+/// What ADD, CHECK and STATUS work with.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// An attachment gets one address of each.
+    pub(crate) sets: Vec<RangeSet>,
+    /// The addresses asked for, none twice.
+    pub(crate) requested: Vec<IpAddr>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) dns: Dns,
+}
+
+impl Settings {
+    /// Resolves the configuration. `args` is `CNI_ARGS`, where the verb has one.
+    pub(crate) fn resolve(
+        config: &Config,
+        args: Option<&CniArgs>,
+        version: SpecVersion,
+    ) -> Result<Self, SettingsError> {
+        let keys = config.keys()?;
+        let requested = requested(&keys, args)?;
+        let ipam = keys.ipam.ok_or(SettingsError::NoIpam)?;
+        let sets = sets(keys.runtime_config.ip_ranges, ipam.single_range(), ipam.ranges, version)?;
+        let dns = resolv_conf(&ipam.resolv_conf)?;
+        Ok(Self { sets, requested, routes: ipam.routes, dns })
+    }
+}
+
+/// The sets in their order, which is also the number in `last_reserved_ip.N`: the runtime's first.
+fn sets(
+    runtime: Vec<Vec<RangeKeys>>,
+    single: Option<RangeKeys>,
+    configured: Vec<Vec<RangeKeys>>,
+    version: SpecVersion,
+) -> Result<Vec<RangeSet>, SettingsError> {
+    let written = runtime.into_iter().chain(single.map(|range| vec![range])).chain(configured);
+    let sets: Vec<RangeSet> = written
+        .enumerate()
+        .map(|(index, set)| RangeSet::resolve(&set).map_err(|source| SettingsError::RangeSet { index, source }))
+        .collect::<Result<_, _>>()?;
+    if sets.is_empty() {
+        return Err(SettingsError::NoRanges);
+    }
+    let ipv4 = sets.iter().filter(|set| set.is_ipv4()).count();
+    if version < SpecVersion::V0_3_0 && (ipv4 > 1 || sets.len() - ipv4 > 1) {
+        return Err(SettingsError::OneAddressPerFamily(version));
+    }
+    for (i, set) in sets.iter().enumerate() {
+        if let Some(j) = sets[i + 1..].iter().position(|other| set.overlaps(other)) {
+            return Err(SettingsError::SetsOverlap(i, i + 1 + j));
+        }
+    }
+    Ok(sets)
+}
+
+/// The requested addresses of all three channels: `CNI_ARGS`, `args.cni.ips`, the capability `ips`. A prefix length is
+/// allowed and ignored: the range knows its own.
+fn requested(keys: &Keys, args: Option<&CniArgs>) -> Result<Vec<IpAddr>, SettingsError> {
+    let values = args.map(|args| args.parse(&["IP"])).transpose()?.unwrap_or_default();
+    let from_args = values.get("IP").filter(|ip| !ip.is_empty()).map(|ip| ("CNI_ARGS", ip));
+    let from_conf = keys.args.cni.ips.iter().map(|ip| ("args.cni.ips", ip));
+    let from_runtime = keys.runtime_config.ips.iter().map(|ip| ("runtimeConfig.ips", ip));
+    let mut requested = Vec::new();
+    for (place, text) in from_args.into_iter().chain(from_conf).chain(from_runtime) {
+        let ip = addr::parse_ip(text).or_else(|| addr::parse_cidr(text).map(|cidr| cidr.ip()));
+        let ip = ip.ok_or_else(|| SettingsError::RequestedIp { place, value: text.clone() })?;
+        if !requested.contains(&ip) {
+            requested.push(ip);
+        }
+    }
+    Ok(requested)
+}
+
+fn resolv_conf(path: &str) -> Result<Dns, SettingsError> {
+    if path.is_empty() {
+        return Ok(Dns::default());
+    }
+    let text =
+        std::fs::read(Path::new(path)).map_err(|source| SettingsError::ResolvConf { path: path.to_owned(), source })?;
+    Ok(resolv_conf::parse(&String::from_utf8_lossy(&text)))
+}

@@ -1,0 +1,27 @@
+//! STATUS: would an ADD find an address, and could it write that down?
+
+use cni_plugin::{CniError, Request, code};
+
+use crate::allocator;
+use crate::config::Config;
+use crate::settings::Settings;
+
+/// Fails with code 50 if a range set is used up or the state can't be written. Creates nothing.
+pub(crate) fn status(request: &Request<Config>) -> Result<(), CniError> {
+    let settings = Settings::resolve(&request.config, None, request.version)?;
+    let place = crate::place(request)?;
+    let unavailable = |msg: String| CniError::new(code::UNAVAILABLE, msg);
+    let Some(mut store) = place.open().map_err(|error| unavailable(error.to_string()))? else {
+        return place.probe().map_err(|error| unavailable(error.to_string()));
+    };
+    store.probe().map_err(|error| unavailable(error.to_string()))?;
+    for (index, set) in settings.sets.iter().enumerate() {
+        if allocator::next(set, store.last_reserved(index), &mut store)?.is_none() {
+            let size = set.size();
+            let msg = format!("no free address in range set {index} ({set}): {size} of {size} are reserved");
+            return Err(unavailable(msg));
+        }
+    }
+    store.finish();
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! What can go wrong with the state on disk.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use super::holder::Holder;
+
+/// An operation on the state that failed, and on what.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("cannot create the directory of reservations {}: {source}", path.display())]
+    CreateDir { path: PathBuf, source: std::io::Error },
+    #[error("cannot open the directory of reservations {}: {source}{}", path.display(), symlink_hint(*source))]
+    OpenDir { path: PathBuf, source: Errno },
+    #[error("cannot lock {}/lock: {source}{}", path.display(), symlink_hint(*source))]
+    Lock { path: PathBuf, source: Errno },
+    #[error("cannot list the reservations in {}: {source}", path.display())]
+    List { path: PathBuf, source: Errno },
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot write {}: {source}", path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("cannot remove {}: {source}", path.display())]
+    Remove { path: PathBuf, source: Errno },
+    #[error("{ip} is held by {holder}")]
+    Held { ip: IpAddr, holder: Holder },
+    #[error("{ip} is blocked: {} is not a regular file", path.display())]
+    Blocked { ip: IpAddr, path: PathBuf },
+}
+
+fn symlink_hint(errno: Errno) -> &'static str {
+    if errno == Errno::LOOP || errno == Errno::NOTDIR {
+        " (symbolic links are not followed here; ipam.dataDir itself may be one)"
+    } else {
+        ""
+    }
+}

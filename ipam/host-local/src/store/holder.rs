@@ -1,0 +1,67 @@
+//! What a reservation's file says: who holds the address.
+
+use std::fmt;
+
+use cni_plugin::{ContainerId, IfName, Owner};
+
+/// Between container ID and interface name; the Go plugin writes and wants exactly this.
+const SEPARATOR: &str = "\r\n";
+
+/// The holder of an address, out of the content of its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// An attachment: ID, carriage return, line feed, interface name.
+    Attachment(ContainerId, IfName),
+    /// A container with any interface: what plugins before 0.8 wrote.
+    Container(ContainerId),
+    /// Something that no plugin wrote; who put it there wants the address left alone.
+    Note(String),
+}
+
+impl Holder {
+    /// Reads a file's content. `None` is no reservation: nothing was written, or a write broke off at the separator, or
+    /// a power cut left zeros where the text should be.
+    pub(crate) fn parse(content: &[u8]) -> Option<Self> {
+        let blank = content.iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0);
+        if blank || content.contains(&0) {
+            return None;
+        }
+        let text = String::from_utf8_lossy(content);
+        let trimmed = text.trim();
+        if let Ok(id) = trimmed.parse() {
+            // An ID that ends in a carriage return was going to be followed by an interface name.
+            return (!text.trim_start().strip_prefix(trimmed).is_some_and(|rest| rest.starts_with('\r')))
+                .then_some(Self::Container(id));
+        }
+        match trimmed.split_once(SEPARATOR).map(|(id, ifname)| (id.parse(), ifname.parse())) {
+            Some((Ok(id), Ok(ifname))) => Some(Self::Attachment(id, ifname)),
+            _ => Some(Self::Note(trimmed.chars().take(80).collect())),
+        }
+    }
+
+    /// The content of a reservation for `owner`.
+    pub(crate) fn content(owner: &Owner) -> String {
+        format!("{}{SEPARATOR}{}", owner.container_id, owner.ifname)
+    }
+
+    /// True if it is `owner`'s, interface and all.
+    pub(crate) fn is(&self, owner: &Owner) -> bool {
+        matches!(self, Self::Attachment(id, ifname) if *id == owner.container_id && *ifname == owner.ifname)
+    }
+
+    /// True if it is of the kind without an interface, and of `owner`'s container.
+    pub(crate) fn is_legacy_of(&self, owner: &Owner) -> bool {
+        matches!(self, Self::Container(id) if *id == owner.container_id)
+    }
+}
+
+/// As messages name it.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attachment(id, ifname) => write!(f, "container {id} ({ifname})"),
+            Self::Container(id) => write!(f, "container {id}"),
+            Self::Note(text) => write!(f, "a file that says {text:?}"),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! ADD: publishes the ports.
+
+use std::rc::Rc;
+
+use cni_net::Netlink;
+use cni_netfilter::Netfilter;
+use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
+
+use crate::config::Config;
+use crate::localnet;
+use crate::plan::plan;
+use crate::settings::Settings;
+
+/// Publishes and returns the previous result. Without ports nothing is started, opened or changed.
+pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
+    // 1. Refuse what can't be done while nothing has been touched.
+    let owner = &attachment.owner;
+    let settings = Settings::resolve(&request.config)?;
+    let prev = request.require_prev_result()?;
+    let mut wanted = plan(&settings, owner, prev);
+    if wanted.is_empty() {
+        return Ok(prev.clone());
+    }
+    let filter = Rc::new(Netfilter::new());
+    let backend = filter.choose(settings.backend)?;
+
+    // 2. Where 127.0.0.1 is to be served, the way to the container, which the rules must guard.
+    let way = localnet::way(&Netlink::open()?, &wanted)?;
+    localnet::guard(&mut wanted, way.as_ref());
+
+    // 3. The rules.
+    let (taken_back, taken_owner, taken) = (Rc::clone(&filter), owner.clone(), wanted.clone());
+    undo.push("the port rules", move || taken_back.remove_ports(&taken_owner, &taken));
+    filter.add_ports(backend, &wanted)?;
+
+    // 4. Only now, with the guard in place, packets from 127.0.0.1 may leave through the container's link.
+    if let Some(way) = &way {
+        localnet::permit(way)?;
+    }
+
+    Ok(prev.clone())
+}

@@ -1,0 +1,27 @@
+//! CHECK: compares the rules and the settings with the plan, and names each difference.
+
+use cni_net::Netlink;
+use cni_netfilter::Netfilter;
+use cni_plugin::{Attachment, CniError, Request, verdict};
+
+use crate::config::Config;
+use crate::localnet;
+use crate::plan::plan;
+use crate::settings::Settings;
+
+/// Compares. Without ports there is nothing to compare.
+pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
+    let settings = Settings::resolve(&request.config)?;
+    let mut wanted = plan(&settings, &attachment.owner, request.require_prev_result()?);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let filter = Netfilter::new();
+    let way = localnet::way(&Netlink::open()?, &wanted)?;
+    localnet::guard(&mut wanted, way.as_ref());
+    let mut differences = filter.check_ports(filter.choose(settings.backend)?, &wanted)?;
+    if let Some(way) = &way {
+        differences.extend(localnet::check(way)?);
+    }
+    verdict(&differences)
+}

@@ -1,0 +1,20 @@
+//! DEL: withdraws what the owner publishes.
+
+use cni_netfilter::{Netfilter, PortForwards};
+use cni_plugin::{CniError, Detachment, Request};
+
+use crate::config::Config;
+use crate::plan::plan;
+use crate::settings::Settings;
+
+/// Withdraws. The configured ports and the previous result only show where to look first; without them everything is
+/// searched for the owner.
+pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
+    let owner = &detachment.owner;
+    let hints: Vec<PortForwards> = match (Settings::resolve(&request.config), &request.prev_result) {
+        (Ok(settings), Some(prev)) => plan(&settings, owner, prev),
+        _ => Vec::new(),
+    };
+    let filter = Netfilter::new();
+    Ok(filter.remove_ports(owner, &hints)?)
+}

@@ -1,0 +1,15 @@
+//! STATUS: says no when an ADD with ports would fail now.
+
+use cni_netfilter::Netfilter;
+use cni_plugin::{CniError, Request, code};
+
+use crate::config::Config;
+use crate::settings::Settings;
+
+/// Asks the configuration and the packet filter.
+pub fn status(request: &Request<Config>) -> Result<(), CniError> {
+    let settings = Settings::resolve(&request.config)?;
+    let filter = Netfilter::new();
+    let usable = filter.choose(settings.backend).and_then(|backend| filter.usable(backend));
+    usable.map_err(|error| CniError { code: code::UNAVAILABLE, ..error.into() })
+}

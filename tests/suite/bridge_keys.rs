@@ -1,0 +1,210 @@
+//! bridge: its configuration key by key.
+
+use cni_tests::kernel::{addresses, default_routes, has_flag, link, routes};
+use cni_tests::{Attachment, Netns, Sandbox};
+use serde_json::{Value, json};
+
+use crate::bridge::alone;
+use crate::case::{Case, common, improved, newer};
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        common("bridge::key_bridge_defaults_to_cni0", default_name),
+        common("bridge::key_bridge_of_another_kind_is_refused", not_a_bridge),
+        common("bridge::key_mtu", mtu),
+        common("bridge::key_hairpin_mode", hairpin),
+        common("bridge::key_promisc_mode", promisc),
+        newer("bridge::key_port_isolation", isolation),
+        newer("bridge::key_disable_container_interface", down),
+        common("bridge::key_is_gateway_gives_no_default_route", gateway_only),
+        common("bridge::key_force_address", force_address),
+        newer("bridge::key_dns_overrides_ipam", dns),
+        common("bridge::two_ipv6_gateways", two_gateways),
+        common("bridge::mac_by_runtime_config", |sb| mac(sb, "runtime")),
+        common("bridge::mac_by_args", |sb| mac(sb, "args")),
+        common("bridge::mac_by_cni_args", |sb| mac(sb, "env")),
+        common("bridge::mac_precedence", |sb| mac(sb, "all")),
+        common("bridge::cni_args", cni_args),
+        newer("bridge::route_priority_and_table", route_table),
+        improved("bridge::route_mtu_and_advmss", route_metrics),
+    ]
+}
+
+/// ADD for `eth0` of container `c1`: the namespace and the result.
+fn attached(sb: &Sandbox, edit: impl Fn(&mut Value)) -> (Netns, Value) {
+    let ns = sb.container("c1");
+    let result = alone(sb, edit).add(sb, &mut Attachment::new("c1", &ns));
+    (ns, result)
+}
+
+/// ADD that has to fail; the error.
+fn refused(sb: &Sandbox, edit: impl Fn(&mut Value)) -> cni_tests::CniError {
+    let ns = sb.container("c2");
+    alone(sb, edit).try_add(sb, &mut Attachment::new("c2", &ns)).expect_err("ADD is refused").error()
+}
+
+fn port(sb: &Sandbox, result: &Value) -> Value {
+    link(&sb.node(), result["interfaces"][1]["name"].as_str().unwrap()).unwrap()
+}
+
+fn default_name(sb: &Sandbox) {
+    let (_, result) = attached(sb, |c| drop(c.as_object_mut().unwrap().remove("bridge")));
+    assert_eq!(result["interfaces"][0]["name"], "cni0");
+    assert!(link(&sb.node(), "cni0").is_some());
+}
+
+fn not_a_bridge(sb: &Sandbox) {
+    refused(sb, |c| c["bridge"] = "lo".into()).names(&["lo", "not a bridge"]);
+}
+
+fn mtu(sb: &Sandbox) {
+    let (ns, result) = attached(sb, |c| c["mtu"] = 1400.into());
+    let bridge = link(&sb.node(), "br-test").unwrap();
+    for (what, link) in [("bridge", bridge), ("port", port(sb, &result)), ("eth0", link(&ns, "eth0").unwrap())] {
+        assert_eq!(link["mtu"], 1400, "{what}");
+    }
+}
+
+fn hairpin(sb: &Sandbox) {
+    let (_, result) = attached(sb, |c| c["hairpinMode"] = true.into());
+    assert_eq!(port(sb, &result)["linkinfo"]["info_slave_data"]["hairpin"], true);
+    let ns = sb.container("c2");
+    let plain = alone(sb, |c| c["hairpinMode"] = false.into()).add(sb, &mut Attachment::new("c2", &ns));
+    assert_eq!(port(sb, &plain)["linkinfo"]["info_slave_data"]["hairpin"], false);
+}
+
+fn promisc(sb: &Sandbox) {
+    attached(sb, |c| {
+        c["hairpinMode"] = false.into();
+        c["promiscMode"] = true.into();
+    });
+    assert!(has_flag(&link(&sb.node(), "br-test").unwrap(), "PROMISC"));
+}
+
+fn isolation(sb: &Sandbox) {
+    let (_, result) = attached(sb, |c| c["portIsolation"] = true.into());
+    assert_eq!(port(sb, &result)["linkinfo"]["info_slave_data"]["isolated"], true);
+}
+
+fn down(sb: &Sandbox) {
+    let (ns, _) = attached(sb, |c| {
+        c.as_object_mut().unwrap().remove("ipam");
+        c["isDefaultGateway"] = false.into();
+        c["disableContainerInterface"] = true.into();
+    });
+    assert!(!has_flag(&link(&ns, "eth0").unwrap(), "UP"));
+    refused(sb, |c| c["disableContainerInterface"] = true.into());
+}
+
+fn gateway_only(sb: &Sandbox) {
+    let (ns, result) = attached(sb, |c| {
+        c["isDefaultGateway"] = false.into();
+        c["isGateway"] = true.into();
+    });
+    assert_eq!(addresses(&sb.node(), "br-test"), ["10.77.0.1/24", "fd00:77::1/64"]);
+    assert!(result.get("routes").is_none_or(|r| r == &json!([])), "{result}");
+    assert!(default_routes(&ns, "-4").is_empty() && default_routes(&ns, "-6").is_empty());
+}
+
+fn force_address(sb: &Sandbox) {
+    let other = |c: &mut Value| c["ipam"] = json!({"type": "host-local", "subnet": "10.78.0.0/24"});
+    attached(sb, |_| ());
+    refused(sb, other).names(&["br-test", "10.78.0.1"]);
+    let chain = alone(sb, |c| {
+        other(c);
+        c["forceAddress"] = true.into();
+    });
+    chain.add(sb, &mut Attachment::new("c3", &sb.container("c3")));
+    assert_eq!(addresses(&sb.node(), "br-test"), ["10.78.0.1/24", "fd00:77::1/64"]);
+}
+
+fn dns(sb: &Sandbox) {
+    std::fs::write("/run/resolv", "nameserver 10.0.0.53\n").unwrap();
+    let ipam = |c: &mut Value| c["ipam"]["resolvConf"] = "/run/resolv".into();
+    let (_, result) = attached(sb, ipam);
+    assert_eq!(result["dns"], json!({"nameservers": ["10.0.0.53"]}));
+    let chain = alone(sb, |c| {
+        ipam(c);
+        c["dns"] = json!({"nameservers": ["10.0.0.54"], "search": ["a.example"]});
+    });
+    let result = chain.add(sb, &mut Attachment::new("c2", &sb.container("c2")));
+    assert_eq!(result["dns"], json!({"nameservers": ["10.0.0.54"], "search": ["a.example"]}));
+}
+
+fn two_gateways(sb: &Sandbox) {
+    attached(sb, |c| c["ipam"]["ranges"] = json!([[{"subnet": "fd00:1::/64"}], [{"subnet": "fd00:2::/64"}]]));
+    let mut found = addresses(&sb.node(), "br-test");
+    found.sort();
+    assert_eq!(found, ["fd00:1::1/64", "fd00:2::1/64"]);
+}
+
+fn mac(sb: &Sandbox, channel: &str) {
+    let ns = sb.container("c1");
+    let (env, args, runtime) = ("0a:00:00:00:00:01", "0a:00:00:00:00:02", "0A:00:00:00:00:03");
+    let all = channel == "all";
+    let chain = alone(sb, |c| {
+        c["capabilities"] = json!({"mac": true});
+        if all || channel == "args" {
+            c["args"] = json!({"cni": {"mac": args}});
+        }
+    });
+    let mut at = Attachment::new("c1", &ns);
+    if all || channel == "env" {
+        at.args = Some(format!("IgnoreUnknown=1;MAC={env}"));
+    }
+    if all || channel == "runtime" {
+        at = at.with("mac", runtime.into());
+    }
+    let result = chain.add(sb, &mut at);
+    let expected = match channel {
+        "env" => env.to_owned(),
+        "args" => args.to_owned(),
+        _ => runtime.to_lowercase(),
+    };
+    assert_eq!(result["interfaces"][2]["mac"], expected);
+    assert_eq!(link(&ns, "eth0").unwrap()["address"], expected);
+}
+
+fn cni_args(sb: &Sandbox) {
+    let chain = alone(sb, |_| ());
+    for (n, (args, good)) in [
+        ("FOO=bar", false),
+        ("FOO=bar;IgnoreUnknown=1", true),
+        ("IgnoreUnknown=true;K8S_POD_NAME=x", true),
+        ("FOO", false),
+        ("IgnoreUnknown=maybe", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("c{n}");
+        let mut at = Attachment::new(&id, &sb.container(&id));
+        at.args = Some(args.to_owned());
+        match chain.try_add(sb, &mut at) {
+            Ok(_) => assert!(good, "{args} is accepted"),
+            Err(outcome) => {
+                assert!(!good, "{args}: {outcome}");
+                assert_eq!(outcome.error().code, 999);
+            }
+        }
+    }
+}
+
+fn route_table(sb: &Sandbox) {
+    let (ns, _) = attached(sb, |c| {
+        c["ipam"]["routes"] = json!([{"dst": "10.9.0.0/16", "priority": 7}, {"dst": "10.8.0.0/16", "table": 200}]);
+    });
+    let route = routes(&ns, "-4").into_iter().find(|r| r["dst"] == "10.9.0.0/16").expect("the route exists");
+    assert_eq!(route["metric"], 7);
+    let table = ns.sh(&["ip", "route", "show", "table", "200"]);
+    assert!(table.contains("10.8.0.0/16 via 10.77.0.1"), "{table}");
+}
+
+fn route_metrics(sb: &Sandbox) {
+    let (ns, _) = attached(sb, |c| {
+        c["ipam"]["routes"] = json!([{"dst": "10.9.0.0/16", "mtu": 1300, "advmss": 1200}]);
+    });
+    let shown = ns.sh(&["ip", "route", "show", "10.9.0.0/16"]);
+    assert!(shown.contains("mtu 1300") && shown.contains("advmss 1200"), "{shown}");
+}

@@ -1,0 +1,110 @@
+//! A case of the suite, and what its expectation rests on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+
+use cni_tests::Sandbox;
+use cni_tests::verdict::Stop;
+use libtest_mimic::{Arguments, Completion, Trial};
+
+/// Where an expectation comes from, so that totals against other plugins can be read fairly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Basis {
+    /// The spec, or what the Go plugins have done for years.
+    Common,
+    /// Go plugins later than Debian 12's (1.1.1) do it.
+    Newer,
+    /// Deliberately better than the Go plugins (DESIGN: "where we differ on purpose").
+    Improved,
+}
+
+impl Basis {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Common => "common",
+            Self::Newer => "newer",
+            Self::Improved => "improved",
+        }
+    }
+}
+
+/// One case: a story on a node of its own. It fails by panicking and skips by [`cni_tests::verdict::skip`].
+#[derive(Clone)]
+pub(crate) struct Case {
+    name: String,
+    basis: Basis,
+    story: Arc<dyn Fn(&Sandbox) + Send + Sync>,
+}
+
+impl Case {
+    /// The same case on another basis; for tables whose rows differ in it.
+    pub(crate) fn based_on(self, basis: Basis) -> Self {
+        Self { basis, ..self }
+    }
+}
+
+/// A case that the spec or long practice asks for.
+pub(crate) fn common(name: impl Into<String>, story: impl Fn(&Sandbox) + Send + Sync + 'static) -> Case {
+    Case { name: name.into(), basis: Basis::Common, story: Arc::new(story) }
+}
+
+/// A case that Debian 12's plugins are too old for.
+pub(crate) fn newer(name: impl Into<String>, story: impl Fn(&Sandbox) + Send + Sync + 'static) -> Case {
+    Case { basis: Basis::Newer, ..common(name, story) }
+}
+
+/// A case in which being better than the Go plugins is the point.
+pub(crate) fn improved(name: impl Into<String>, story: impl Fn(&Sandbox) + Send + Sync + 'static) -> Case {
+    Case { basis: Basis::Improved, ..common(name, story) }
+}
+
+#[derive(Default, Clone, Copy)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+type Counts = Arc<Mutex<BTreeMap<Basis, Count>>>;
+
+/// Runs the cases, prints totals by basis, and says by the exit code whether all of them hold.
+pub(crate) fn judge(args: &Arguments, dir: &Path, cases: Vec<Case>) -> ExitCode {
+    let counts = Counts::default();
+    let trials = cases.into_iter().map(|case| trial(case, dir, Arc::clone(&counts))).collect();
+    let conclusion = libtest_mimic::run(args, trials);
+    if !args.list {
+        println!("plugins of {}:", dir.display());
+        for (basis, count) in counts.lock().unwrap().iter() {
+            let Count { passed, failed, skipped } = count;
+            println!("  {:<9} {passed:>4} passed {failed:>4} failed {skipped:>4} skipped", basis.name());
+        }
+    }
+    conclusion.exit_code()
+}
+
+fn trial(case: Case, dir: &Path, counts: Counts) -> Trial {
+    let dir = dir.to_owned();
+    let Case { name, basis, story } = case;
+    Trial::ignorable_test(name, move || {
+        let ended = Sandbox::run(&dir, |sandbox| story(sandbox));
+        let mut counts = counts.lock().unwrap();
+        let count = counts.entry(basis).or_default();
+        match ended {
+            Ok(()) => {
+                count.passed += 1;
+                Ok(Completion::Completed)
+            }
+            Err(Stop::Skip(reason)) => {
+                count.skipped += 1;
+                Ok(Completion::ignored_with(reason))
+            }
+            Err(Stop::Fail(text)) => {
+                count.failed += 1;
+                Err(text.into())
+            }
+        }
+    })
+    .with_kind(if basis == Basis::Common { "" } else { basis.name() })
+}

@@ -1,0 +1,174 @@
+//! host-local: requested addresses, DEL, and files that others left.
+
+use std::fs;
+
+use cni_tests::{Sandbox, conf};
+use serde_json::{Value, json};
+
+use crate::case::{Case, common, improved, newer};
+use crate::host_local::{add, added, call, file, names, with};
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        common("host_local::requested_by_cni_args", by_cni_args),
+        common("host_local::requested_by_args", by_args),
+        common("host_local::requested_by_runtime_config", by_runtime_config),
+        newer("host_local::requested_with_prefix", with_prefix),
+        common("host_local::requested_outside_all_ranges", outside),
+        common("host_local::requested_gateway", gateway),
+        common("host_local::requested_and_taken", taken),
+        improved("host_local::requested_and_taken_names_the_holder", holder),
+        improved("host_local::requested_outside_names_the_ranges", outside_explained),
+        common("host_local::failed_second_set_releases_the_first", second_set),
+        common("host_local::bad_cni_args", bad_args),
+        common("host_local::data_dir", data_dir),
+        common("host_local::del_is_by_container_and_interface", del),
+        common("host_local::del_removes_addresses_outside_the_ranges", del_outside),
+        common("host_local::files_with_only_the_id_are_honoured", id_only),
+        common("host_local::line_feed_alone_is_another_owner", line_feed),
+        improved("host_local::empty_files_are_no_reservation", empty_file),
+        improved("host_local::exhaustion_by_empty_files_is_none", empty_file_exhaustion),
+    ]
+}
+
+fn range() -> Value {
+    conf::host_local("1.0.0", &["10.1.2.0/24"])
+}
+
+fn requesting(ips: &Value) -> Value {
+    let mut conf = range();
+    conf["runtimeConfig"] = json!({"ips": ips});
+    conf
+}
+
+fn by_cni_args(sb: &Sandbox) {
+    let add = |id: &str, args: &str| call(sb, "ADD", id, &range()).env("CNI_ARGS", args).run().result();
+    assert_eq!(add("c1", "IP=10.1.2.50")["ips"][0]["address"], "10.1.2.50/24");
+    assert_eq!(fs::read(file("last_reserved_ip.0")).unwrap(), b"10.1.2.50");
+    assert_eq!(add("c2", "IgnoreUnknown=1;X=y;IP=10.1.2.60")["ips"][0]["address"], "10.1.2.60/24");
+    assert_eq!(add("c3", "IP=")["ips"][0]["address"], "10.1.2.61/24", "empty is no request");
+}
+
+fn by_args(sb: &Sandbox) {
+    let mut conf = range();
+    conf["args"] = json!({"cni": {"ips": ["10.1.2.50"]}});
+    assert_eq!(added(sb, "c1", &conf), ["10.1.2.50/24"]);
+}
+
+fn by_runtime_config(sb: &Sandbox) {
+    let mut conf = conf::host_local("1.0.0", &["10.1.2.0/24", "fd00:5::/64"]);
+    conf["runtimeConfig"] = json!({"ips": ["10.1.2.50", "fd00:5::50"]});
+    assert_eq!(added(sb, "c1", &conf), ["10.1.2.50/24", "fd00:5::50/64"]);
+}
+
+fn with_prefix(sb: &Sandbox) {
+    assert_eq!(added(sb, "c1", &requesting(&json!(["10.1.2.50/16"]))), ["10.1.2.50/24"], "the subnet's prefix counts");
+}
+
+fn outside(sb: &Sandbox) {
+    add(sb, "c1", &requesting(&json!(["10.9.9.9"]))).error().names(&["10.9.9.9"]);
+    assert!(!names().iter().any(|n| n.starts_with("10.")), "{:?}", names());
+}
+
+fn outside_explained(sb: &Sandbox) {
+    add(sb, "c1", &requesting(&json!(["10.9.9.9"]))).error().names(&["10.9.9.9", "10.1.2.1", "10.1.2.254"]);
+}
+
+fn gateway(sb: &Sandbox) {
+    add(sb, "c1", &requesting(&json!(["10.1.2.1"]))).error().names(&["10.1.2.1", "gateway"]);
+    assert!(!names().contains(&"10.1.2.1".to_owned()));
+}
+
+fn taken(sb: &Sandbox) {
+    added(sb, "c1", &requesting(&json!(["10.1.2.50"])));
+    add(sb, "c2", &requesting(&json!(["10.1.2.50"]))).error().names(&["10.1.2.50"]);
+    assert_eq!(fs::read(file("10.1.2.50")).unwrap(), b"c1\r\neth0");
+}
+
+fn holder(sb: &Sandbox) {
+    added(sb, "holder-1", &requesting(&json!(["10.1.2.50"])));
+    let error = add(sb, "c2", &requesting(&json!(["10.1.2.50"]))).error();
+    error.names(&["10.1.2.50", "holder-1", "eth0"]);
+}
+
+fn second_set(sb: &Sandbox) {
+    let mut conf = conf::host_local("1.0.0", &["10.1.2.0/24", "10.1.3.0/30"]);
+    added(sb, "c1", &conf);
+    let before: Vec<_> = names();
+    add(sb, "c2", &conf).error().names(&["10.1.3.1"]);
+    assert_eq!(names(), before, "10.1.2.3 isn't kept");
+    conf["ipam"]["ranges"] = json!([[{"subnet": "10.1.2.0/24"}]]);
+    added(sb, "c2", &conf);
+}
+
+fn bad_args(sb: &Sandbox) {
+    for args in ["IP=10.1.2.300", "FOO=bar", "IP", "IP=10.1.2.5;", "IP=a=b", "ip=10.1.2.5"] {
+        let error = call(sb, "ADD", "c1", &range()).env("CNI_ARGS", args).run().error();
+        assert_eq!(error.code, 999, "{args}: {error:?}");
+    }
+    assert!(!names().iter().any(|n| n.starts_with("10.")), "{:?}", names());
+}
+
+fn data_dir(sb: &Sandbox) {
+    let mut conf = range();
+    conf["ipam"]["dataDir"] = "/run/elsewhere".into();
+    added(sb, "c1", &conf);
+    assert_eq!(fs::read("/run/elsewhere/testnet/10.1.2.2").unwrap(), b"c1\r\neth0");
+    assert!(names().is_empty());
+    call(sb, "DEL", "c1", &conf).run().silent();
+    assert!(fs::metadata("/run/elsewhere/testnet/10.1.2.2").is_err());
+}
+
+fn del(sb: &Sandbox) {
+    let conf = conf::host_local("1.0.0", &["10.1.2.0/24", "fd00:5::/64"]);
+    added(sb, "c1", &conf);
+    added(sb, "c2", &conf);
+    call(sb, "DEL", "c1", &conf).names("c1", "eth1").run().silent();
+    assert!(file("10.1.2.2").exists(), "another interface's DEL");
+    for _ in 0..2 {
+        call(sb, "DEL", "c1", &conf).without("CNI_NETNS").run().silent();
+        assert_eq!(names(), ["10.1.2.3", "fd00:5::3", "last_reserved_ip.0", "last_reserved_ip.1", "lock"]);
+    }
+    call(sb, "CHECK", "c2", &conf).run().silent();
+    call(sb, "CHECK", "c1", &conf).run().error();
+}
+
+/// The configuration may have changed since ADD.
+fn del_outside(sb: &Sandbox) {
+    added(sb, "c1", &range());
+    call(sb, "DEL", "c1", &conf::host_local("1.0.0", &["10.200.0.0/24"])).run().silent();
+    assert_eq!(names(), ["last_reserved_ip.0", "lock"]);
+}
+
+/// Releases before 0.8.0 wrote just the container's ID.
+fn id_only(sb: &Sandbox) {
+    added(sb, "c9", &range());
+    fs::write(file("10.1.2.7"), "c1").unwrap();
+    call(sb, "CHECK", "c1", &range()).run().silent();
+    add(sb, "c1", &range()).error().names(&["10.1.2.7", "c1"]);
+    call(sb, "DEL", "c1", &range()).run().silent();
+    assert!(!file("10.1.2.7").exists());
+}
+
+fn line_feed(sb: &Sandbox) {
+    added(sb, "c9", &range());
+    fs::write(file("10.1.2.7"), "c1\neth0").unwrap();
+    call(sb, "DEL", "c1", &range()).run().silent();
+    assert!(file("10.1.2.7").exists(), "not ours to remove");
+    add(sb, "c2", &requesting(&json!(["10.1.2.7"]))).error();
+}
+
+fn empty_file(sb: &Sandbox) {
+    added(sb, "c9", &range());
+    fs::write(file("10.1.2.7"), "").unwrap();
+    assert_eq!(added(sb, "c1", &requesting(&json!(["10.1.2.7"]))), ["10.1.2.7/24"]);
+    assert_eq!(fs::read(file("10.1.2.7")).unwrap(), b"c1\r\neth0");
+}
+
+fn empty_file_exhaustion(sb: &Sandbox) {
+    let conf = with("1.0.0", &json!({"subnet": "10.1.2.0/30"}));
+    fs::create_dir_all(file("")).unwrap();
+    fs::write(file("10.1.2.2"), "").unwrap();
+    assert_eq!(added(sb, "c1", &conf), ["10.1.2.2/30"]);
+}

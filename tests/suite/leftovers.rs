@@ -1,0 +1,111 @@
+//! DEL: nothing of the attachment is left, whatever the runtime still knows, and nobody else's things are touched.
+//!
+//! A first attachment comes and goes before the comparison, so that what all attachments share (the bridge, its
+//! address, base chains) is there; after that, before and after must be equal line by line.
+
+use cni_tests::conf::Backend;
+use cni_tests::{Attachment, Sandbox, Snapshot, rules};
+use serde_json::Value;
+
+use crate::case::{Basis, Case, common, improved};
+use crate::each::{PLUGINS, VERSIONS, minimal, ready};
+use crate::story::{Container, Story};
+
+/// What changes with every allocation and isn't a reservation.
+const CURSOR: [&str; 1] = ["last_reserved_ip"];
+
+type Told = fn(&Story, &Container);
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = vec![improved("leftovers::two_interfaces_of_one_container", two_interfaces)];
+    for backend in Backend::ALL {
+        let basis = if backend == Backend::Nftables { Basis::Newer } else { Basis::Common };
+        let rows: [(&str, Basis, Told); 7] = [
+            ("del", basis, |s, c| s.chain.del(s.sb, &c.at)),
+            ("del_twice", basis, |s, c| (0..2).for_each(|_| s.chain.del(s.sb, &c.at))),
+            ("del_with_empty_netns", Basis::Improved, |s, c| s.chain.del(s.sb, &c.at.clone().nowhere())),
+            ("del_after_the_netns_vanished", Basis::Improved, vanished),
+            ("del_without_result", basis, without_result),
+            ("del_after_addresses_were_removed", Basis::Improved, flushed),
+            ("del_without_runtime_config", Basis::Improved, without_runtime_config),
+        ];
+        for (what, basis, end) in rows {
+            let name = format!("leftovers::{}_{what}", backend.name());
+            cases.push(common(name, move |sb| nothing_left(sb, backend, end)).based_on(basis));
+        }
+    }
+    for plugin in PLUGINS {
+        for version in VERSIONS {
+            let name = format!("leftovers::{plugin}_del_never_added_{version}");
+            cases.push(common(name, move |sb| never_added(sb, plugin, version)));
+        }
+    }
+    cases
+}
+
+const PORTS: [(u16, u16, &str); 2] = [(8080, 80, "tcp"), (5353, 80, "udp")];
+
+fn nothing_left(sb: &Sandbox, backend: Backend, end: Told) {
+    let story = Story::start(sb, backend);
+    let first = story.attach("first", &[(1111, 80, "tcp")]);
+    story.chain.del(sb, &first.at);
+    let _stays = story.attach("stays", &[(2222, 80, "tcp")]);
+    let before = Snapshot::of(&[&story.node]);
+    let container = story.attach_bare("goes", &PORTS);
+    end(&story, &container);
+    Snapshot::of(&[&story.node]).same_but(&before, &CURSOR);
+}
+
+fn vanished(story: &Story, container: &Container) {
+    container.ns.delete();
+    container.wait_for_its_link_to_go();
+    story.chain.del(story.sb, &container.at);
+}
+
+fn without_result(story: &Story, container: &Container) {
+    let mut at = container.at.clone();
+    at.result = None;
+    story.chain.del(story.sb, &at);
+}
+
+fn without_runtime_config(story: &Story, container: &Container) {
+    let mut at = container.at.clone();
+    at.capabilities.clear();
+    story.chain.del(story.sb, &at);
+}
+
+fn flushed(story: &Story, container: &Container) {
+    container.ns.sh(&["ip", "addr", "flush", "dev", "eth0"]);
+    story.chain.del(story.sb, &container.at);
+}
+
+/// The second interface's masquerade must outlive the DEL of the first. Without default routes, which would collide.
+fn two_interfaces(sb: &Sandbox) {
+    let story = Story::with(sb, Backend::Iptables, |bridge, _| bridge["isDefaultGateway"] = false.into());
+    let before = Snapshot::of(&[&story.node]);
+    let first = story.attach("c1", &[]);
+    let mut second = Attachment::new("c1", &first.ns).on("eth1");
+    story.chain.add(sb, &mut second);
+    story.chain.del(sb, &first.at);
+    for v6 in [false, true] {
+        let rules = rules::naming(&story.node, &second.ip(v6));
+        assert!(rules.iter().any(|r| r.contains("CNI-")), "eth1 is still masqueraded: {rules:?}");
+    }
+    story.chain.del(sb, &second);
+    Snapshot::of(&[&story.node]).same_but(&before, &["br-test", "networks", "forward", "CNI-HOSTPORT"]);
+}
+
+fn never_added(sb: &Sandbox, plugin: &str, version: &str) {
+    sb.needs(plugin, version);
+    let (node, ns) = (sb.node(), sb.container("c1"));
+    let before = Snapshot::of(&[&node, &ns]);
+    let mut conf = minimal(plugin, version);
+    conf.as_object_mut().map(|c: &mut serde_json::Map<String, Value>| c.remove("prevResult"));
+    let call = ready(sb, plugin, "DEL", version, &ns).conf(&conf);
+    for call in [call.clone(), call.clone(), call.without("CNI_NETNS")] {
+        call.run().silent();
+    }
+    // The Go plugin makes its directory and the lock in it on DEL too.
+    Snapshot::of(&[&node, &ns]).same_but(&before, &["/var/lib/cni"]);
+}

@@ -1,0 +1,112 @@
+//! loopback: `lo` up and down.
+
+use cni_tests::kernel::{addresses, has_flag, link};
+use cni_tests::{Netns, Sandbox};
+use serde_json::json;
+
+use crate::case::{Case, common, improved};
+use crate::each::{VERSIONS, minimal, previous, ready, tidy};
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        common("loopback::add_brings_lo_up_and_del_down", up_and_down),
+        common("loopback::ifname_is_ignored", ifname),
+        common("loopback::prev_result_passes_through", pass_through),
+        common("loopback::foreign_address_is_refused", foreign_address),
+        common("loopback::check_says_that_lo_is_down", check),
+        common("loopback::del_without_namespace", del_without_namespace),
+        improved("loopback::check_names_the_interface", |sb| {
+            let ns = sb.container("c1");
+            ready(sb, "loopback", "CHECK", "1.0.0", &ns).run().error().names(&["lo"]);
+        }),
+    ];
+    for version in VERSIONS {
+        let name = format!("loopback::result_shape_{version}");
+        let story = move |sb: &Sandbox| shape(sb, version);
+        // The Go plugin answers in the 1.x shape at every version.
+        cases.push(if version < "1.0.0" { improved(name, story) } else { common(name, story) });
+    }
+    cases
+}
+
+fn is_up(ns: &Netns) -> bool {
+    has_flag(&link(ns, "lo").unwrap(), "UP")
+}
+
+fn up_and_down(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    assert!(!is_up(&ns));
+    ready(sb, "loopback", "ADD", "1.0.0", &ns).run().result();
+    assert!(is_up(&ns));
+    assert_eq!(addresses(&ns, "lo"), ["127.0.0.1/8", "::1/128"]);
+    ready(sb, "loopback", "CHECK", "1.0.0", &ns).run().silent();
+    for _ in 0..2 {
+        ready(sb, "loopback", "DEL", "1.0.0", &ns).run().silent();
+        assert!(!is_up(&ns));
+    }
+    assert!(is_up(&sb.node()), "the node's lo isn't touched");
+}
+
+fn ifname(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    let result = ready(sb, "loopback", "ADD", "1.0.0", &ns).names("c1", "vethcni1").run().result();
+    assert_eq!(result["interfaces"][0]["name"], "lo", "{result}");
+    assert!(is_up(&ns));
+}
+
+fn shape(sb: &Sandbox, version: &str) {
+    sb.needs("loopback", version);
+    let ns = sb.container("c1");
+    let result = ready(sb, "loopback", "ADD", version, &ns).run().result();
+    let interfaces = json!([{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": ns.path()}]);
+    let expected = match version {
+        "0.1.0" | "0.2.0" => json!({
+            "cniVersion": version, "ip4": {"ip": "127.0.0.1/8"}, "ip6": {"ip": "::1/128"}, "dns": {}
+        }),
+        "0.3.0" | "0.3.1" | "0.4.0" => json!({
+            "cniVersion": version, "interfaces": interfaces, "dns": {}, "ips": [
+                {"version": "4", "interface": 0, "address": "127.0.0.1/8"},
+                {"version": "6", "interface": 0, "address": "::1/128"}
+            ]
+        }),
+        _ => json!({
+            "cniVersion": version, "interfaces": interfaces, "ips": [
+                {"interface": 0, "address": "127.0.0.1/8"}, {"interface": 0, "address": "::1/128"}
+            ]
+        }),
+    };
+    assert_eq!(tidy(result), expected);
+}
+
+fn pass_through(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    let mut conf = minimal("loopback", "1.0.0");
+    conf["prevResult"] = previous("1.0.0");
+    let result = ready(sb, "loopback", "ADD", "1.0.0", &ns).conf(&conf).run().result();
+    assert_eq!(tidy(result), previous("1.0.0"));
+    assert!(is_up(&ns));
+}
+
+fn foreign_address(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    ns.sh(&["ip", "addr", "add", "10.9.8.7/32", "dev", "lo"]);
+    ready(sb, "loopback", "ADD", "1.0.0", &ns).run().error().names(&["10.9.8.7"]);
+}
+
+fn check(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    ready(sb, "loopback", "ADD", "1.0.0", &ns).run().result();
+    ns.sh(&["ip", "link", "set", "lo", "down"]);
+    ready(sb, "loopback", "CHECK", "1.0.0", &ns).run().error().names(&["down"]);
+}
+
+fn del_without_namespace(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    let del = ready(sb, "loopback", "DEL", "1.0.0", &ns);
+    del.clone().without("CNI_NETNS").run().silent();
+    del.clone().env("CNI_NETNS", "/run/netns/never-was").run().silent();
+    ns.delete();
+    del.run().silent();
+    ready(sb, "loopback", "DEL", "1.0.0", &sb.container("c2")).env("CNI_NETNS", "/etc/hostname").run().error();
+}

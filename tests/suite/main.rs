@@ -1,0 +1,67 @@
+//! The black-box suite: judges a directory of CNI plugin executables (`CNI_TEST_DIR`, default `bin/`), ours or anyone's.
+//!
+//! Needs root; every case has its own namespaces. Arguments are those of `cargo test`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
+
+mod bad_input;
+mod bad_ranges;
+mod bridge;
+mod bridge_keys;
+mod case;
+mod check;
+mod delegation;
+mod each;
+mod gc;
+mod host_local;
+mod host_local_state;
+mod leftovers;
+mod loopback;
+mod masquerade;
+mod portmap;
+mod protocol;
+mod rollback;
+mod status;
+mod story;
+mod versions;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cni_tests::verdict;
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let args = Arguments::from_args();
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: the black-box suite makes network namespaces and needs root");
+        return ExitCode::SUCCESS;
+    }
+    let given = std::env::var_os("CNI_TEST_DIR").map(PathBuf::from);
+    let dir = given.clone().unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../bin")));
+    let Some(dir) = dir.canonicalize().ok().filter(|d| d.is_dir()) else {
+        println!("no directory {} to test: run hack/build.sh, or set CNI_TEST_DIR", dir.display());
+        return if given.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    };
+    verdict::install_hook();
+    let subjects = [
+        protocol::cases,
+        versions::cases,
+        bad_input::cases,
+        loopback::cases,
+        host_local::cases,
+        bridge::cases,
+        bridge_keys::cases,
+        masquerade::cases,
+        portmap::cases,
+        leftovers::cases,
+        check::cases,
+        gc::cases,
+        rollback::cases,
+        delegation::cases,
+        status::cases,
+        host_local_state::cases,
+        bad_ranges::cases,
+    ];
+    let cases = subjects.iter().flat_map(|cases| cases()).collect();
+    case::judge(&args, &dir, cases)
+}

@@ -1,0 +1,111 @@
+//! Egress: packets of a container leave with the node's address, seen by the host that gets them.
+
+use cni_tests::conf::Backend;
+use cni_tests::packets::{Outside, Proto, Server, ask, at};
+use cni_tests::{Sandbox, rules};
+
+use crate::case::{Basis, Case, common};
+use crate::story::Story;
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        common("masquerade::off_means_the_containers_address", off),
+        common("masquerade::legacy_iptables", legacy),
+    ];
+    for backend in Backend::ALL {
+        let basis = if backend == Backend::Nftables { Basis::Newer } else { Basis::Common };
+        let name = |what: &str| format!("masquerade::{}_{what}", backend.name());
+        let stories: [(&str, Told); 3] = [
+            ("outside_sees_the_node", outside_sees_node),
+            ("neighbours_see_each_other", neighbours),
+            ("del_of_one_leaves_the_other", one_of_two),
+        ];
+        cases.extend(stories.map(|(what, story)| common(name(what), move |sb| story(sb, backend)).based_on(basis)));
+    }
+    cases
+}
+
+type Told = fn(&Sandbox, Backend);
+
+const PORT: u16 = 7000;
+
+/// What the outside host sees when a container asks it, in both families and protocols.
+fn seen_outside(story: &Story, from: &cni_tests::Netns) -> Vec<String> {
+    let _server = Server::start(&story.outside.ns, "outside", PORT);
+    let mut seen = Vec::new();
+    for to in [Outside::V4, Outside::V6] {
+        for proto in [Proto::Tcp, Proto::Udp] {
+            seen.push(ask(from, proto, at(to, PORT)).unwrap_or_else(|e| format!("{proto:?} {to}: {e}")));
+        }
+    }
+    seen
+}
+
+fn node_addresses() -> Vec<String> {
+    [Outside::NODE_V4, Outside::NODE_V4, Outside::NODE_V6, Outside::NODE_V6].map(|ip| format!("outside {ip}")).to_vec()
+}
+
+fn outside_sees_node(sb: &Sandbox, backend: Backend) {
+    let story = Story::start(sb, backend);
+    let container = story.attach("c1", &[]);
+    story.backend_was_used();
+    assert_eq!(seen_outside(&story, &container.ns), node_addresses());
+}
+
+fn neighbours(sb: &Sandbox, backend: Backend) {
+    let story = Story::start(sb, backend);
+    let (one, two) = (story.attach("c1", &[]), story.attach("c2", &[]));
+    for v6 in [false, true] {
+        let answer = ask(&one.ns, Proto::Tcp, at(&two.ip(v6), 80)).unwrap();
+        assert_eq!(answer, format!("c2 {}", one.ip(v6)), "inside the subnet nothing is masqueraded");
+    }
+}
+
+fn one_of_two(sb: &Sandbox, backend: Backend) {
+    let story = Story::start(sb, backend);
+    let (one, two) = (story.attach("c1", &[]), story.attach("c2", &[]));
+    story.chain.del(sb, &one.at);
+    assert_eq!(seen_outside(&story, &two.ns), node_addresses());
+    for v6 in [false, true] {
+        let left = rules::naming(&story.node, &one.ip(v6));
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+fn off(sb: &Sandbox) {
+    let story = Story::with(sb, Backend::Iptables, |bridge, _| bridge["ipMasq"] = false.into());
+    let container = story.attach("c1", &[]);
+    for (network, node) in [("10.77.0.0/24", Outside::NODE_V4), ("fd00:77::/64", Outside::NODE_V6)] {
+        story.outside.ns.sh(&["ip", "route", "add", network, "via", node]);
+    }
+    let own = [container.ip(false), container.ip(false), container.ip(true), container.ip(true)];
+    assert_eq!(seen_outside(&story, &container.ns), own.map(|ip| format!("outside {ip}")));
+}
+
+/// A node whose iptables is the old kind.
+fn legacy(sb: &Sandbox) {
+    let mut story = Story::start(sb, Backend::Iptables);
+    story.chain = story.chain.clone().with_path(&legacy_path());
+    let container = story.attach("c1", &[(8080, 80, "tcp")]);
+    assert!(rules::saved(&story.node, "iptables-legacy-save", "nat").contains("MASQUERADE"), "in the old tables");
+    assert_eq!(seen_outside(&story, &container.ns), node_addresses());
+    let answer = ask(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V4, 8080)).unwrap();
+    assert_eq!(answer, format!("c1 {}", Outside::V4));
+    story.chain.del(sb, &container.at);
+    let left = rules::naming(&story.node, "10.77.0.");
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// A `PATH` on which `iptables` and its companions are the legacy ones.
+fn legacy_path() -> String {
+    let dir = "/run/cni-test/legacy";
+    std::fs::create_dir_all(dir).unwrap();
+    for family in ["iptables", "ip6tables"] {
+        for tool in ["", "-save", "-restore"] {
+            let target = format!("/usr/sbin/{family}-legacy{tool}");
+            std::os::unix::fs::symlink(target, format!("{dir}/{family}{tool}")).unwrap();
+        }
+    }
+    format!("{dir}:{}", std::env::var("PATH").unwrap())
+}
