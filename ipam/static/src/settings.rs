@@ -91,7 +91,8 @@ fn replacing(channel: &'static str, text: &str) -> Result<IpConfig, SettingsErro
     Ok(ip(addr::parse_cidr(text).ok_or_else(refused)?, None))
 }
 
-/// `IP` adds addresses; `GATEWAY` names the gateway of every address, the configured ones too, in whose subnet it is.
+/// `IP` adds addresses; `GATEWAY` names the gateway of those, and of the configured ones that have none, in whose subnet
+/// it is.
 fn add_from_args(ips: &mut Vec<IpConfig>, args: &CniArgs) -> Result<(), SettingsError> {
     let values = args.parse(&["IP", "GATEWAY"])?;
     for text in items(values.get("IP")) {
@@ -100,7 +101,7 @@ fn add_from_args(ips: &mut Vec<IpConfig>, args: &CniArgs) -> Result<(), Settings
     }
     for text in items(values.get("GATEWAY")) {
         let gateway = addr::parse_ip(text).ok_or_else(|| SettingsError::Gateway(text.to_owned()))?;
-        for ip in ips.iter_mut().filter(|ip| ip.address.contains(gateway)) {
+        for ip in ips.iter_mut().filter(|ip| ip.gateway.is_none() && ip.address.contains(gateway)) {
             ip.gateway = Some(gateway);
         }
     }
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn cni_args_add_and_name_gateways_of_all() {
-        let ips = newest(two(), "IP=10.1.0.5/24, 10.1.0.6/24;GATEWAY=10.1.0.1,fd00::1").unwrap();
+        let ips = newest(two(), "IP=10.1.0.5/24, 10.1.0.6/24;GATEWAY=10.1.0.1,fd00::1,10.0.0.2").unwrap();
         assert_eq!(
             ips,
             [
