@@ -1,5 +1,7 @@
 //! Killed at every single system call: no address is handed out twice, none is lost, none is half reserved.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // clippy knows #[test] functions only
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! One directory, two plugins: ours and the Go plugin's take turns, and work at the same time.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)] // clippy knows #[test] functions only
+
 mod common;
 
 use std::collections::HashMap;
@@ -83,7 +85,7 @@ fn two_hundred_at_once() {
             let before = holders.lock().unwrap().insert(ips[0], id.clone());
             assert_eq!(before, None, "{} is held twice", ips[0]);
             // Held for a while by some, so that the range fills.
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 thread::yield_now();
             }
             let content = fs::read_to_string(network.dir().join(ips[0].to_string())).unwrap();

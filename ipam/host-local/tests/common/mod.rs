@@ -1,6 +1,7 @@
 //! Runs host-local, ours and the Go plugin, on a state directory of the test's own.
 
 #![allow(dead_code)] // each test binary uses its part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as in tests proper
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,12 +14,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The plugin under test.
-pub const OURS: &str = env!("CARGO_BIN_EXE_host-local");
+pub(crate) const OURS: &str = env!("CARGO_BIN_EXE_host-local");
 /// The Go plugin, of Debian's package containernetworking-plugins.
-pub const GO: &str = "/usr/lib/cni/host-local";
+pub(crate) const GO: &str = "/usr/lib/cni/host-local";
 
 /// The Go plugin's path, if it is there; says so if not.
-pub fn go() -> Option<&'static str> {
+pub(crate) fn go() -> Option<&'static str> {
     let found = Path::new(GO).exists();
     if !found {
         eprintln!("skipped: no {GO} (apt install containernetworking-plugins)");
@@ -27,49 +28,49 @@ pub fn go() -> Option<&'static str> {
 }
 
 /// A network with its state in a temporary directory.
-pub struct Network {
-    pub data_dir: PathBuf,
-    pub ranges: Value,
+pub(crate) struct Network {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) ranges: Value,
     _temporary: Option<TempDir>,
 }
 
 impl Network {
-    pub fn new(ranges: Value) -> Self {
+    pub(crate) fn new(ranges: Value) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         Self { data_dir: temporary.path().into(), ranges, _temporary: Some(temporary) }
     }
 
-    pub fn in_dir(data_dir: &Path, ranges: Value) -> Self {
+    pub(crate) fn in_dir(data_dir: &Path, ranges: Value) -> Self {
         Self { data_dir: data_dir.into(), ranges, _temporary: None }
     }
 
     /// A configuration of the newest version.
-    pub fn conf(&self) -> Value {
+    pub(crate) fn conf(&self) -> Value {
         json!({"cniVersion": "1.1.0", "name": "net",
                "ipam": {"type": "host-local", "dataDir": self.data_dir, "ranges": self.ranges}})
     }
 
     /// One that Debian's Go plugin (1.1.1) takes as well.
-    pub fn conf_1_0(&self) -> Value {
+    pub(crate) fn conf_1_0(&self) -> Value {
         let mut conf = self.conf();
         conf["cniVersion"] = json!("1.0.0");
         conf
     }
 
-    pub fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.data_dir.join("net")
     }
 
-    pub fn add(&self, plugin: &str, id: &str) -> Result<Vec<IpAddr>, String> {
+    pub(crate) fn add(&self, plugin: &str, id: &str) -> Result<Vec<IpAddr>, String> {
         addresses(&call(plugin, "ADD", id, &self.conf_1_0()))
     }
 
-    pub fn del(&self, plugin: &str, id: &str) -> Result<(), String> {
+    pub(crate) fn del(&self, plugin: &str, id: &str) -> Result<(), String> {
         verdict(&call(plugin, "DEL", id, &self.conf_1_0()))
     }
 
     /// Every reservation: address and content.
-    pub fn reservations(&self) -> BTreeMap<IpAddr, String> {
+    pub(crate) fn reservations(&self) -> BTreeMap<IpAddr, String> {
         let Ok(entries) = fs::read_dir(self.dir()) else { return BTreeMap::new() };
         entries
             .filter_map(|entry| {
@@ -80,14 +81,14 @@ impl Network {
             .collect()
     }
 
-    pub fn write(&self, name: &str, content: &str) {
+    pub(crate) fn write(&self, name: &str, content: &str) {
         fs::create_dir_all(self.dir()).unwrap();
         fs::write(self.dir().join(name), content).unwrap();
     }
 }
 
 /// The command for one call, without its stdin.
-pub fn command(program: &str, verb: &str, id: &str) -> Command {
+pub(crate) fn command(program: &str, verb: &str, id: &str) -> Command {
     let mut command = Command::new(program);
     command
         .env_clear()
@@ -104,36 +105,36 @@ pub fn command(program: &str, verb: &str, id: &str) -> Command {
 }
 
 /// Runs the command with the configuration on its stdin.
-pub fn run(command: &mut Command, conf: &Value) -> Output {
+pub(crate) fn run(command: &mut Command, conf: &Value) -> Output {
     let mut child = command.spawn().unwrap();
     // A plugin that was killed doesn't read.
     let _ = child.stdin.take().unwrap().write_all(conf.to_string().as_bytes());
     child.wait_with_output().unwrap()
 }
 
-pub fn call(plugin: &str, verb: &str, id: &str, conf: &Value) -> Output {
+pub(crate) fn call(plugin: &str, verb: &str, id: &str, conf: &Value) -> Output {
     run(&mut command(plugin, verb, id), conf)
 }
 
 /// Nothing, or the message of the error.
-pub fn verdict(output: &Output) -> Result<(), String> {
+pub(crate) fn verdict(output: &Output) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(error(output)["msg"].as_str().unwrap().to_owned()) }
 }
 
 /// The error object on stdout.
-pub fn error(output: &Output) -> Value {
+pub(crate) fn error(output: &Output) -> Value {
     assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
 }
 
 /// The addresses of a result.
-pub fn addresses(output: &Output) -> Result<Vec<IpAddr>, String> {
+pub(crate) fn addresses(output: &Output) -> Result<Vec<IpAddr>, String> {
     verdict(output)?;
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
     let ips = result["ips"].as_array().unwrap();
     Ok(ips.iter().map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap()).collect())
 }
 
-pub fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
