@@ -10,7 +10,7 @@ fn resolve(conf: Value, version: SpecVersion) -> Result<Settings, String> {
     Settings::resolve(&config, None, version).map_err(|error| error.to_string())
 }
 
-fn refusal(ipam: Value) -> String {
+fn refusal(ipam: &Value) -> String {
     resolve(json!({ "ipam": ipam }), SpecVersion::V1_0_0).unwrap_err()
 }
 
@@ -44,11 +44,11 @@ fn ranges_are_refused_as_by_the_go_plugin() {
         (json!([[{"subnet": "10.0.0.0/24"}, {"subnet": "fd00::/64"}]]), "invalid range set 0: mixed address families"),
         (json!([[]]), "invalid range set 0: empty range set"),
     ] {
-        assert_eq!(refusal(json!({ "ranges": ranges })), text);
+        assert_eq!(refusal(&json!({ "ranges": ranges })), text);
     }
-    assert!(refusal(json!({"ranges": [[{}]]})).starts_with("invalid range set 0: IP <nil> not v4 nor v6"));
-    assert!(refusal(json!({"ranges": []})).starts_with("no IP ranges specified"));
-    assert!(refusal(json!({"ranges": [[{"subnet": "10.0.0.0"}]]})).contains("invalid CIDR address: 10.0.0.0"));
+    assert!(refusal(&json!({"ranges": [[{}]]})).starts_with("invalid range set 0: IP <nil> not v4 nor v6"));
+    assert!(refusal(&json!({"ranges": []})).starts_with("no IP ranges specified"));
+    assert!(refusal(&json!({"ranges": [[{"subnet": "10.0.0.0"}]]})).contains("invalid CIDR address: 10.0.0.0"));
     assert_eq!(resolve(json!({}), SpecVersion::V1_0_0).unwrap_err(), "IPAM config missing 'ipam' key");
 }
 
