@@ -20,8 +20,10 @@ mod masquerade;
 mod portmap;
 mod protocol;
 mod rollback;
+mod r#static;
 mod status;
 mod story;
+mod tuning;
 mod versions;
 
 use std::path::PathBuf;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
         status::cases,
         host_local_state::cases,
         bad_ranges::cases,
+        r#static::cases,
+        tuning::cases,
     ];
     let cases = subjects.iter().flat_map(|cases| cases()).collect();
     case::judge(&args, &dir, cases)
