@@ -11,6 +11,7 @@ mod case;
 mod check;
 mod delegation;
 mod each;
+mod examples;
 mod gc;
 mod host_local;
 mod host_local_state;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         bad_ranges::cases,
         r#static::cases,
         tuning::cases,
+        examples::cases,
     ];
     let cases = subjects.iter().flat_map(|cases| cases()).collect();
     case::judge(&args, &dir, cases)

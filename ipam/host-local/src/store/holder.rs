@@ -39,9 +39,19 @@ impl Holder {
         }
     }
 
-    /// The content of a reservation for `owner`.
-    pub(crate) fn content(owner: &Owner) -> String {
-        format!("{}{SEPARATOR}{}", owner.container_id, owner.ifname)
+    /// The holder that `owner` is, and the content of its reservations.
+    pub(crate) fn of(owner: &Owner) -> (Self, String) {
+        let content = format!("{}{SEPARATOR}{}", owner.container_id, owner.ifname);
+        (Self::Attachment(owner.container_id.clone(), owner.ifname.clone()), content)
+    }
+
+    /// What the index knows the holder by, if it is one that something can be released for.
+    pub(crate) fn key(&self) -> Option<String> {
+        match self {
+            Self::Attachment(id, ifname) => Some(format!("{id}{SEPARATOR}{ifname}")),
+            Self::Container(id) => Some(id.to_string()),
+            Self::Note(_) => None,
+        }
     }
 
     /// True if it is `owner`'s, interface and all.
