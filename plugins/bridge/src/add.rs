@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use cni_net::{Layer3, LinkChange, NetNs, Netlink};
+use cni_net::{Layer3, LinkChange, NetNs, Netlink, pair};
 use cni_netfilter::Netfilter;
-use cni_plugin::{Attachment, CniError, CniResult, IfName, Ipam, Owner, Request, Undo};
+use cni_plugin::{Attachment, CniError, CniResult, Ipam, Request, Undo};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
@@ -22,7 +22,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let namespace = NetNs::open(&attachment.netns)?;
     let socket = Rc::new(Netlink::open()?);
     let inside = Netlink::open_in(&namespace)?;
-    refuse_repeat(&socket, &inside, owner, attachment)?;
+    pair::refuse_repeat(&socket, &inside, attachment)?;
 
     // 2. IPAM works while the links are made.
     let ipam = settings.ipam().map(|plugin| Ipam::new(&request.delegates, plugin, request.version));
@@ -72,26 +72,4 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
         filter.add_masquerade(backend, &masquerade)?;
     }
     Ok(result)
-}
-
-/// A second ADD of the same attachment must fail before IPAM is asked: taking the failure back would release the first
-/// one's addresses.
-fn refuse_repeat(socket: &Netlink, inside: &Netlink, owner: &Owner, attachment: &Attachment) -> Result<(), CniError> {
-    let ifname: &IfName = &owner.ifname;
-    if let Some(found) = inside.link_by_name(ifname.as_str())? {
-        let what = found.kind.unwrap_or_else(|| "link".to_owned());
-        return Err(CniError::plugin(format!(
-            "the container has an interface {ifname} already (a {what}, in {:?}): DEL it first, or use another CNI_IFNAME",
-            attachment.netns
-        )));
-    }
-    match socket.link_by_altname(&plan::host_altname(owner))? {
-        // The other end's namespace is gone, and the kernel is about to remove the pair.
-        Some(stale) if stale.peer_netnsid.is_some_and(|id| id < 0) => Ok(socket.delete_link(stale.index).map(drop)?),
-        Some(found) => Err(CniError::plugin(format!(
-            "{owner} is attached already, by {} and an interface in another namespace: DEL it first",
-            found.name
-        ))),
-        None => Ok(()),
-    }
 }

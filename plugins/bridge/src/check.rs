@@ -1,12 +1,11 @@
 //! CHECK: compares the whole plan with what is there, and names each difference.
 
-use cni_net::{Layer3, Link, NetNs, Netlink, sysctl};
+use cni_net::{Family, Layer3, Link, NetNs, Netlink, forwarding, pair};
 use cni_netfilter::Netfilter;
 use cni_plugin::{Attachment, CniError, CniResult, Difference, Interface, Ipam, Request, verdict};
 
 use crate::config::Config;
-use crate::del;
-use crate::host::{self, FORWARDING};
+use crate::host;
 use crate::plan::{self, AddressPlan};
 use crate::settings::{Mode, Settings};
 
@@ -26,7 +25,7 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
     let mut differences = Vec::new();
     let bridge = host::find_bridge(&socket, &settings.bridge)?;
     check_bridge(&socket, &settings, bridge.as_ref(), told, &plan, &mut differences)?;
-    let port = find_port(&socket, attachment, told)?;
+    let port = pair::find_or_told(&socket, owner, told)?;
     check_port(&settings, bridge.as_ref(), port.as_ref(), &mut differences);
     check_container(&settings, attachment, &inside, port.as_ref(), told, &plan, &mut differences)?;
     if settings.masquerade {
@@ -65,26 +64,12 @@ fn check_bridge(
             differences.push(Difference::missing(format!("gateway address {gateway} of bridge {name}")));
         }
     }
-    for (v4, path) in FORWARDING {
-        if plan.gateways.iter().any(|gateway| gateway.is_ipv4() == v4) {
-            expect(differences, format!("sysctl {path}"), "1", sysctl::read(path)?.trim());
+    for family in Family::ALL {
+        if plan.gateways.iter().any(|gateway| Family::of(gateway.ip()) == family) {
+            differences.extend(forwarding::check(family)?);
         }
     }
     Ok(())
-}
-
-/// The host's end by its owner; else, for a pair that the Go plugin made, by the names in the result.
-fn find_port(socket: &Netlink, attachment: &Attachment, told: &CniResult) -> Result<Option<Link>, CniError> {
-    if let Some(index) = del::host_end(socket, &attachment.owner)? {
-        return Ok(socket.link_by_index(index)?);
-    }
-    for interface in told.interfaces.iter().filter(|interface| interface.sandbox.is_empty()) {
-        let link = socket.link_by_name(&interface.name)?;
-        if let Some(link) = link.filter(|link| link.kind.as_deref() == Some("veth")) {
-            return Ok(Some(link));
-        }
-    }
-    Ok(None)
 }
 
 fn check_port(settings: &Settings, bridge: Option<&Link>, port: Option<&Link>, differences: &mut Vec<Difference>) {

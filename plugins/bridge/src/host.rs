@@ -1,16 +1,15 @@
 //! The bridge itself, shared by every container of the network and by whoever else uses it: created if it is absent,
 //! completed where it lacks something, never taken back.
 
-use cni_net::sysctl;
-use cni_net::{AddressOptions, BridgeSpec, Link, LinkChange, NetError, Netlink, SysctlError, random_mac};
+use cni_net::{
+    AddressOptions, BridgeSpec, Family, Link, LinkChange, NetError, Netlink, PairError, SysctlError, forwarding,
+    random_mac, sysctl,
+};
 use cni_plugin::{IfName, MacAddr};
 use ipnetwork::IpNetwork;
 
 use crate::plan::conflicts;
 use crate::settings::Settings;
-
-/// The setting that lets the node forward between its links, by family.
-pub const FORWARDING: [(bool, &str); 2] = [(true, "net/ipv4/ip_forward"), (false, "net/ipv6/conf/all/forwarding")];
 
 /// Why the bridge can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +17,9 @@ pub enum HostError {
     /// The kernel refused.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The pair.
+    #[error(transparent)]
+    Pair(#[from] PairError),
     /// A setting could not be written.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
@@ -125,9 +127,9 @@ pub fn ensure_gateways(
             socket.change_link(bridge.index, &LinkChange { mac: Some(bridge.mac), ..LinkChange::default() })?;
         }
     }
-    for (v4, path) in FORWARDING {
-        if gateways.iter().any(|gateway| gateway.is_ipv4() == v4) {
-            sysctl::ensure(path, "1")?;
+    for family in Family::ALL {
+        if gateways.iter().any(|gateway| Family::of(gateway.ip()) == family) {
+            forwarding::ensure(family)?;
         }
     }
     Ok(())
