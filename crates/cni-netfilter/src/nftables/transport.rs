@@ -16,7 +16,7 @@ use rustix::net::sockopt;
 
 use super::answer::{Answer, Body, Raw, answers};
 use super::batch::{Batch, begin, control};
-use super::error::NftError;
+use super::error::{ASK_GENERATION, NftError};
 
 /// Big enough for any dump message: the kernel fills at most 32 KiB (`netlink_dump`).
 const RECEIVE: usize = 64 * 1024;
@@ -24,8 +24,6 @@ const RECEIVE: usize = 64 * 1024;
 const PIPELINE: usize = 64;
 /// How often a dump is repeated because the rule set changes under it.
 const DUMP_ATTEMPTS: u32 = 16;
-/// `ERESTART`, which the kernel answers if the generation has changed. No name for it in user space.
-pub(crate) const GENERATION_CHANGED: Errno = Errno::from_raw_os_error(85);
 
 /// The socket. Closing it after a delete waits for the kernel (RCU, 5–15 ms), so its owner decides when.
 #[derive(Debug)]
@@ -50,7 +48,7 @@ impl Socket {
     }
 
     /// Makes all changes of `batch` in one transaction, or none. With `generation`, only if the rule set is still the
-    /// one of [`Socket::generation`]; else the error is [`GENERATION_CHANGED`].
+    /// one of [`Socket::generation`]; else the error is [`super::batch::GENERATION_CHANGED`].
     pub(crate) fn commit(&self, batch: &Batch, generation: Option<u32>) -> Result<(), NftError> {
         self.run(batch, generation, true)
     }
@@ -104,7 +102,7 @@ impl Socket {
     pub(crate) fn generation(&self) -> Result<u32, NftError> {
         let ask = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
         let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
-        let mut answers = self.ask("read the generation", vec![NetfilterMessage::new(header, ask)])?;
+        let mut answers = self.ask(ASK_GENERATION, vec![NetfilterMessage::new(header, ask)])?;
         match answers.pop() {
             Some(Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewGen(found)))) => {
                 found.attributes.iter().find_map(|a| if let GenAttribute::Id(id) = a { Some(*id) } else { None })
