@@ -1,5 +1,6 @@
 //! Packet rules: an intent (masquerade, port forward) becomes iptables or nftables rules.
 
+pub mod conntrack;
 mod filter;
 mod intent;
 pub mod iptables;

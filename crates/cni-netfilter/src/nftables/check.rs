@@ -12,7 +12,8 @@ use netlink_packet_netfilter::nftables::{
 use super::apply::{Plan, same_owner};
 use super::element::{self, Element, Found, Value};
 use super::error::{NftError, holder};
-use super::frame::{Base, Chain, Frame, Rule, Set, TableId};
+use super::frame::{Base, Chain, Frame, Rule, TableId};
+use super::set::Set;
 use super::transport::Socket;
 use rustix::io::Errno;
 
@@ -122,7 +123,9 @@ fn rules_of(socket: &Socket, table: TableId, chain: &str) -> Result<Vec<RuleExpr
     let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
     let mut rules: Vec<(u64, RuleExpressions)> = Vec::new();
     socket.dump(&format!("list the rules of {table} {chain}"), &question, |message| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message else { return Ok(()) };
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode("a list of rules")? else {
+            return Ok(());
+        };
         let (mut handle, mut expressions) = (0, Vec::new());
         for attribute in rule.attributes {
             match attribute {

@@ -129,18 +129,19 @@ pub(super) fn address(ip: Ip, side: Side, slot: u32) -> Expressions {
     load(NETWORK, ip.offset(side), ip.length(), slot)
 }
 
-/// `ip saddr <address>/<prefix>`.
-pub(super) fn address_in(side: Side, address_in_it: IpAddr, prefix: u8) -> Vec<Expressions> {
-    let ip = Ip::of(address_in_it);
-    let bytes = octets(address_in_it);
-    let bits: Vec<u8> = (0..bytes.len()).map(|index| byte_of_mask(prefix, index)).collect();
-    let network: Vec<u8> = bytes.iter().zip(&bits).map(|(byte, mask)| byte & mask).collect();
-    let mut rule = vec![address(ip, side, 0)];
-    if u32::from(prefix) < ip.length() * 8 {
-        rule.push(mask(bits));
+/// `ip saddr <address>/<prefix>`, exactly as `nft` puts it: a prefix of whole bytes is compared without a mask. So a rule
+/// set that was listed and loaded again still compares equal.
+pub(super) fn address_in(side: Side, network: IpAddr, prefix: u8) -> Vec<Expressions> {
+    let (ip, mut bytes) = (Ip::of(network), octets(network));
+    let masks: Vec<u8> = (0..bytes.len()).map(|index| byte_of_mask(prefix, index)).collect();
+    for (byte, mask) in bytes.iter_mut().zip(&masks) {
+        *byte &= mask;
     }
-    rule.push(compare(Operator::Equal, network));
-    rule
+    if prefix > 0 && prefix.is_multiple_of(8) {
+        bytes.truncate(usize::from(prefix / 8));
+        return vec![load(NETWORK, ip.offset(side), u32::from(prefix / 8), 0), compare(Operator::Equal, bytes)];
+    }
+    vec![address(ip, side, 0), mask(masks), compare(Operator::Equal, bytes)]
 }
 
 /// The byte at `index` of a mask with `prefix` leading ones.

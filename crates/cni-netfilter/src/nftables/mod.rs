@@ -3,7 +3,9 @@
 //! What belongs to a container is an element, with its owner in its comment; what is shared (tables, maps, chains, rules)
 //! is made when it is first needed. `nft list ruleset` shows all of it, and `nft -f` can load that again.
 
+mod answer;
 mod apply;
+mod batch;
 mod check;
 mod element;
 mod error;
@@ -13,8 +15,10 @@ mod legacy;
 mod localnet;
 mod masquerade;
 mod portforward;
+mod portframe;
 mod probe;
 mod raw;
+mod set;
 mod transport;
 
 use std::collections::HashSet;
@@ -22,6 +26,7 @@ use std::collections::HashSet;
 use cni_plugin::{NetworkName, Owner};
 
 pub use error::NftError;
+pub(crate) use portframe::number as protocol_number;
 pub use probe::TableFamily;
 pub(crate) use transport::Socket;
 

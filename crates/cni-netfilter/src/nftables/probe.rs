@@ -4,11 +4,11 @@ use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesM
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 
 use super::apply;
+use super::batch::Batch;
 use super::error::NftError;
 use super::expr::Ip;
 use super::frame::Frame;
-use super::transport::Batch;
-use super::{Nftables, localnet, masquerade, portforward};
+use super::{Nftables, localnet, masquerade, portframe};
 
 /// The family of a table, as the nft language calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,13 +64,17 @@ impl Nftables {
                 "masquerade in tables of family inet",
                 "nft_masq and nft_chain_nat, Linux 5.2 or newer",
             ),
-            (portforward::frame(Ip::V4), "forward IPv4 ports", "nft_nat, nft_chain_nat, nft_fib_ipv4 and nft_ct"),
-            (portforward::frame(Ip::V6), "forward IPv6 ports", "nft_nat, nft_chain_nat, nft_fib_ipv6 and nft_ct"),
+            (portframe::frame(Ip::V4), "forward IPv4 ports", "nft_nat, nft_chain_nat, nft_fib_ipv4 and nft_ct"),
+            (portframe::frame(Ip::V6), "forward IPv6 ports", "nft_nat, nft_chain_nat, nft_fib_ipv6 and nft_ct"),
             (localnet::frame(), "filter by interface in nftables", "nf_tables"),
         ];
-        for (frame, feature, module) in frames {
-            self.rehearse(&frame).map_err(|source| NftError::Unusable {
-                feature: feature.to_owned(),
+        // An abort waits for RCU like a commit does, so all at once first.
+        if self.rehearse(frames.iter().map(|(frame, ..)| frame)).is_ok() {
+            return Ok(());
+        }
+        for (frame, feature, module) in &frames {
+            self.rehearse([frame]).map_err(|source| NftError::Unusable {
+                feature: (*feature).to_owned(),
                 module,
                 source: Box::new(source),
             })?;
@@ -78,9 +82,11 @@ impl Nftables {
         Ok(())
     }
 
-    fn rehearse(&self, frame: &Frame) -> Result<(), NftError> {
+    fn rehearse<'a>(&self, frames: impl IntoIterator<Item = &'a Frame>) -> Result<(), NftError> {
         let mut batch = Batch::default();
-        frame.install(&mut batch);
+        for frame in frames {
+            frame.install(&mut batch);
+        }
         self.socket.rehearse(&batch)
     }
 }
