@@ -11,6 +11,7 @@ mod case;
 mod check;
 mod delegation;
 mod each;
+mod examples;
 mod gc;
 mod host_local;
 mod host_local_state;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         status::cases,
         host_local_state::cases,
         bad_ranges::cases,
+        examples::cases,
     ];
     let cases = subjects.iter().flat_map(|cases| cases()).collect();
     case::judge(&args, &dir, cases)
