@@ -7,5 +7,5 @@ pub mod iptables;
 mod nftables;
 
 pub use filter::{FilterError, Netfilter};
-pub use intent::{Backend, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
+pub use intent::{Backend, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
 pub use nftables::{NftError, Nftables, TableFamily};

@@ -3,14 +3,14 @@
 use std::rc::Rc;
 
 use cni_net::{Layer3, LinkChange, NetNs, Netlink};
-use cni_netfilter::Netfilter;
+use cni_netfilter::{MacGuard, MacGuardHint, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, IfName, Ipam, Owner, Request, Undo};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
 use crate::plan::{self, AddressPlan, Links};
 use crate::settings::{Mode, Settings};
-use crate::{host, veth};
+use crate::{gateway, host, veth};
 
 /// Attaches the container.
 pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
@@ -34,7 +34,16 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     // 4. The pair. Deleting the host's end takes the container's, its addresses and its routes along.
     let pair = veth::create(&socket, &namespace, &settings, owner, &bridge, undo)?;
 
-    // 5. The container's addresses and routes.
+    // 5. The spoof check, before the container's end is up and could send.
+    if settings.mac_guard {
+        let guard = MacGuard { owner: owner.clone(), port: pair.host_name.clone(), mac: pair.container_mac };
+        let (taken_back, owner) = (Rc::clone(&filter), owner.clone());
+        let hint = MacGuardHint { port: Some(guard.port.clone()), mac: Some(guard.mac) };
+        undo.push("the spoof check", move || taken_back.remove_mac_guard(&owner, &hint, false));
+        filter.add_mac_guard(&guard)?;
+    }
+
+    // 6. The bridge, or an interface in the containers' VLAN, as gateway.
     let (addresses, dns) = match pending {
         Some(pending) => {
             let result = pending.finish()?;
@@ -42,13 +51,23 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
         }
         None => (AddressPlan::default(), settings.dns.clone().unwrap_or_default()),
     };
+    let gateway = match addresses.gateways.is_empty() {
+        true => None,
+        false => Some(gateway::ensure_link(&socket, &settings, &bridge)?),
+    };
+    if let Some(link) = &gateway {
+        gateway::ensure_addresses(&socket, &settings, link, &addresses.gateways)?;
+    }
+
+    // 7. The container's addresses and routes.
     let links = Links {
         bridge: (settings.bridge.clone(), bridge.mac),
         host: (pair.host_name.clone(), pair.host_mac),
         container: (owner.ifname.clone(), pair.container_mac),
+        vlan_gateway: gateway.filter(|_| settings.vlan_gateway.is_some()).map(|link| (link.name, link.mac)),
         sandbox: attachment.netns.to_string_lossy().into_owned(),
     };
-    let (gateways, masquerade) = (addresses.gateways.clone(), addresses.masquerade.clone());
+    let masquerade = addresses.masquerade.clone();
     let result = plan::result(&links, addresses, dns);
     match settings.mode {
         Mode::Layer3 { .. } => {
@@ -61,10 +80,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
         Mode::Layer2 { up: false } => {}
     }
 
-    // 6. The bridge as gateway.
-    host::ensure_gateways(&socket, &settings, &bridge, &gateways)?;
-
-    // 7. Masquerading.
+    // 8. Masquerading.
     if let Some(backend) = backend {
         let (taken_back, owner) = (Rc::clone(&filter), owner.clone());
         let hints: Vec<IpNetwork> = result.ips.iter().map(|ip| ip.address).collect();

@@ -13,6 +13,7 @@ use crate::plan;
 pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     let filter = Netfilter::new();
     let mut steps = vec![filter.retain_masquerade(&request.network, valid).map_err(CniError::from)];
+    steps.push(filter.retain_mac_guards(&request.network, valid).map_err(CniError::from));
     steps.push(delete_pairs(request, valid));
     let ipam = &request.config.ipam.plugin_type;
     if !ipam.is_empty() {

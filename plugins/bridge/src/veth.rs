@@ -9,6 +9,10 @@ use cni_plugin::{IfName, MacAddr, Owner, Undo};
 use crate::host::{BridgeLink, HostError};
 use crate::plan;
 use crate::settings::Settings;
+use crate::vlan::PortVlans;
+
+/// What the kernel says of a bridge without a free port number (`find_portno` in `net/bridge/br_if.c`).
+const EXFULL: i32 = 54;
 
 /// The pair as it was made.
 #[derive(Debug)]
@@ -42,7 +46,7 @@ pub fn create(
         namespace,
     );
     spec.master = Some(bridge.index);
-    let indexes = create_with_free_name(socket, &mut spec, owner)?;
+    let indexes = create_with_free_name(socket, &mut spec, owner, &settings.bridge)?;
     let (taken_back, index) = (Rc::clone(socket), indexes.host);
     undo.push(format!("link {}", spec.host.name), move || taken_back.delete_link(index).map(drop));
 
@@ -55,6 +59,9 @@ pub fn create(
             PortChange { hairpin: Some(settings.hairpin), isolated: Some(settings.isolated), ..PortChange::default() };
         socket.set_port(indexes.host, &change)?;
     }
+    if let Some(vlans) = &settings.vlans {
+        set_vlans(socket, indexes.host, vlans, bridge.default_vlan)?;
+    }
     // As a port it hands everything to the bridge; should it ever leave it, it must still not listen. The peer is down
     // until later, so nothing has arrived yet.
     let _ = sysctl::write(&format!("net/ipv6/conf/{}/accept_ra", spec.host.name), "0");
@@ -66,13 +73,30 @@ pub fn create(
     })
 }
 
-fn create_with_free_name(socket: &Netlink, spec: &mut VethSpec<'_>, owner: &Owner) -> Result<VethIndexes, HostError> {
+/// Puts the port into its VLANs and, unless it is to stay, takes it out of the bridge's default one: the only one that
+/// a new port is in. Idempotent.
+pub fn set_vlans(socket: &Netlink, port: u32, vlans: &PortVlans, default_vlan: Option<u16>) -> Result<(), HostError> {
+    if let Some(left) = vlans.without(default_vlan) {
+        socket.delete_port_vlan(port, left)?;
+    }
+    Ok(socket.add_port_vlans(port, &vlans.wanted)?)
+}
+
+fn create_with_free_name(
+    socket: &Netlink,
+    spec: &mut VethSpec<'_>,
+    owner: &Owner,
+    bridge: &IfName,
+) -> Result<VethIndexes, HostError> {
     let mut taken = None;
     for name in plan::host_names(owner) {
         spec.host.name = name;
         match socket.create_veth(spec) {
             Err(NetError::Exists { operation, name }) if name == spec.host.name.as_str() => {
                 taken = Some(NetError::Exists { operation, name });
+            }
+            Err(NetError::Refused { reason, .. }) if reason.errno == EXFULL => {
+                return Err(HostError::Full(bridge.clone()));
             }
             other => return Ok(other?),
         }
