@@ -21,8 +21,10 @@ mod masquerade;
 mod portmap;
 mod protocol;
 mod rollback;
+mod r#static;
 mod status;
 mod story;
+mod tuning;
 mod versions;
 
 use std::path::PathBuf;
@@ -62,6 +64,8 @@ fn main() -> ExitCode {
         status::cases,
         host_local_state::cases,
         bad_ranges::cases,
+        r#static::cases,
+        tuning::cases,
         examples::cases,
     ];
     let cases = subjects.iter().flat_map(|cases| cases()).collect();

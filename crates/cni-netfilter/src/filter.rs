@@ -5,7 +5,8 @@ use std::cell::OnceCell;
 use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
-use crate::intent::{Backend, MacGuard, MacGuardHint, Masquerade, PortForwards};
+use crate::conntrack::{self, Flush};
+use crate::intent::{Backend, MacGuard, MacGuardHint, Masquerade, PortForwards, Protocol};
 use crate::iptables::{Family, Iptables, IptablesError};
 use crate::nftables::{NftError, Nftables, TableFamily};
 
@@ -161,6 +162,18 @@ impl Netfilter {
         let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
         let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_ports(network, valid));
         nftables.and(iptables)
+    }
+
+    /// Forgets the connections of UDP and SCTP clients to these ports: all of them, or those that go elsewhere than to the
+    /// ports' container. Without that, a client that never pauses would stay with a container that is gone. TCP needs
+    /// no help, for a new connection is a new entry. Idempotent; returns how many there were.
+    pub fn forget_flows(&self, ports: &[PortForwards], which: Flush) -> Result<usize, FilterError> {
+        let ports = ports.iter().flat_map(|forwards| &forwards.ports);
+        let sticky: Vec<_> = ports.filter(|port| port.protocol != Protocol::Tcp).cloned().collect();
+        if sticky.is_empty() {
+            return Ok(0);
+        }
+        Ok(conntrack::flush_forwards(&sticky, which)?)
     }
 
     fn nftables(&self) -> Result<&Nftables, NftError> {

@@ -6,6 +6,7 @@ mod intent;
 pub mod iptables;
 mod nftables;
 
+pub use conntrack::Flush;
 pub use filter::{FilterError, Netfilter};
 pub use intent::{Backend, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
 pub use nftables::{NftError, Nftables, TableFamily};

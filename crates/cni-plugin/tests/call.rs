@@ -1,5 +1,7 @@
 //! Whole calls, with environment, stdin and stdout injected: order of the checks, codes, gates, what is printed.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that fails panics.
+
 mod common;
 
 use common::{call, call_in, vars};

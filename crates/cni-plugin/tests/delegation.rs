@@ -1,5 +1,7 @@
 //! Calling other plugins: where they are found, what they get, how their failures are told. The delegates are scripts.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // A test that fails panics.
+
 mod common;
 
 use std::fs;

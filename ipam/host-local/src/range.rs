@@ -29,7 +29,7 @@ pub(crate) enum RangeError {
     #[error("mixed address families")]
     MixedFamilies,
     #[error("subnets {0} and {1} overlap")]
-    Overlap(Range, Range),
+    Overlap(String, String),
 }
 
 /// Consecutive addresses of one subnet, both ends included.
@@ -119,7 +119,7 @@ impl RangeSet {
         }
         for (i, range) in ranges.iter().enumerate() {
             if let Some(other) = ranges[i + 1..].iter().find(|other| range.overlaps(other)) {
-                return Err(RangeError::Overlap(range.clone(), other.clone()));
+                return Err(RangeError::Overlap(range.to_string(), other.to_string()));
             }
         }
         Ok(Self(ranges))

@@ -1,7 +1,9 @@
 //! The node as the containers' gateway: addresses on the bridge, or on an interface of its own in the containers' VLAN,
 //! and forwarding. Shared, and never taken back.
 
-use cni_net::{AddressOptions, Link, LinkChange, NetError, NetNs, Netlink, VethEnd, VethSpec, random_mac, sysctl};
+use cni_net::{
+    AddressOptions, Family, Link, LinkChange, NetError, NetNs, Netlink, VethEnd, VethSpec, forwarding, random_mac,
+};
 use cni_plugin::{IfName, MacAddr, sha512_hex};
 use ipnetwork::IpNetwork;
 
@@ -9,9 +11,6 @@ use crate::host::{self, BridgeLink, HostError};
 use crate::plan::conflicts;
 use crate::settings::Settings;
 use crate::veth;
-
-/// The setting that lets the node forward between its links, by family.
-pub const FORWARDING: [(bool, &str); 2] = [(true, "net/ipv4/ip_forward"), (false, "net/ipv6/conf/all/forwarding")];
 
 /// The link that has the gateway's addresses.
 #[derive(Debug, Clone)]
@@ -24,9 +23,24 @@ pub struct GatewayLink {
     pub mac: MacAddr,
 }
 
+/// Makes the node the containers' gateway; nothing if it isn't to be one. Idempotent.
+pub fn ensure(
+    socket: &Netlink,
+    settings: &Settings,
+    bridge: &BridgeLink,
+    gateways: &[IpNetwork],
+) -> Result<Option<GatewayLink>, HostError> {
+    if gateways.is_empty() {
+        return Ok(None);
+    }
+    let link = ensure_link(socket, settings, bridge)?;
+    ensure_addresses(socket, settings, &link, gateways)?;
+    Ok(Some(link))
+}
+
 /// Makes sure of the link that is to have the gateway's addresses: the bridge itself or, where the containers are in a
 /// VLAN, the interface `<bridge>.<vlan>`. Idempotent, also beside others that do the same.
-pub fn ensure_link(socket: &Netlink, settings: &Settings, bridge: &BridgeLink) -> Result<GatewayLink, HostError> {
+fn ensure_link(socket: &Netlink, settings: &Settings, bridge: &BridgeLink) -> Result<GatewayLink, HostError> {
     match &settings.vlan_gateway {
         None => Ok(GatewayLink { index: bridge.index, name: settings.bridge.clone(), mac: bridge.mac }),
         Some(name) => ensure_vlan_link(socket, settings, bridge, name),
@@ -90,7 +104,7 @@ fn create_vlan_link(
 }
 
 /// Gives the link the gateways' addresses and lets the node forward in their families. Idempotent.
-pub fn ensure_addresses(
+fn ensure_addresses(
     socket: &Netlink,
     settings: &Settings,
     link: &GatewayLink,
@@ -106,9 +120,9 @@ pub fn ensure_addresses(
             socket.change_link(link.index, &LinkChange { mac: Some(link.mac), ..LinkChange::default() })?;
         }
     }
-    for (v4, path) in FORWARDING {
-        if gateways.iter().any(|gateway| gateway.is_ipv4() == v4) {
-            sysctl::ensure(path, "1")?;
+    for family in Family::ALL {
+        if gateways.iter().any(|gateway| Family::of(gateway.ip()) == family) {
+            forwarding::ensure(family)?;
         }
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! The bridge itself, shared by every container of the network and by whoever else uses it: created if it is absent,
 //! completed where it lacks something, never taken back.
 
-use cni_net::sysctl;
-use cni_net::{BridgeSpec, Link, LinkChange, NetError, NetNsError, Netlink, SysctlError, random_mac};
+use cni_net::{
+    BridgeSpec, Link, LinkChange, NetError, NetNsError, Netlink, PairError, SysctlError, random_mac, sysctl,
+};
 use cni_plugin::{IfName, MacAddr, NameError};
 use ipnetwork::IpNetwork;
 
@@ -14,6 +15,9 @@ pub enum HostError {
     /// The kernel refused.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The pair.
+    #[error(transparent)]
+    Pair(#[from] PairError),
     /// A setting could not be written.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),

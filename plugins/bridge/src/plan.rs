@@ -4,31 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cni_netfilter::Masquerade;
 use cni_plugin::addr::{default_dst, same_family};
-use cni_plugin::{CniResult, IfName, Interface, IpConfig, MacAddr, Owner, Route, sha512_hex};
+use cni_plugin::{CniResult, IfName, Interface, IpConfig, MacAddr, Owner, Route};
 use ipnetwork::IpNetwork;
 
 use crate::settings::Settings;
 
 /// Where the container's interface stands in the result: after the bridge and the host's end.
 pub const CONTAINER_INDEX: i64 = 2;
-
-/// The names that the host's end of a pair may have: the first is tried first, the others if another owner's link has
-/// that name. Derived from the owner, so that even a link whose maker was killed before it could write the owner on it
-/// is found again.
-pub fn host_names(owner: &Owner) -> impl Iterator<Item = IfName> {
-    let key = owner.key();
-    (0..10).filter_map(move |salt: u32| format!("veth{}", sha512_hex(&[&key, &salt.to_string()], 8)).parse().ok())
-}
-
-/// The alternative name by which the host's end is found in constant time.
-pub fn host_altname(owner: &Owner) -> String {
-    format!("{}{}", altname_prefix(), owner.key())
-}
-
-/// What the alternative names of all attachments begin with.
-pub fn altname_prefix() -> &'static str {
-    "cni-"
-}
 
 /// The address plan of an attachment: what IPAM said, completed by what the configuration says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,7 +106,7 @@ pub fn conflicts(present: IpNetwork, wanted: IpNetwork) -> bool {
 }
 
 /// The result, from the links as they were made.
-pub fn result(links: &Links, plan: AddressPlan, dns: cni_plugin::Dns) -> CniResult {
+pub fn result(links: &Links, plan: &AddressPlan, dns: cni_plugin::Dns) -> CniResult {
     let interface = |name: &IfName, mac: MacAddr, sandbox: &str| Interface {
         name: name.to_string(),
         mac: mac.to_string(),
@@ -211,14 +193,5 @@ mod tests {
         assert!(!conflict("fd00:1::1/64", "fd00:2::1/64"));
         assert!(conflict("fd00:1::1/64", "fd00:1::2/64"));
         assert!(!conflict("fd00:1::1/64", "10.0.0.1/24"));
-    }
-
-    #[test]
-    fn names_are_derived_from_the_owner() {
-        let names: Vec<IfName> = host_names(&owner()).collect();
-        assert_eq!(names.len(), 10);
-        assert!(names.iter().all(|name| name.as_str().len() == 12));
-        assert_eq!(names[0], host_names(&owner()).next().unwrap());
-        assert_ne!(names[0], names[1]);
     }
 }

@@ -45,6 +45,10 @@ pub struct Link {
     pub peer_index: Option<u32>,
     /// The namespace that `peer_index` counts in, if it is another one: an id local to this namespace, not an inode.
     pub peer_netnsid: Option<i32>,
+    /// An administrator wants it promiscuous (`IFF_PROMISC`): what [`LinkChange::promisc`] sets.
+    pub promisc: bool,
+    /// An administrator wants it to receive all multicast packets (`IFF_ALLMULTI`).
+    pub all_multicast: bool,
     /// How many users want it promiscuous. Being a bridge's port is one on some bridges.
     pub promiscuity: u32,
     /// How many users want all multicast packets (since Linux 6.1, otherwise 0).
@@ -94,6 +98,8 @@ impl Link {
             mtu: 0,
             up: flags.contains(LinkFlags::Up),
             loopback: flags.contains(LinkFlags::Loopback),
+            promisc: flags.contains(LinkFlags::Promisc),
+            all_multicast: flags.contains(LinkFlags::Allmulti),
             oper_state: OperState::Unknown,
             master: None,
             peer_index: None,

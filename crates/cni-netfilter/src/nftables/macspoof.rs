@@ -117,7 +117,7 @@ impl Nftables {
     /// # Errors
     /// If the kernel refuses.
     pub fn remove_mac_guard(&self, owner: &Owner, hint: &MacGuardHint, thorough: bool) -> Result<(), NftError> {
-        let port = hint.port.as_ref().map(|port| port.as_str());
+        let port = hint.port.as_ref().map(cni_plugin::IfName::as_str);
         let mut keys: Vec<_> = port.map(|port| (GUARDED, port_key(port))).into_iter().collect();
         keys.extend(port.zip(hint.mac).map(|(port, mac)| (ALLOWED, pair_key(port, mac.0))));
         let is_mine = |comment: &str| owner.wrote(comment);

@@ -1,10 +1,10 @@
 //! The bridge, and the node as the containers' gateway.
 
-use cni_net::{Link, Netlink, sysctl};
+use cni_net::{Family, Link, Netlink, forwarding};
 use cni_plugin::{CniError, Difference};
 
 use super::{Wanted, expect, expect_mac, state};
-use crate::gateway::{self, FORWARDING};
+use crate::gateway;
 use crate::host;
 
 /// Compares the bridge and returns it.
@@ -53,9 +53,9 @@ pub(super) fn gateway(
             }
         }
     }
-    for (v4, path) in FORWARDING {
-        if gateways.iter().any(|gateway| gateway.is_ipv4() == v4) {
-            expect(differences, format!("sysctl {path}"), "1", sysctl::read(path)?.trim());
+    for family in Family::ALL {
+        if gateways.iter().any(|gateway| Family::of(gateway.ip()) == family) {
+            differences.extend(forwarding::check(family)?);
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ mod container;
 mod host;
 mod port;
 
-use cni_net::{NetNs, Netlink};
+use cni_net::{NetNs, Netlink, pair};
 use cni_netfilter::{MacGuard, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, Difference, Interface, Ipam, Request, verdict};
 
@@ -37,7 +37,7 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
     let mut found = Vec::new();
     let bridge = host::bridge(&wanted, &socket, &mut found)?;
     host::gateway(&wanted, &socket, bridge.as_ref(), &mut found)?;
-    let port = port::find(&wanted, &socket)?;
+    let port = pair::find_or_told(&socket, &attachment.owner, told)?;
     port::check(&wanted, &socket, bridge.as_ref(), port.as_ref(), &mut found)?;
     let mac = container::check(&wanted, &inside, port.as_ref(), &mut found)?;
 

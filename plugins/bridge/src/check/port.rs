@@ -4,23 +4,7 @@ use cni_net::{Link, Netlink, Vlan};
 use cni_plugin::{CniError, Difference};
 
 use super::{Wanted, expect, on, state};
-use crate::{del, vlan};
-
-/// The host's end by its owner; else, for a pair that the Go plugin made, by the names in the result.
-pub(super) fn find(wanted: &Wanted<'_>, socket: &Netlink) -> Result<Option<Link>, CniError> {
-    if let Some(index) = del::host_end(socket, &wanted.attachment.owner)? {
-        return Ok(socket.link_by_index(index)?);
-    }
-    let gateway = wanted.settings.vlan_gateway.as_ref().map(|name| name.as_str());
-    let on_host = wanted.told.interfaces.iter().filter(|interface| interface.sandbox.is_empty());
-    for interface in on_host.filter(|interface| Some(interface.name.as_str()) != gateway) {
-        let link = socket.link_by_name(&interface.name)?;
-        if let Some(link) = link.filter(|link| link.kind.as_deref() == Some("veth")) {
-            return Ok(Some(link));
-        }
-    }
-    Ok(None)
-}
+use crate::vlan;
 
 pub(super) fn check(
     wanted: &Wanted<'_>,
