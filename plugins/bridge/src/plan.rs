@@ -119,7 +119,7 @@ pub fn result(links: &Links, plan: &AddressPlan, dns: cni_plugin::Dns) -> CniRes
         interface(&links.container.0, links.container.1, &links.sandbox),
     ];
     interfaces.extend(links.vlan_gateway.iter().map(|(name, mac)| interface(name, *mac, "")));
-    CniResult { interfaces, ips: plan.ips, routes: plan.routes, dns }
+    CniResult { interfaces, ips: plan.ips.clone(), routes: plan.routes.clone(), dns }
 }
 
 /// The result that was told, with the addresses of this attachment only: later plugins may have added others.
