@@ -73,15 +73,8 @@ fn check_bridge(
 }
 
 fn check_port(settings: &Settings, bridge: Option<&Link>, port: Option<&Link>, differences: &mut Vec<Difference>) {
-    let Some(port) = port else {
-        differences.push(Difference::missing("the host's end of the veth pair"));
-        return;
-    };
-    let thing = format!("link {}", port.name);
-    expect(differences, thing.clone(), "up", state(port.up));
-    if let Some(mtu) = settings.mtu {
-        expect(differences, format!("mtu of {}", port.name), &mtu.to_string(), &port.mtu.to_string());
-    }
+    differences.extend(pair::check_host(port, settings.mtu, None));
+    let Some(port) = port else { return };
     if port.master.is_none() || port.master != bridge.map(|bridge| bridge.index) {
         let found = port.master.map_or_else(|| "none".to_owned(), |index| format!("link {index}"));
         differences.push(Difference::new(format!("master of {}", port.name), &settings.bridge, found));
@@ -108,16 +101,11 @@ fn check_container(
         differences.push(Difference::missing(format!("interface {ifname} in {:?}", attachment.netns)));
         return Ok(());
     };
-    let thing = format!("interface {ifname}");
-    expect(differences, thing.clone(), "veth", link.kind.as_deref().unwrap_or("physical"));
     if settings.mode != (Mode::Layer2 { up: false }) {
-        expect(differences, thing.clone(), "up", state(link.up));
+        expect(differences, format!("interface {ifname}"), "up", state(link.up));
     }
-    if port.is_some_and(|port| link.peer_index != Some(port.index)) {
-        differences.push(Difference::new(thing, "the other end of the host's link", "another link's other end"));
-    }
-    let is_it = |interface: &&Interface| interface.name == ifname.as_str() && !interface.sandbox.is_empty();
-    expect_mac(differences, &link, told.interfaces.iter().find(is_it));
+    let told_link = told.interface(ifname).map(|(_, told)| told);
+    differences.extend(pair::check_container(&link, port, None, told_link));
     let layer3 = Layer3::of(&plan::with_addresses(told, plan), ifname)?;
     differences.extend(layer3.check(inside, link.index)?);
     Ok(())
