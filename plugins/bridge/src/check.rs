@@ -105,7 +105,7 @@ fn check_container(
         expect(differences, format!("interface {ifname}"), "up", state(link.up));
     }
     let told_link = told.interface(ifname).map(|(_, told)| told);
-    differences.extend(pair::check_container(&link, port, None, told_link));
+    differences.extend(pair::check_container(&link, port, settings.mtu, told_link));
     let layer3 = Layer3::of(&plan::with_addresses(told, plan), ifname)?;
     differences.extend(layer3.check(inside, link.index)?);
     Ok(())
