@@ -100,22 +100,15 @@ fn ipv4_needs_no_ip6tables_and_ipv6_says_so() {
     in_either_variant("ipv4_needs_no_ip6tables_and_ipv6_says_so", || {
         let folder = tempfile::tempdir().unwrap();
         for verb in ["", "-save", "-restore"] {
-            let tool = std::fs::canonicalize(format!("/usr/sbin/iptables-{}{verb}", variant())).unwrap();
-            let name = format!("iptables{verb}");
-            // The tool decides by its own name what it is.
-            let script = format!("#!/bin/sh\nexec -a {name} {} \"$@\"\n", tool.display());
-            let path = folder.path().join(&name);
-            std::fs::write(&path, script.replace("/bin/sh", "/bin/bash")).unwrap();
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            let tool = format!("/usr/sbin/iptables-{}{verb}", variant());
+            std::os::unix::fs::symlink(tool, folder.path().join(format!("iptables{verb}"))).unwrap();
         }
-        let everything = std::env::var_os("PATH").unwrap();
         let status = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "inside_without_ip6tables", "--nocapture", "--ignored"])
             .env("PATH", folder.path())
             .status()
             .unwrap();
         assert!(status.success());
-        assert_eq!(std::env::var_os("PATH").unwrap(), everything);
     });
 }
 
@@ -214,5 +207,34 @@ fn a_thousand_ports_are_one_transaction() {
         assert_eq!(dump("iptables", "nat").matches("-A CNI-HOSTPORT-DNAT").count(), 67);
         tools.remove_ports(&me, &intent).unwrap();
         assert!(!dump_nat().contains("CNI-DN"));
+    });
+}
+
+#[test]
+fn the_usual_way_is_one_process_a_family() {
+    in_either_variant("the_usual_way_is_one_process_a_family", || {
+        let (tools, me) = (tools(), owner("c1", "eth0"));
+        let masquerades = [masquerade(&me, "10.1.0.2/24"), masquerade(&me, "fd00::2/64")];
+        let hints = ["10.1.0.2/24", "fd00::2/64"].map(|hint| hint.parse().unwrap());
+        let publish = |id: &str, number: u16| {
+            let owner = owner(id, "eth0");
+            let four = port(Protocol::Tcp, number, "10.1.0.2:80");
+            let six = port(Protocol::Tcp, number, "[fd00::2]:80");
+            let mut intents = [ports(&owner, "10.1.0.2/24", vec![four]), ports(&owner, "fd00::2/64", vec![six])];
+            intents[0].guard_localnet = Some("cni0".parse().unwrap());
+            intents
+        };
+        tools.add_ports(&publish("first", 8000)).unwrap();
+        let one_each = ["ip6tables-restore", "iptables-restore"];
+        assert_eq!(started_by(|| tools.add_masquerade(&masquerades).unwrap()), one_each);
+        assert_eq!(started_by(|| tools.add_ports(&publish("c1", 8080)).unwrap()), one_each);
+        assert_eq!(started_by(|| tools.remove_ports(&me, &publish("c1", 8080)).unwrap()), one_each);
+        assert_eq!(started_by(|| tools.remove_masquerade(&me, &hints).unwrap()), one_each);
+        assert!(started_by(|| assert!(Iptables::find().is_ok())).is_empty());
+        // An interface of its own for each container: two more, for the guard alone.
+        let mut own = publish("c2", 8082);
+        own[0].guard_localnet = Some("veth2".parse().unwrap());
+        let started = started_by(|| tools.add_ports(&own[..1]).unwrap());
+        assert_eq!(started, ["iptables-restore", "iptables-restore", "iptables-save"]);
     });
 }

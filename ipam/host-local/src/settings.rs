@@ -113,3 +113,7 @@ fn resolv_conf(path: &str) -> Result<Dns, SettingsError> {
         std::fs::read(Path::new(path)).map_err(|source| SettingsError::ResolvConf { path: path.to_owned(), source })?;
     Ok(resolv_conf::parse(&String::from_utf8_lossy(&text)))
 }
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

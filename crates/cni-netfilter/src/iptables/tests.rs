@@ -172,6 +172,19 @@ fn the_holder_of_a_port_is_found_by_protocol_number_and_address() {
 }
 
 #[test]
+fn who_came_later_is_in_nobodys_way() {
+    let intent = PortForwards { owner: owner("c2", "eth0"), ..go_ports("10.77.0.3/24", &[]) };
+    let wanted = ports::wanted(&intent);
+    let chain = wanted.kind.shared_name(&intent.owner);
+    let mut first = Script::default();
+    wanted.entries(&chain).iter().for_each(|rule| first.append(rule));
+    let table = Table::parse(&(first.finish().unwrap() + GO_V4));
+    assert!(held::refuse(&table, &chain, &intent).is_ok());
+    let table = Table::parse(GO_V4);
+    assert!(held::refuse(&table, &chain, &intent).is_err());
+}
+
+#[test]
 fn the_guard_is_for_ipv4_and_one_rule_an_interface() {
     let mut script = Script::default();
     let (four, six) = (go_ports("10.77.0.2/24", &[]), go_ports("fd77::2/64", &[]));

@@ -1,16 +1,17 @@
 //! The two ways of changing the rule set: make a plan so, and remove what an owner has.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
 use rustix::io::Errno;
 
-use super::batch::Batch;
+use super::batch::{Batch, GENERATION_CHANGED};
 use super::element::{self, Element, Found, SetId, Value};
 use super::error::{NftError, holder};
 use super::frame::{Chain, Frame, TableId};
-use super::transport::{GENERATION_CHANGED, Socket};
+use super::transport::Socket;
 
 /// How often an addition is tried while others change the same things.
 const ADD_ATTEMPTS: u32 = 8;
@@ -32,18 +33,18 @@ pub(super) struct Plan {
 impl Plan {
     /// Drops elements that are there twice; two different values for one key are a contradiction.
     pub(super) fn deduplicate(&mut self) -> Result<(), NftError> {
-        let mut seen: BTreeMap<(String, &'static str, Vec<u8>), Value> = BTreeMap::new();
+        let mut seen: HashMap<(SetId, Vec<u8>), Value> = HashMap::new();
         let mut twice = None;
-        self.elements.retain(|element| {
-            let key = (element.set.table.to_string(), element.set.name, element.key.clone());
-            match seen.get(&key) {
-                None => seen.insert(key, element.value.clone()).is_none(),
-                Some(value) => {
-                    if *value != element.value && twice.is_none() {
-                        twice = Some(element.name.clone());
-                    }
-                    false
+        self.elements.retain(|element| match seen.entry((element.set, element.key.clone())) {
+            Entry::Vacant(place) => {
+                place.insert(element.value.clone());
+                true
+            }
+            Entry::Occupied(first) => {
+                if *first.get() != element.value && twice.is_none() {
+                    twice = Some(element.name.clone());
                 }
+                false
             }
         });
         twice.map_or(Ok(()), |thing| Err(NftError::Twice { thing }))
@@ -169,9 +170,10 @@ pub(super) fn remove(
     hints: &[(SetId, Vec<u8>)],
     is_mine: impl Fn(&str) -> bool,
 ) -> Result<Vec<(SetId, Found)>, NftError> {
-    let hinted = hints.len();
-    let mut removed = remove_keys(socket, hints, &is_mine)?;
-    if hinted == 0 || removed.len() < hinted {
+    let mut seen = HashSet::new();
+    let hints: Vec<_> = hints.iter().filter(|hint| seen.insert(*hint)).cloned().collect();
+    let mut removed = remove_keys(socket, &hints, &is_mine)?;
+    if hints.is_empty() || removed.len() < hints.len() {
         removed.extend(remove_walking(socket, sets, is_mine)?);
     }
     Ok(removed)
@@ -183,6 +185,8 @@ pub(super) fn remove_walking(
     sets: &[SetId],
     is_mine: impl Fn(&str) -> bool,
 ) -> Result<Vec<(SetId, Found)>, NftError> {
+    // Fails in a way that tells if there is no nf_tables (`NftError::is_absent`).
+    socket.generation()?;
     let mut keys = Vec::new();
     for set in sets {
         let mut of_set: Vec<_> = element::dump(socket, *set)?

@@ -4,11 +4,14 @@ use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, NetfilterSubsystem};
+use rustix::io::Errno;
 
 /// `NFNL_BATCH_GENID`: the batch holds only for this generation of the rule set.
 const GENERATION: u16 = 1;
 /// `NFNL_MSG_BATCH_BEGIN`.
 const BEGIN: u8 = 16;
+/// `ERESTART`, which the kernel answers if the generation has changed. No name for it in user space.
+pub(crate) const GENERATION_CHANGED: Errno = Errno::from_raw_os_error(85);
 
 /// One change of a [`Batch`].
 #[derive(Debug, Clone)]

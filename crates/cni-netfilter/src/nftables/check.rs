@@ -121,26 +121,17 @@ fn describe(attributes: &[ChainAttribute]) -> String {
 fn rules_of(socket: &Socket, table: TableId, chain: &str) -> Result<Vec<RuleExpressions>, NftError> {
     let attributes = vec![RuleAttribute::Table(table.name.to_owned()), RuleAttribute::Chain(chain.to_owned())];
     let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
-    let mut rules: Vec<(u64, RuleExpressions)> = Vec::new();
-    socket.dump(&format!("list the rules of {table} {chain}"), &question, |message| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode("a list of rules")? else {
+    let what = format!("list the rules of {table} {chain}");
+    socket.dump_state(&what, &question, |rules: &mut Vec<RuleExpressions>, message| {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode(&what)? else {
             return Ok(());
         };
-        let (mut handle, mut expressions) = (0, Vec::new());
-        for attribute in rule.attributes {
-            match attribute {
-                RuleAttribute::Handle(number) => handle = number,
-                RuleAttribute::Expressions(list) => expressions = list,
-                _ => {}
-            }
-        }
-        // A dump that was repeated lists a rule again; an older kernel's dump lists other chains too.
-        if !rules.iter().any(|(known, _)| *known == handle) {
-            rules.push((handle, expressions));
-        }
+        rules.extend(rule.attributes.into_iter().find_map(|attribute| match attribute {
+            RuleAttribute::Expressions(list) => Some(list),
+            _ => None,
+        }));
         Ok(())
-    })?;
-    Ok(rules.into_iter().map(|(_, expressions)| expressions).collect())
+    })
 }
 
 /// The rules must be these, in this order, and no others.

@@ -20,7 +20,7 @@ use super::transport::Socket;
 const PER_MESSAGE: usize = 200;
 
 /// A set or map of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SetId {
     pub(super) table: TableId,
     pub(super) name: &'static str,

@@ -16,14 +16,14 @@ use super::raw;
 use super::set::Set;
 
 /// A table's name and family. Displays as the nft language has it: `inet cni_masquerade`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TableId {
     pub(super) family: Family,
     pub(super) name: &'static str,
 }
 
 /// The family of a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Family {
     Inet,
     Only(Ip),

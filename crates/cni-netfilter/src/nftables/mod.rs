@@ -2,6 +2,16 @@
 //!
 //! What belongs to a container is an element, with its owner in its comment; what is shared (tables, maps, chains, rules)
 //! is made when it is first needed. `nft list ruleset` shows all of it, and `nft -f` can load that again.
+//!
+//! | table | maps and sets | what it does |
+//! |---|---|---|
+//! | `inet cni_masquerade` | `hosts4`, `hosts6`: container's address → `goto subnet-…` | masquerades what leaves the subnet |
+//! | `ip cni_ports`, `ip6 cni_ports` | `ports`: protocol, host port → container; `address_ports`: the same with a host address | forwards what is for this node |
+//! | | `sources`: container, protocol, its port, host port → `goto snat-…` | masquerades forwarded connections |
+//! | `ip cni_localnet` | `guarded`: interfaces | drops what arrives there for or from 127.0.0.0/8 |
+//!
+//! A packet costs the same number of lookups however many elements there are. So does a deletion; an addition to a map of
+//! verdicts lets the kernel validate all of its chains (`nft_table_validate`), 50 ns for each element that is there.
 
 mod answer;
 mod apply;

@@ -144,11 +144,7 @@ fn hinted(hints: &[PortForwards]) -> Vec<(SetId, Vec<u8>)> {
     for hint in hints {
         keys.extend(hint.ports.iter().map(forward_key));
         if hint.snat != Snat::Off {
-            let mut sources: Vec<_> = hint.ports.iter().map(source_key).collect();
-            // Ports published on several addresses share one.
-            sources.sort_unstable_by(|a, b| a.1.cmp(&b.1));
-            sources.dedup_by(|a, b| a.1 == b.1);
-            keys.extend(sources);
+            keys.extend(hint.ports.iter().map(source_key));
         }
     }
     keys

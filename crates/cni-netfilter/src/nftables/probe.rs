@@ -2,6 +2,7 @@
 
 use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
+use rustix::io::Errno;
 
 use super::apply;
 use super::batch::Batch;
@@ -47,7 +48,11 @@ impl Nftables {
         let question = NetfilterMessage::new(NetfilterHeader::new(family.number().into(), 0, 0), message);
         let mut exists = false;
         for answer in self.socket.ask("look for a chain", vec![question])? {
-            exists = !apply::absent(answer)?;
+            exists = match answer {
+                // nfnetlink's answer if there is no nf_tables.
+                Err(error) if matches!(error.errno(), Some(Errno::INVAL | Errno::OPNOTSUPP)) => false,
+                answer => !apply::absent(answer)?,
+            };
         }
         Ok(exists)
     }

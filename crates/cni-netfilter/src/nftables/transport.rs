@@ -16,16 +16,14 @@ use rustix::net::sockopt;
 
 use super::answer::{Answer, Body, Raw, answers};
 use super::batch::{Batch, begin, control};
-use super::error::NftError;
+use super::error::{ASK_GENERATION, NftError};
 
 /// Big enough for any dump message: the kernel fills at most 32 KiB (`netlink_dump`).
 const RECEIVE: usize = 64 * 1024;
 /// How many requests are sent at once; their answers (under 1 KiB each) must fit the receive buffer of 208 KiB.
 const PIPELINE: usize = 64;
-/// How many inconsistent dumps are merged before the result is taken.
-const DUMP_ATTEMPTS: u32 = 8;
-/// `ERESTART`, which the kernel answers if the generation has changed. No name for it in user space.
-pub(crate) const GENERATION_CHANGED: Errno = Errno::from_raw_os_error(85);
+/// How often a dump is repeated because the rule set changes under it.
+const DUMP_ATTEMPTS: u32 = 16;
 
 /// The socket. Closing it after a delete waits for the kernel (RCU, 5–15 ms), so its owner decides when.
 #[derive(Debug)]
@@ -50,7 +48,7 @@ impl Socket {
     }
 
     /// Makes all changes of `batch` in one transaction, or none. With `generation`, only if the rule set is still the
-    /// one of [`Socket::generation`]; else the error is [`GENERATION_CHANGED`].
+    /// one of [`Socket::generation`]; else the error is [`super::batch::GENERATION_CHANGED`].
     pub(crate) fn commit(&self, batch: &Batch, generation: Option<u32>) -> Result<(), NftError> {
         self.run(batch, generation, true)
     }
@@ -104,7 +102,7 @@ impl Socket {
     pub(crate) fn generation(&self) -> Result<u32, NftError> {
         let ask = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
         let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
-        let mut answers = self.ask("read the generation", vec![NetfilterMessage::new(header, ask)])?;
+        let mut answers = self.ask(ASK_GENERATION, vec![NetfilterMessage::new(header, ask)])?;
         match answers.pop() {
             Some(Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewGen(found)))) => {
                 found.attributes.iter().find_map(|a| if let GenAttribute::Id(id) = a { Some(*id) } else { None })
@@ -177,8 +175,8 @@ impl Socket {
 
     /// Reads all objects that `request` selects; `visit` gets each. What does not exist is an empty list.
     ///
-    /// If the rule set changes meanwhile, the kernel's list may lack or repeat objects (`NLM_F_DUMP_INTR`): the dump is
-    /// then repeated, so that `visit` may see an object more than once, or one that has gone.
+    /// If the rule set changes meanwhile, the dump is repeated, so that `visit` may see an object more than once, or one
+    /// that has gone; but it will hardly miss one.
     pub(crate) fn dump(
         &self,
         what: &str,
@@ -186,28 +184,53 @@ impl Socket {
         mut visit: impl FnMut(Raw) -> Result<(), NftError>,
     ) -> Result<(), NftError> {
         for _ in 0..DUMP_ATTEMPTS {
-            let mut bytes = Vec::new();
-            self.append(&mut bytes, NLM_F_DUMP, request.clone());
-            self.send(&bytes, what)?;
-            let (mut interrupted, mut failed) = (false, None);
-            self.receive(what, |answer| {
-                interrupted |= answer.interrupted;
-                match answer.body {
-                    Body::Message(message) => visit(message)?,
-                    Body::Error { errno, detail } if errno != Errno::NOENT => {
-                        failed = Some(NftError::Refused { what: what.to_owned(), errno, detail });
-                    }
-                    _ => {}
-                }
-                Ok(())
-            })?;
-            match failed {
-                Some(error) if error.errno() != Some(Errno::INTR) => return Err(error),
-                None if !interrupted => break,
-                _ => {}
+            if self.dump_once(what, request, &mut visit)? {
+                break;
             }
         }
         Ok(())
+    }
+
+    /// Like [`Socket::dump`], but what is returned comes from one state of the rule set: `read` starts afresh each time.
+    pub(crate) fn dump_state<T: Default>(
+        &self,
+        what: &str,
+        request: &NetfilterMessage,
+        mut read: impl FnMut(&mut T, Raw) -> Result<(), NftError>,
+    ) -> Result<T, NftError> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut state = T::default();
+            if self.dump_once(what, request, |message| read(&mut state, message))? {
+                return Ok(state);
+            }
+        }
+        Err(NftError::Contended { what: what.to_owned(), attempts: DUMP_ATTEMPTS })
+    }
+
+    /// False if the rule set has changed meanwhile: the list may lack objects or have them twice (`NLM_F_DUMP_INTR`).
+    fn dump_once(
+        &self,
+        what: &str,
+        request: &NetfilterMessage,
+        mut visit: impl FnMut(Raw) -> Result<(), NftError>,
+    ) -> Result<bool, NftError> {
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, NLM_F_DUMP, request.clone());
+        self.send(&bytes, what)?;
+        let (mut interrupted, mut failed) = (false, None);
+        self.receive(what, |answer| {
+            interrupted |= answer.interrupted;
+            match answer.body {
+                Body::Message(message) => visit(message)?,
+                Body::Error { errno: Errno::INTR, .. } => interrupted = true,
+                Body::Error { errno, detail } if errno != Errno::NOENT => {
+                    failed = Some(NftError::Refused { what: what.to_owned(), errno, detail });
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        failed.map_or(Ok(!interrupted), Err)
     }
 
     /// True if the socket's namespace has an interface of this name (padded with zeros), or if that cannot be told.

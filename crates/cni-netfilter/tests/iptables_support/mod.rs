@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -47,19 +47,33 @@ pub fn variant() -> String {
     env::var(INSIDE).unwrap()
 }
 
-/// A folder with the plain names leading to the variant's tools.
+/// A folder in which the plain names run the variant's tools, and say so in [`LOG`].
 fn variant_tools(variant: &str) -> Option<tempfile::TempDir> {
     let folder = tempfile::tempdir().unwrap();
     for family in ["iptables", "ip6tables"] {
         for verb in ["", "-save", "-restore"] {
-            let target = Path::new("/usr/sbin").join(format!("{family}-{variant}{verb}"));
-            if !target.exists() {
+            let (name, target) = (format!("{family}{verb}"), format!("/usr/sbin/{family}-{variant}{verb}"));
+            if !Path::new(&target).exists() {
                 return None;
             }
-            symlink(target, folder.path().join(format!("{family}{verb}"))).unwrap();
+            let path = folder.path().join(&name);
+            fs::write(&path, format!("#!/bin/sh\necho {name} >>{LOG}\nexec {target} \"$@\"\n")).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         }
     }
     Some(folder)
+}
+
+/// Where the tools of this run write down their names when they are started.
+const LOG: &str = "/run/started";
+
+/// The names of the tools that `body` starts, sorted.
+pub fn started_by(body: impl Fn()) -> Vec<String> {
+    fs::write(LOG, "").unwrap();
+    body();
+    let mut names: Vec<String> = fs::read_to_string(LOG).unwrap().lines().map(str::to_owned).collect();
+    names.sort();
+    names
 }
 
 /// Runs a command, which has to succeed, and returns what it printed.

@@ -143,9 +143,11 @@ fn removing_takes_the_owners_elements_and_nobody_elses() {
         // Again, and with the right hints: nothing to do, and no error.
         nft.remove_masquerade(&owner("c1"), &["10.1.0.2".parse().unwrap()]).unwrap();
         nft.remove_ports(&owner("c1"), &[one]).unwrap();
+        // Hints may repeat themselves.
+        nft.remove_masquerade(&owner("c3"), &["10.1.0.3".parse().unwrap(), "10.1.0.3".parse().unwrap()]).unwrap();
         // The last one takes the chains of the subnet along.
-        nft.remove_masquerade(&owner("c2"), &["10.1.0.3".parse().unwrap()]).unwrap();
-        nft.remove_ports(&owner("c2"), &[two]).unwrap();
+        nft.remove_masquerade(&owner("c2"), &["10.1.0.3".parse().unwrap(), "10.1.0.3".parse().unwrap()]).unwrap();
+        nft.remove_ports(&owner("c2"), &[two.clone(), two]).unwrap();
         let rules = ruleset();
         assert!(!rules.contains("subnet-") && !rules.contains("snat-local-") && !rules.contains("elements"), "{rules}");
         add("c3", 4);

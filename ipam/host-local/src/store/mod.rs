@@ -7,6 +7,8 @@ mod holder;
 mod index;
 mod know;
 mod reclaim;
+#[cfg(test)]
+mod tests;
 mod walked;
 
 use std::collections::BTreeSet;

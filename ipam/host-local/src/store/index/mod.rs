@@ -6,8 +6,9 @@
 //! give the directory again (those set it to the present). A kill between two steps, the Go plugin, a hand leave another
 //! time. And it counts only in the boot that it was written in, for a power cut may have emptied files.
 //!
-//! Its own format, as measured (open, look up, two changes, close, at 60 000 holders): redb 0.31 ms and a file of 17 MB,
-//! this 0.02 ms and 11 MB. LMDB's map of the file into memory needs `unsafe`, and dies of SIGBUS on a full disk.
+//! Its own format, as measured (open, look-up, two changes, close; 60 000 holders): redb 4.4 without fsync 0.31 ms and a
+//! file of 17 MB, this 0.04 ms and 11 MB. LMDB maps its file into memory, which needs `unsafe` and dies of SIGBUS on a
+//! full disk.
 
 mod blocks;
 mod table;
