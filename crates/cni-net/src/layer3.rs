@@ -159,11 +159,13 @@ impl Layer3 {
     }
 
     fn route_difference(&self, wanted: &Route, present: &[Route]) -> Option<Difference> {
+        // How the kernel was made to take the next hop is not a property of the way: the Go plugins do it otherwise.
+        let wanted = &Route { onlink: false, ..wanted.clone() };
         if present.iter().any(|found| wanted.is_met_by(found)) {
             return None;
         }
         // The same way with other properties says more than that it is missing.
-        let way = Route { mtu: None, advmss: None, source: None, scope: None, onlink: false, ..wanted.clone() };
+        let way = Route { mtu: None, advmss: None, source: None, scope: None, ..wanted.clone() };
         let thing = format!("route {} {}", shown(wanted), self.ifname);
         match present.iter().find(|found| way.is_met_by(found)) {
             Some(found) => Some(Difference::new(thing, properties(wanted, wanted), properties(found, wanted))),
@@ -237,7 +239,6 @@ fn properties(route: &Route, wanted: &Route) -> String {
         text("advmss", wanted.advmss.is_some(), route.advmss),
         text("src", wanted.source.is_some(), route.source),
         text("scope", wanted.scope.is_some(), route.scope),
-        text("onlink", wanted.onlink, Some(route.onlink)),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -45,13 +45,9 @@ impl Plan {
     /// The previous result with what the interface is now.
     pub fn result(&self, prev: &CniResult, ifname: &IfName) -> CniResult {
         let mut result = prev.clone();
-        // An interface of the host may have the same name; results that don't tell where theirs are mean the container's.
-        let named = |interface: &&mut cni_plugin::Interface| interface.name == ifname.as_str();
-        let located = prev.interfaces.iter().any(|found| found.name == ifname.as_str() && !found.sandbox.is_empty());
-        for interface in result.interfaces.iter_mut().filter(named) {
-            if located && interface.sandbox.is_empty() {
-                continue;
-            }
+        // An interface of the host may have the same name.
+        let position = prev.interface(ifname).map(|(position, _)| position);
+        if let Some(interface) = position.and_then(|position| result.interfaces.get_mut(position)) {
             if let Some(mac) = self.link.mac {
                 interface.mac = mac.to_string();
             }
