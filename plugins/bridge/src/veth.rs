@@ -20,8 +20,7 @@ pub fn create(
     let spec = PairSpec { owner, namespace, mtu: settings.mtu, mac: settings.mac, master: Some(bridge.index) };
     let made = pair::create(socket, &spec, undo)?;
     if settings.hairpin || settings.isolated {
-        let change =
-            PortChange { hairpin: Some(settings.hairpin), isolated: Some(settings.isolated), ..PortChange::default() };
+        let change = PortChange { hairpin: Some(settings.hairpin), isolated: Some(settings.isolated) };
         socket.set_port(made.host_index, &change)?;
     }
     Ok(made)

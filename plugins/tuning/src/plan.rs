@@ -1,6 +1,7 @@
 //! What should be, as data; computed without touching the kernel.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use cni_net::{Link, LinkChange};
 use cni_plugin::{CniResult, Difference, IfName};
@@ -63,11 +64,11 @@ impl Plan {
         let name = &link.name;
         let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
         [
-            differs("MAC address of", name, self.link.mac.map(|mac| mac.to_string()), mac),
-            differs("mtu of", name, self.link.mtu, link.mtu),
-            differs("promisc of", name, self.link.promisc, link.promisc),
-            differs("allmulti of", name, self.link.allmulti, link.all_multicast),
-            differs("txQLen of", name, self.link.txqlen, link.txqlen),
+            differs("MAC address of", name, self.link.mac.map(|mac| mac.to_string()).as_ref(), &mac),
+            differs("mtu of", name, self.link.mtu.as_ref(), &link.mtu),
+            differs("promisc of", name, self.link.promisc.as_ref(), &link.promisc),
+            differs("allmulti of", name, self.link.allmulti.as_ref(), &link.all_multicast),
+            differs("txQLen of", name, self.link.txqlen.as_ref(), &link.txqlen),
         ]
         .into_iter()
         .flatten()
@@ -75,9 +76,9 @@ impl Plan {
     }
 }
 
-fn differs<T: PartialEq + ToString>(what: &str, name: &str, wanted: Option<T>, found: T) -> Option<Difference> {
+fn differs<T: PartialEq + Display>(what: &str, name: &str, wanted: Option<&T>, found: &T) -> Option<Difference> {
     let wanted = wanted.filter(|wanted| *wanted != found)?;
-    Some(Difference::new(format!("{what} {name}"), wanted.to_string(), found.to_string()))
+    Some(Difference::new(format!("{what} {name}"), wanted, found))
 }
 
 /// The kernel parts a sysctl's numbers with tabs, people with spaces.
