@@ -24,7 +24,7 @@ done
 need_root
 need_tools
 # Package scripts must not start a daemon on the machine.
-RUNLEVEL=1 need_packages containerd runc podman conmon buildah uidmap busybox-static golang-go \
+RUNLEVEL=1 need_packages containerd runc podman conmon buildah catatonit uidmap busybox-static golang-go \
     golang-github-appc-cni-dev containernetworking-plugins python3-venv
 if [ -z "$dir" ]; then
     say "build"
