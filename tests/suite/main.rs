@@ -7,6 +7,8 @@ mod bad_input;
 mod bad_ranges;
 mod bridge;
 mod bridge_keys;
+mod bridge_spoof;
+mod bridge_vlan;
 mod case;
 mod check;
 mod delegation;
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
         host_local::cases,
         bridge::cases,
         bridge_keys::cases,
+        bridge_spoof::cases,
+        bridge_vlan::cases,
         masquerade::cases,
         portmap::cases,
         leftovers::cases,

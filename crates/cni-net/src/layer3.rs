@@ -110,6 +110,8 @@ impl Layer3 {
         // The kernel announces the addresses when the link comes up, so that an address that was somebody else's a
         // moment ago works at once.
         let _ = sysctl::write(&format!("net/ipv4/conf/{name}/arp_notify"), "1");
+        // The addresses come from IPAM: nobody on the link shall add others (CVE-2020-10749), of whatever family.
+        let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
         if !self.addresses.iter().any(IpNetwork::is_ipv6) {
             return Ok(());
         }
@@ -122,8 +124,6 @@ impl Layer3 {
         }
         sysctl::write(&format!("net/ipv6/conf/{name}/keep_addr_on_down"), "1")?;
         let _ = sysctl::write(&format!("net/ipv6/conf/{name}/ndisc_notify"), "1");
-        // The addresses come from IPAM: nobody on the link shall add others (CVE-2020-10749).
-        let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
         let dad = if self.dad { "1" } else { "0" };
         let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_dad"), dad);
         if self.dad {

@@ -10,5 +10,5 @@ mod nftables;
 pub use configured::UnknownBackend;
 pub use conntrack::Flush;
 pub use filter::{FilterError, Netfilter};
-pub use intent::{Backend, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
+pub use intent::{Backend, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
 pub use nftables::{NftError, Nftables, TableFamily};

@@ -99,23 +99,20 @@ pub fn conflicts(present: IpNetwork, wanted: IpNetwork) -> bool {
 }
 
 /// The result, from the links as they were made.
-pub fn result(links: &Links, plan: AddressPlan, dns: cni_plugin::Dns) -> CniResult {
+pub fn result(links: &Links, plan: &AddressPlan, dns: cni_plugin::Dns) -> CniResult {
     let interface = |name: &IfName, mac: MacAddr, sandbox: &str| Interface {
         name: name.to_string(),
         mac: mac.to_string(),
         sandbox: sandbox.to_owned(),
         ..Interface::default()
     };
-    CniResult {
-        interfaces: vec![
-            interface(&links.bridge.0, links.bridge.1, ""),
-            interface(&links.host.0, links.host.1, ""),
-            interface(&links.container.0, links.container.1, &links.sandbox),
-        ],
-        ips: plan.ips,
-        routes: plan.routes,
-        dns,
-    }
+    let mut interfaces = vec![
+        interface(&links.bridge.0, links.bridge.1, ""),
+        interface(&links.host.0, links.host.1, ""),
+        interface(&links.container.0, links.container.1, &links.sandbox),
+    ];
+    interfaces.extend(links.vlan_gateway.iter().map(|(name, mac)| interface(name, *mac, "")));
+    CniResult { interfaces, ips: plan.ips.clone(), routes: plan.routes.clone(), dns }
 }
 
 /// The result that was told, with the addresses of this attachment only: later plugins may have added others.
@@ -132,6 +129,8 @@ pub struct Links {
     pub host: (IfName, MacAddr),
     /// The container's end.
     pub container: (IfName, MacAddr),
+    /// The gateway, where it is another interface than the bridge.
+    pub vlan_gateway: Option<(IfName, MacAddr)>,
     /// The namespace's path, as the runtime gave it.
     pub sandbox: String,
 }
