@@ -22,6 +22,7 @@ mod loopback;
 mod masquerade;
 mod portmap;
 mod protocol;
+mod ptp;
 mod rollback;
 mod r#static;
 mod status;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         host_local_state::cases,
         bad_ranges::cases,
         r#static::cases,
+        ptp::cases,
         tuning::cases,
         examples::cases,
     ];

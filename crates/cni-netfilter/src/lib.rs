@@ -1,11 +1,13 @@
 //! Packet rules: an intent (masquerade, port forward) becomes iptables or nftables rules.
 
+mod configured;
 pub mod conntrack;
 mod filter;
 mod intent;
 pub mod iptables;
 mod nftables;
 
+pub use configured::UnknownBackend;
 pub use conntrack::Flush;
 pub use filter::{FilterError, Netfilter};
 pub use intent::{Backend, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};

@@ -1,6 +1,6 @@
 //! What remains of the configuration when every contradiction has been refused. Effects take nothing else.
 
-use cni_netfilter::Backend;
+use cni_netfilter::{Backend, UnknownBackend};
 use cni_plugin::{ArgsError, CniArgs, Dns, IfName, MacAddr, NameError, SpecVersion};
 
 use crate::config::Config;
@@ -32,9 +32,9 @@ pub enum SettingsError {
     /// Two keys that exclude each other.
     #[error("{0} and {1} exclude each other: remove one of them")]
     Conflict(&'static str, &'static str),
-    /// A backend that doesn't exist.
-    #[error("unknown ipmasq backend {0:?}: ipMasqBackend is \"iptables\" or \"nftables\"")]
-    Backend(String),
+    /// `ipMasqBackend`.
+    #[error(transparent)]
+    Backend(#[from] UnknownBackend),
     /// Old results can't say that there is no address.
     #[error(
         "no valid IP addresses: a result of version {0} must have one, so a network without ipam needs \
@@ -137,7 +137,7 @@ impl Settings {
             default_gateway: config.is_default_gateway,
             force_address: config.force_address,
             masquerade: config.ip_masq && !config.ipam.plugin_type.is_empty(),
-            backend: backend(config)?,
+            backend: Backend::configured(&config.ip_masq_backend)?,
             dad: config.enable_dad,
             mode: mode(config, version)?,
             dns: config.dns.configured(),
@@ -162,15 +162,6 @@ impl Settings {
 /// `bridge`, or the name that the Go plugin gives.
 pub fn bridge_name(config: &Config) -> Result<IfName, SettingsError> {
     config.bridge.as_deref().unwrap_or("cni0").parse().map_err(SettingsError::Bridge)
-}
-
-fn backend(config: &Config) -> Result<Option<Backend>, SettingsError> {
-    match config.ip_masq_backend.as_str() {
-        "" => Ok(None),
-        "iptables" => Ok(Some(Backend::Iptables)),
-        "nftables" => Ok(Some(Backend::Nftables)),
-        other => Err(SettingsError::Backend(other.to_owned())),
-    }
 }
 
 fn vlan_gateway(bridge: &IfName, vlans: Option<&PortVlans>) -> Result<Option<IfName>, SettingsError> {

@@ -1,6 +1,8 @@
 //! The veth pair of an attachment: one end on the node, with the owner written on it, the other in the container. The
 //! same for every plugin that makes one.
 
+mod check;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -10,6 +12,8 @@ use cni_plugin::{Attachment, CniResult, Detachment, IfName, MacAddr, NetworkName
 use crate::{
     Link, LinkChange, NetError, NetNs, NetNsError, Netlink, VethEnd, VethIndexes, VethSpec, random_mac, sysctl,
 };
+
+pub use check::{check_container, check_host};
 
 /// What the alternative names of all attachments begin with.
 const ALTNAME_PREFIX: &str = "cni-";
