@@ -9,6 +9,6 @@ mod nftables;
 
 pub use configured::UnknownBackend;
 pub use conntrack::Flush;
-pub use filter::{FilterError, Netfilter};
+pub use filter::{FilterError, Netfilter, Removal};
 pub use intent::{Backend, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
 pub use nftables::{NftError, Nftables, TableFamily};
