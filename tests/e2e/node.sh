@@ -4,7 +4,7 @@
 # suite; RESULTS, the file to which every check appends its line.
 
 set -euo pipefail
-here=$(dirname "${BASH_SOURCE[0]}")
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 version=1.0.0 # the newest that every client here can speak
 
 # --- what is checked -------------------------------------------------------------------------------------------------
