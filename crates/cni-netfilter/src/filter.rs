@@ -6,7 +6,7 @@ use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
 use crate::conntrack::{self, Flush};
-use crate::intent::{Backend, Masquerade, PortForwards, Protocol};
+use crate::intent::{Backend, MacGuard, MacGuardHint, Masquerade, PortForwards, Protocol};
 use crate::iptables::{Family, Iptables, IptablesError};
 use crate::nftables::{NftError, Nftables, TableFamily};
 
@@ -105,6 +105,33 @@ impl Netfilter {
         let nftables = self.in_nftables(|nft| nft.retain_masquerade(network, valid));
         let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
         nftables.and(iptables)
+    }
+
+    /// Checks the source addresses of what a container sends. nftables does it whatever the backend, as for the Go
+    /// plugin: iptables sees no frames. Idempotent.
+    pub fn add_mac_guard(&self, guard: &MacGuard) -> Result<(), FilterError> {
+        Ok(self.nftables()?.add_mac_guard(guard)?)
+    }
+
+    /// Fails, naming what is missing, if the kernel can't check source addresses.
+    pub fn can_guard_macs(&self) -> Result<(), FilterError> {
+        Ok(self.nftables()?.can_guard_macs()?)
+    }
+
+    /// What of `guard` is missing or altered.
+    pub fn check_mac_guard(&self, guard: &MacGuard) -> Result<Vec<Difference>, FilterError> {
+        Ok(self.nftables()?.check_mac_guard(guard)?)
+    }
+
+    /// Removes the owner's check, the Go plugin's for the same owner included. Constant time with a complete hint;
+    /// `thorough` searches everything without one. Idempotent.
+    pub fn remove_mac_guard(&self, owner: &Owner, hint: &MacGuardHint, thorough: bool) -> Result<(), FilterError> {
+        self.in_nftables(|nft| nft.remove_mac_guard(owner, hint, thorough))
+    }
+
+    /// Removes the checks of owners of `network` that are not in `valid`, and the Go plugin's of ports that are gone.
+    pub fn retain_mac_guards(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
+        self.in_nftables(|nft| nft.retain_mac_guards(network, valid))
     }
 
     /// Publishes ports. Idempotent for the same owner; a port that another owner has is an error that names it.

@@ -19,6 +19,8 @@ const ADD_ATTEMPTS: u32 = 8;
 const DELETE_ATTEMPTS: u32 = 200;
 /// Keys that are verified and deleted together: few, so that nobody commits in between.
 const DELETE_TOGETHER: usize = 128;
+/// Up to so many elements are asked for before they are created.
+const ASKED_FIRST: usize = 64;
 
 /// What should be there.
 #[derive(Debug, Default)]
@@ -67,6 +69,10 @@ struct Todo<'a> {
 }
 
 impl Todo<'_> {
+    fn is_empty(&self) -> bool {
+        self.missing.frames.is_empty() && self.missing.chains.is_empty() && self.create.is_empty()
+    }
+
     fn batch(&self) -> Batch {
         let mut batch = Batch::default();
         for frame in &self.missing.frames {
@@ -85,10 +91,17 @@ impl Todo<'_> {
 /// Makes the plan so, in one transaction. Idempotent.
 ///
 /// Tables and chains are declared only if they are missing: declaring a base chain again waits for RCU (10–20 ms), and so
-/// does a transaction that fails. So a question goes first, which takes microseconds.
+/// does a transaction that fails. So questions go first, which take microseconds each: about tables and chains, and,
+/// unless there are many, about elements, for one that others share may be there already.
 pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), NftError> {
     let mut todo =
         Todo { missing: missing(socket, plan)?, create: plan.elements.iter().collect(), replace: Vec::new() };
+    if plan.elements.len() <= ASKED_FIRST {
+        (todo.create, todo.replace) = outstanding(socket, plan)?;
+    }
+    if todo.is_empty() {
+        return Ok(());
+    }
     for _ in 0..ADD_ATTEMPTS {
         let Err(error) = socket.commit(&todo.batch(), None) else { return Ok(()) };
         match error.errno() {

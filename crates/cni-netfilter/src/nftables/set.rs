@@ -10,6 +10,7 @@ use super::raw;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DataType {
     Address(Ip),
+    Ethernet,
     Protocol,
     Port,
     Interface,
@@ -20,6 +21,7 @@ impl DataType {
         match self {
             Self::Address(Ip::V4) => 7,
             Self::Address(Ip::V6) => 8,
+            Self::Ethernet => 9,
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Interface => 41,
@@ -31,6 +33,7 @@ impl DataType {
         match self {
             Self::Address(ip) => ip.length(),
             Self::Protocol | Self::Port => 4,
+            Self::Ethernet => 8,
             Self::Interface => 16,
         }
     }
@@ -40,7 +43,7 @@ impl DataType {
         const HOST: u32 = 1;
         const NETWORK: u32 = 2;
         match types {
-            [Self::Interface | Self::Protocol] => HOST,
+            [Self::Interface | Self::Protocol | Self::Ethernet] => HOST,
             [_] => NETWORK,
             _ => 0,
         }
