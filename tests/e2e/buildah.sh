@@ -11,7 +11,7 @@ server() { pgrep -f "^/bin/peer serve $1 80"; }
 netns() { echo "/proc/$(server "$1")/ns/net"; }
 
 start() {
-    buildah from --network e2e --name "$1" "$image" >/dev/null || return 1
+    buildah from --pull-never --network e2e --name "$1" "$image" >/dev/null || return 1
     buildah run --isolation oci "$1" -- /bin/peer serve "$1" 80 >"$work/$1.log" 2>&1 </dev/null &
     echo $! >"$work/$1.pid"
     within 10 ask "$1" tcp 127.0.0.1 80 || { cat "$work/$1.log" && return 1; }
@@ -27,8 +27,9 @@ stop() {
 
 bud() {
     printf 'FROM %s\nRUN /bin/peer ask tcp %s:7000\n' "$image" "$world4" >"$work/Containerfile"
-    buildah bud --isolation oci --no-cache --network e2e -t built -f "$work/Containerfile" "$work" |
-        grep -q "^world $node4" && nothing_left
+    local said
+    said=$(buildah bud --isolation oci --pull-never --no-cache --network e2e -t built -f "$work/Containerfile" "$work") &&
+        grep -q "^world $node4" <<<"$said" && nothing_left
 }
 
 # The command dies of a signal that nobody can handle.

@@ -116,3 +116,46 @@ burst() {
     for number in {1..20}; do reached "b$number" $((8100 + number)) outside || return 1; done
 }
 burst_end() { in_parallel burst_stop && nothing_left; }
+
+# --- an upgrade under running containers -----------------------------------------------------------------------------
+
+# use ours|theirs: swaps the executables
+use() {
+    local from=$PLUGINS name
+    [ "$1" = ours ] || from=$work/theirs
+    for name in "$from"/*; do
+        install -m 0755 "$name" "/opt/cni/bin/.new" && mv "/opt/cni/bin/.new" "/opt/cni/bin/$(basename "$name")"
+    done
+}
+
+# swap FROM TO [WHAT]: containers of one set go through the hands of the other
+swap() {
+    set -- "$1" "$2" "${3:-}"
+    use "$1"
+    # What FROM's shared things are is known only when it has run.
+    must start first 8080
+    must stop first
+    use "$2"
+    must start first 8080
+    must stop first
+    remember
+    use "$1"
+    pair
+    use "$2"
+    must start three 8083
+    check "$1 to $2$3: all are served" every outside one 8081 two 8082 three 8083
+    check "$1 to $2$3: stop the first" stopped_first
+    must stop two
+    must stop three
+    check "$1 to $2$3: nothing left" nothing_left
+}
+
+# upgrade_story NET: both ways on the backend that both have, and once more to a network that asks for the other one
+upgrade_story() {
+    BACKEND=iptables conflist e2e cni0 "$1" >/etc/cni/net.d/e2e.conflist
+    swap theirs ours
+    swap ours theirs
+    BACKEND=nftables conflist e2e cni0 "$1" >/etc/cni/net.d/e2e.conflist
+    [ "$CLIENT" = upgrade-podman ] || sleep 1 # containerd has to notice the file
+    swap theirs ours ", nftables"
+}
