@@ -55,6 +55,7 @@ pub(crate) fn cases() -> Vec<Case> {
         cases.push(common(name("outside_sees_the_node"), move |sb| masquerade(sb, backend)).based_on(basis));
         cases.push(common(name("published_port"), move |sb| published(sb, backend)).based_on(basis));
         cases.push(improved(name("check_names_the_masquerade"), move |sb| check_masquerade(sb, backend)));
+        cases.push(improved(name("published_ports_leave_nothing"), move |sb| ports_left(sb, backend)));
         cases.push(improved(name("gc_of_a_subset"), move |sb| gc(sb, backend)));
         for (what, basis, end) in ENDS {
             let case = common(name(&format!("leaves_nothing_{what}")), move |sb| nothing_left(sb, backend, end));
@@ -319,6 +320,26 @@ fn published(sb: &Sandbox, backend: Backend) {
     drop(server);
     chain.del(sb, &to);
     assert!(silent(&outside.ns, Proto::Tcp, at(Outside::NODE_V4, 8080)));
+}
+
+/// Every container has a link of its own here, and what guards it has to go with it.
+fn ports_left(sb: &Sandbox, backend: Backend) {
+    let chain = chain(sb, &[masquerading(backend), conf::portmap(backend)]);
+    let attach = |id: &str, port: u16| {
+        let ns = sb.container(id);
+        let mut at = Attachment::new(id, &ns).publish(&[(port, 80, "tcp")]);
+        chain.add(sb, &mut at);
+        (ns, at)
+    };
+    chain.del(sb, &attach("first", 1111).1);
+    let (_stays, stays) = attach("stays", 2222);
+    let before = Snapshot::of(&[&sb.node()]);
+    chain.del(sb, &attach("del", 3333).1);
+    let (ns, at) = attach("vanishes", 4444);
+    ns.delete();
+    chain.del(sb, &at);
+    Snapshot::of(&[&sb.node()]).same_but(&before, &["last_reserved_ip", ".host-local"]);
+    chain.check(sb, &stays).silent();
 }
 
 fn one_of_two(sb: &Sandbox) {

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use cni_plugin::{Difference, NetworkName, Owner};
+use cni_plugin::{Difference, IfName, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
 use crate::conntrack::{self, Flush};
@@ -34,6 +34,9 @@ pub enum FilterError {
 
 /// The chains of the nat table that are there if anything is.
 const NAT_CHAINS: [&str; 3] = ["PREROUTING", "POSTROUTING", "OUTPUT"];
+
+/// The chain of the nat table that is there if iptables has ever published a port.
+const HOSTPORTS: &str = "CNI-HOSTPORT-DNAT";
 
 /// The packet filter of the namespace that the calling thread is in.
 ///
@@ -174,6 +177,20 @@ impl Netfilter {
             return Ok(0);
         }
         Ok(conntrack::flush_forwards(&sticky, which)?)
+    }
+
+    /// Removes the `route_localnet` guard of `interface` from both backends: for an interface that no other attachment
+    /// shares, when it is about to go or gone. Idempotent.
+    pub fn remove_guard(&self, interface: &IfName) -> Result<(), FilterError> {
+        let nftables = self.in_nftables(|nft| nft.remove_guard(interface));
+        let iptables = self.in_iptables(&[HOSTPORTS], |tools| tools.remove_guard(interface));
+        nftables.and(iptables)
+    }
+
+    /// Removes the guards of all interfaces of which `exists` says that they are gone, from iptables; nftables' go with
+    /// [`Netfilter::retain_ports`].
+    pub fn retain_guards(&self, exists: impl Fn(&str) -> bool) -> Result<(), FilterError> {
+        self.in_iptables(&[HOSTPORTS], |tools| tools.retain_guards(exists))
     }
 
     fn nftables(&self) -> Result<&Nftables, NftError> {
