@@ -1,10 +1,12 @@
 //! One door to both backends: an intent goes to the chosen one, and what is taken away is taken from wherever it is.
 
 use std::cell::OnceCell;
+use std::net::IpAddr;
 
 use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
+use crate::forwarding::Forwarding;
 use crate::intent::{Backend, Masquerade, PortForwards};
 use crate::iptables::{Family, Iptables, IptablesError};
 use crate::nftables::{NftError, Nftables, TableFamily};
@@ -95,14 +97,14 @@ impl Netfilter {
         let addresses: Vec<_> = hints.iter().map(IpNetwork::ip).collect();
         let nftables = self.in_nftables(|nft| nft.remove_masquerade(owner, &addresses));
         let iptables =
-            self.in_iptables(&Iptables::masquerade_chains(owner), |tools| tools.remove_masquerade(owner, hints));
+            self.in_iptables("nat", &Iptables::masquerade_chains(owner), |tools| tools.remove_masquerade(owner, hints));
         nftables.and(iptables)
     }
 
     /// Removes the masquerading of owners of `network` that are not in `valid`, from both backends.
     pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_masquerade(network, valid));
-        let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
+        let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
         nftables.and(iptables)
     }
 
@@ -125,14 +127,51 @@ impl Netfilter {
     /// Removes the owner's ports from both backends, as [`Netfilter::remove_masquerade`] does.
     pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.remove_ports(owner, hints));
-        let iptables = self.in_iptables(&Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
+        let iptables = self.in_iptables("nat", &Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
         nftables.and(iptables)
     }
 
     /// Removes the ports of owners of `network` that are not in `valid`, from both backends.
     pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
-        let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_ports(network, valid));
+        let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_ports(network, valid));
+        nftables.and(iptables)
+    }
+
+    /// Lets an attachment's traffic through and keeps its bridge's policy. Idempotent; see the backends for what happens
+    /// to what was there.
+    pub fn add_forwarding(&self, backend: Backend, wanted: &Forwarding) -> Result<(), FilterError> {
+        match backend {
+            _ if wanted.is_empty() => Ok(()),
+            Backend::Iptables => Ok(Iptables::find()?.add_forwarding(wanted)?),
+            Backend::Nftables => Ok(self.nftables()?.add_forwarding(wanted)?),
+        }
+    }
+
+    /// What of `wanted` is missing or altered.
+    pub fn check_forwarding(&self, backend: Backend, wanted: &Forwarding) -> Result<Vec<Difference>, FilterError> {
+        match backend {
+            _ if wanted.is_empty() => Ok(Vec::new()),
+            Backend::Iptables => Ok(Iptables::find()?.check_forwarding(wanted)?),
+            Backend::Nftables => Ok(self.nftables()?.check_forwarding(wanted)?),
+        }
+    }
+
+    /// Removes what the owner may forward, and policies that nobody needs any more, from both backends. `hint` is what it
+    /// is thought to have; without it everything is searched. What the Go plugin made for the hint's addresses goes too.
+    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<(), FilterError> {
+        let addresses: Vec<IpAddr> = hint.map(|hint| hint.addresses.clone()).unwrap_or_default();
+        let nftables = self.in_nftables(|nft| nft.remove_forwarding(owner, hint));
+        let iptables = self
+            .in_iptables("filter", &Iptables::FORWARDING_CHAINS, |tools| tools.remove_forwarding(owner, &addresses));
+        nftables.and(iptables)
+    }
+
+    /// Removes what owners of `network` that are not in `valid` may forward, from both backends.
+    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
+        let nftables = self.in_nftables(|nft| nft.retain_forwarding(network, valid));
+        let chains = &Iptables::FORWARDING_CHAINS;
+        let iptables = self.in_iptables("filter", chains, |tools| tools.retain_forwarding(network, valid));
         nftables.and(iptables)
     }
 
@@ -156,20 +195,21 @@ impl Netfilter {
     /// tells in constant time, or any legacy rule.
     fn in_iptables<C: AsRef<str>>(
         &self,
+        table: &str,
         chains: &[C],
         remove: impl FnOnce(&Iptables) -> Result<(), IptablesError>,
     ) -> Result<(), FilterError> {
-        if Family::ALL.iter().any(|family| family.legacy_nat_in_use()) || self.has_chain(chains)? {
+        if Family::ALL.iter().any(|family| family.legacy_in_use(table)) || self.has_chain(table, chains)? {
             remove(&Iptables::find()?)?;
         }
         Ok(())
     }
 
-    fn has_chain<C: AsRef<str>>(&self, chains: &[C]) -> Result<bool, FilterError> {
+    fn has_chain<C: AsRef<str>>(&self, table: &str, chains: &[C]) -> Result<bool, FilterError> {
         let Ok(nftables) = self.nftables() else { return Ok(false) };
         for family in [TableFamily::Ip, TableFamily::Ip6] {
             for chain in chains {
-                if nftables.chain_exists(family, "nat", chain.as_ref())? {
+                if nftables.chain_exists(family, table, chain.as_ref())? {
                     return Ok(true);
                 }
             }

@@ -8,6 +8,9 @@
 mod attach;
 mod detach;
 mod error;
+mod firewall;
+mod firewall_plan;
+mod firewall_rules;
 mod guard;
 mod held;
 mod masquerade;

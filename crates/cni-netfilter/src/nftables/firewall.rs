@@ -1,0 +1,203 @@
+//! Forwarding in the nftables backend: the verbs. The tables are in [`super::firewall_frame`].
+
+use std::net::IpAddr;
+
+use cni_plugin::{Difference, IfName, NetworkName, Owner};
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage, TableAttribute, TableMessage};
+use rustix::io::Errno;
+
+use super::apply::{self, Plan};
+use super::element::{self, Element, SetId, Value};
+use super::error::NftError;
+use super::expr::{self, Ip};
+use super::firewall_frame::{self as frame, ADMIN, CLOSED, INSIDE, OWNED, TABLE};
+use super::firewall_iptables as iptables;
+use super::frame::{Chain, Family};
+use super::masquerade::targets;
+use super::transport::Batch;
+use super::{Nftables, check, valid_keys};
+use crate::{Forwarding, Ingress, IngressPolicy};
+
+/// The comment on what a bridge's policy consists of. It is the same for all owners, so whoever comes may change it.
+const POLICY: &str = "ingressPolicy";
+/// The chain without rules that everybody behind a bridge refers to.
+const BRIDGE: &str = "bridge-";
+
+fn bridge_chain(bridge: &str) -> String {
+    format!("{BRIDGE}{bridge}")
+}
+
+/// An interface name as the kernel compares it: 16 bytes, padded with zeros.
+fn name_key(name: &str) -> Vec<u8> {
+    let mut key = name.as_bytes().to_vec();
+    key.resize(16, 0);
+    key
+}
+
+/// What an owner has: an element for each address, and another if it is behind a bridge with a policy.
+fn own(intent: &Forwarding) -> Vec<Element> {
+    let element = |set: SetId, address: &IpAddr, value, name| Element {
+        set,
+        key: expr::octets(*address),
+        value,
+        comment: intent.owner.comment(),
+        name,
+    };
+    let accepts = intent.addresses.iter().filter(|_| intent.accept).map(|address| {
+        element(frame::accepted(Ip::of(*address)), address, Value::Nothing, format!("accept of {address}"))
+    });
+    let behind = intent.ingress.iter().flat_map(|ingress| {
+        intent.addresses.iter().map(|address| {
+            let (set, chain) = (frame::behind(Ip::of(*address)), bridge_chain(ingress.bridge.as_str()));
+            element(set, address, Value::Goto(chain), format!("place of {address} behind {}", ingress.bridge))
+        })
+    });
+    accepts.chain(behind).collect()
+}
+
+/// What a bridge's policy consists of.
+fn policy(ingress: &Ingress) -> Vec<Element> {
+    let bridge = ingress.bridge.as_str();
+    let target = match ingress.policy {
+        IngressPolicy::SameBridge => frame::PASS,
+        IngressPolicy::Isolated => frame::REFUSE,
+    };
+    let name = format!("ingressPolicy {} of {bridge}", ingress.policy);
+    let element = |set, key, value| Element { set, key, value, comment: POLICY.to_owned(), name: name.clone() };
+    vec![
+        element(INSIDE, [name_key(bridge), name_key(bridge)].concat(), Value::Goto(target.to_owned())),
+        element(CLOSED, name_key(bridge), Value::Nothing),
+    ]
+}
+
+fn plan(intent: &Forwarding) -> Result<Plan, NftError> {
+    let mut plan = Plan { frames: vec![frame::frame()], elements: own(intent), ..Plan::default() };
+    if let Some(ingress) = &intent.ingress {
+        let chain = Chain { name: bridge_chain(ingress.bridge.as_str()), base: None, rules: Vec::new() };
+        plan.chains.push((TABLE, chain));
+        plan.elements.extend(policy(ingress));
+    }
+    plan.deduplicate()?;
+    Ok(plan)
+}
+
+impl Nftables {
+    /// Accepts what the intent's addresses send and the replies to it, and keeps the bridge's policy. Idempotent; the
+    /// latest call decides about the policy, and an address that another owner had becomes this one's.
+    ///
+    /// Where iptables-nft has its chain `FORWARD`, the accept counts there too.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn add_forwarding(&self, intent: &Forwarding) -> Result<(), NftError> {
+        let own = own(intent);
+        let mut bet = Batch::default();
+        element::create(&own, &mut bet);
+        if self.socket.commit(&bet, None).is_err() || !self.has_policy(intent)? {
+            self.make_admin_chain()?;
+            let plan = plan(intent)?;
+            match apply::apply(&self.socket, &plan) {
+                Err(NftError::HeldBy { .. }) => {
+                    // IPAM gave the address to this owner, so whoever had it is gone.
+                    self.evict(intent, &own)?;
+                    apply::apply(&self.socket, &plan)?;
+                }
+                outcome => outcome?,
+            }
+            if intent.ingress.is_none() {
+                self.leave_bridges(intent)?;
+            }
+        }
+        iptables::add(&self.socket, intent)
+    }
+
+    /// What of [`Nftables::add_forwarding`] isn't there.
+    ///
+    /// # Errors
+    /// Only if the kernel cannot be asked.
+    pub fn check_forwarding(&self, intent: &Forwarding) -> Result<Vec<Difference>, NftError> {
+        let mut differences = check::check(&self.socket, &plan(intent)?)?;
+        differences.extend(iptables::check(&self.socket, intent)?);
+        Ok(differences)
+    }
+
+    /// Removes what the owner has, and the policy of a bridge that nobody is behind any more. Idempotent.
+    ///
+    /// With `hint`, what it is thought to have, this takes constant time; without, or if that is wrong, all elements are
+    /// read.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<(), NftError> {
+        let hints = hint.map(own).unwrap_or_default().into_iter().map(|element| (element.set, element.key)).collect();
+        let removed = apply::remove(&self.socket, &OWNED, hints, |comment| owner.wrote(comment))?;
+        targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
+    }
+
+    /// Removes what owners of `network` that are not in `valid` have, and the policies of bridges that nobody is behind.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), NftError> {
+        apply::remove_walking(&self.socket, &OWNED, valid_keys(network, valid))?;
+        let bridges = apply::chains_with(&self.socket, TABLE, BRIDGE)?;
+        bridges.iter().try_for_each(|chain| self.release_bridge(chain))
+    }
+
+    /// The administrator's chain has to exist before a rule can lead to it, and keeps what is in it.
+    fn make_admin_chain(&self) -> Result<(), NftError> {
+        let mut batch = Batch::default();
+        let table =
+            NfTablesMessage::NewTable(TableMessage { attributes: vec![TableAttribute::Name(TABLE.name.to_owned())] });
+        batch.push(format!("add table {TABLE}"), Family::Inet.number(), NLM_F_CREATE, table);
+        let admin = Chain { name: ADMIN.to_owned(), base: None, rules: Vec::new() };
+        admin.declare(TABLE, &mut batch);
+        self.socket.commit(&batch, None)
+    }
+
+    /// True if the bridge's policy is the wanted one already.
+    fn has_policy(&self, intent: &Forwarding) -> Result<bool, NftError> {
+        let wanted: Vec<Element> = intent.ingress.as_ref().map(policy).unwrap_or_default();
+        let found = element::look_up(&self.socket, wanted.iter().map(|e| (e.set, e.key.as_slice())))?;
+        Ok(wanted.iter().zip(found).all(|(wanted, found)| found.is_some_and(|found| found.value == wanted.value)))
+    }
+
+    /// Removes others' elements for these addresses.
+    fn evict(&self, intent: &Forwarding, own: &[Element]) -> Result<(), NftError> {
+        let keys = own.iter().map(|element| (element.set, element.key.clone())).collect();
+        let others = |comment: &str| !intent.owner.wrote(comment);
+        let removed = apply::remove_keys(&self.socket, keys, &others)?;
+        targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
+    }
+
+    /// An attachment that was added again without a policy is behind no bridge.
+    fn leave_bridges(&self, intent: &Forwarding) -> Result<(), NftError> {
+        let place = |address: &IpAddr| (frame::behind(Ip::of(*address)), expr::octets(*address));
+        let keys = intent.addresses.iter().map(place).collect();
+        let removed = apply::remove_keys(&self.socket, keys, &|comment| intent.owner.wrote(comment))?;
+        targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
+    }
+
+    /// Removes a bridge's chain and policy unless somebody is behind it. Whoever comes at the same time wins, for the
+    /// kernel refuses to delete a chain that an element leads to.
+    fn release_bridge(&self, chain: &str) -> Result<(), NftError> {
+        let Some(Ok(bridge)) = chain.strip_prefix(BRIDGE).map(str::parse::<IfName>) else { return Ok(()) };
+        if apply::uses(&self.socket, TABLE, chain)?.is_none_or(|uses| uses > 0) {
+            return Ok(());
+        }
+        let wanted = policy(&Ingress { bridge, policy: IngressPolicy::SameBridge });
+        let keys: Vec<_> = wanted.iter().map(|element| (element.set, element.key.as_slice())).collect();
+        let found = element::look_up(&self.socket, keys.iter().copied())?;
+        let there = keys.into_iter().zip(found).filter_map(|(key, found)| found.map(|_| key));
+        let mut batch = Batch::default();
+        element::delete(there, &mut batch);
+        let attributes = vec![ChainAttribute::Table(TABLE.name.to_owned()), ChainAttribute::Name(chain.to_owned())];
+        let message = NfTablesMessage::DeleteChain(ChainMessage { attributes });
+        batch.push(format!("delete chain {TABLE} {chain}"), Family::Inet.number(), 0, message);
+        match self.socket.commit(&batch, None) {
+            Err(error) if !matches!(error.errno(), Some(Errno::BUSY | Errno::NOENT)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! `inet cni_firewall`: what may be forwarded, looked up in constant time with any number of containers.
+//!
+//! An accept ends only the base chain that it is in, so one in here could not undo a drop elsewhere. The chain `accept`
+//! therefore marks packets ([`MARK`]) for those who come after it: the rule of [`super::firewall_iptables`], and whatever
+//! an administrator wants. `unmark` takes the mark away before anybody else can see it. A drop, on the other hand, is
+//! final, so `isolate` needs nobody.
+
+use netlink_packet_core::DefaultNla;
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, Expressions, Immediate, InetHookNumber, Meta, MetaKey, Operator, Register, Verdict,
+    VerdictAttribute,
+};
+
+use super::element::SetId;
+use super::expr::{self, Ip, Side, register};
+use super::frame::{Base, Chain, DataType, Family, Frame, Maps, Rule, Set, TableId};
+
+pub(super) const TABLE: TableId = TableId { family: Family::Inet, name: "cni_firewall" };
+const ACCEPT4: SetId = set("accept4");
+const ACCEPT6: SetId = set("accept6");
+const BEHIND4: SetId = set("behind4");
+const BEHIND6: SetId = set("behind6");
+/// What passes between two ports of a bridge that has a policy: to [`PASS`] or to [`REFUSE`].
+pub(super) const INSIDE: SetId = set("inside");
+/// The bridges that have a policy.
+pub(super) const CLOSED: SetId = set("closed");
+/// The sets whose elements belong to attachments.
+pub(super) const OWNED: [SetId; 4] = [ACCEPT4, ACCEPT6, BEHIND4, BEHIND6];
+
+/// The administrator's chain. It is made empty and never touched again.
+pub(super) const ADMIN: &str = "CNI-ADMIN";
+pub(super) const PASS: &str = "pass";
+pub(super) const REFUSE: &str = "refuse";
+/// The bit of the packet mark that says "accepted". Kubernetes has 14 and 15, portmap 13, Calico and others 16 to 31,
+/// and the low ones are everybody's.
+pub(super) const MARK: u32 = 1 << 12;
+/// Before `NF_IP_PRI_FILTER` (0), where iptables and most others have their chains.
+const ISOLATE: i32 = -20;
+const ACCEPT: i32 = -10;
+/// After all others.
+const UNMARK: i32 = 32_000;
+
+/// `NF_ACCEPT`.
+pub(super) const NF_ACCEPT: u32 = 1;
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`, `NF_CT_STATE_BIT(IP_CT_RELATED)` (nf_conntrack_common.h).
+const ESTABLISHED_OR_RELATED: u32 = 1 << 1 | 1 << 2;
+
+const fn set(name: &'static str) -> SetId {
+    SetId { table: TABLE, name }
+}
+
+/// The containers whose traffic is accepted.
+pub(super) fn accepted(ip: Ip) -> SetId {
+    match ip {
+        Ip::V4 => ACCEPT4,
+        Ip::V6 => ACCEPT6,
+    }
+}
+
+/// Which bridge with a policy a container is behind. No packet is ever looked up in it: its elements keep the bridge's
+/// chain alive, so that the kernel counts for us who is still there.
+pub(super) fn behind(ip: Ip) -> SetId {
+    match ip {
+        Ip::V4 => BEHIND4,
+        Ip::V6 => BEHIND6,
+    }
+}
+
+/// `ct state` into slot 0, in host byte order.
+fn ct_state() -> Expressions {
+    /// `NFT_CT_STATE`.
+    const STATE: u32 = 0;
+    let number = |kind, value: u32| DefaultNla::new(kind, value.to_be_bytes().to_vec());
+    // NFTA_CT_DREG, NFTA_CT_KEY
+    let attributes = vec![number(1, register(0).into()), number(2, STATE)];
+    Expressions::Other { expression_type: "ct".to_owned(), attributes }
+}
+
+/// Slot 0 becomes its bits in `mask`, with those of `xor` turned.
+fn bits(mask: u32, xor: u32) -> Expressions {
+    let bytes = |value: u32| DataAttribute::Value(value.to_ne_bytes().to_vec());
+    Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(register(0)),
+        Bitwise::DestinationRegister(register(0)),
+        Bitwise::Length(4),
+        Bitwise::Mask(bytes(mask)),
+        Bitwise::Xor(bytes(xor)),
+    ])
+}
+
+fn compared(op: Operator, value: u32) -> Expressions {
+    let bytes = DataAttribute::Value(value.to_ne_bytes().to_vec());
+    Expressions::Cmp(vec![Cmp::SourceRegister(register(0)), Cmp::Op(op), Cmp::Data(bytes)])
+}
+
+fn load_mark() -> Expressions {
+    Expressions::Meta(vec![Meta::Key(MetaKey::Mark), Meta::DestinationRegister(register(0))])
+}
+
+/// `meta mark set meta mark & mask ^ xor`.
+fn set_mark(mask: u32, xor: u32) -> [Expressions; 3] {
+    let store = Expressions::Meta(vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(register(0))]);
+    [load_mark(), bits(mask, xor), store]
+}
+
+/// `meta mark & MARK == MARK`.
+pub(super) fn is_marked() -> [Expressions; 3] {
+    [load_mark(), bits(MARK, 0), compared(Operator::Equal, MARK)]
+}
+
+fn verdict(verdict: Vec<VerdictAttribute>) -> Expressions {
+    let data = DataAttribute::Verdict(verdict);
+    Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), Immediate::Data(data)])
+}
+
+/// `accept`.
+pub(super) fn accept() -> Expressions {
+    verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_ACCEPT))])
+}
+
+fn jump(chain: &str) -> Expressions {
+    verdict(vec![VerdictAttribute::Code(Verdict::Jump), VerdictAttribute::Chain(chain.to_owned())])
+}
+
+fn load_name(key: MetaKey, slot: u32) -> Expressions {
+    Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(register(slot))])
+}
+
+/// Marks, or takes the mark away, on one side of the traffic of the accepted containers.
+fn marking(ip: Ip, side: Side, marks: bool) -> Rule {
+    let mut expressions = expr::only(ip).to_vec();
+    let replies = side == Side::Destination && marks;
+    if replies {
+        expressions.extend([ct_state(), bits(ESTABLISHED_OR_RELATED, 0), compared(Operator::NotEqual, 0)]);
+    }
+    expressions.extend([expr::address(ip, side, 0), expr::is_in(accepted(ip).name)]);
+    expressions.extend(if marks { set_mark(!MARK, MARK) } else { set_mark(!MARK, 0) });
+    let state = if replies { "ct state established,related " } else { "" };
+    let word = if side == Side::Source { "saddr" } else { "daddr" };
+    let what = if marks { "meta mark set meta mark |" } else { "meta mark set meta mark & ~" };
+    Rule::new(format!("{state}{} {word} @{} {what}{MARK:#x}", ip.word(), accepted(ip).name), expressions)
+}
+
+fn all_markings(marks: bool) -> Vec<Rule> {
+    let sides = [Side::Source, Side::Destination];
+    [Ip::V4, Ip::V6].into_iter().flat_map(|ip| sides.map(|side| marking(ip, side, marks))).collect()
+}
+
+fn isolation() -> Vec<Rule> {
+    let inside = [load_name(MetaKey::Iifname, 0), load_name(MetaKey::Oifname, 4), expr::verdict_of(INSIDE.name)];
+    let between = [
+        load_name(MetaKey::Iifname, 0),
+        expr::is_in(CLOSED.name),
+        load_name(MetaKey::Oifname, 0),
+        expr::is_in(CLOSED.name),
+        expr::drop(),
+    ];
+    vec![
+        Rule::new("iifname . oifname vmap @inside", inside),
+        Rule::new("iifname @closed oifname @closed drop", between),
+    ]
+}
+
+/// The table with what all attachments share, but for the administrator's chain.
+pub(super) fn frame() -> Frame {
+    let addresses = |id: SetId, ip, maps, comment| Set { name: id.name, key: ip, maps, comment };
+    let base = |name: &str, priority, rules| Chain {
+        name: name.to_owned(),
+        base: Some(Base { kind: "filter", hook: InetHookNumber::Forward, priority }),
+        rules,
+    };
+    let end = |name: &str, text: &str, expression| Chain {
+        name: name.to_owned(),
+        base: None,
+        rules: vec![Rule::new(text, [expression])],
+    };
+    let mut accept = vec![Rule::new(format!("jump {ADMIN}"), [jump(ADMIN)])];
+    accept.extend(all_markings(true));
+    const V4: &[DataType] = &[DataType::Address(Ip::V4)];
+    const V6: &[DataType] = &[DataType::Address(Ip::V6)];
+    Frame {
+        table: TABLE,
+        comment: "CNI plugins: what may be forwarded",
+        sets: vec![
+            addresses(ACCEPT4, V4, Maps::Nothing, "containers"),
+            addresses(ACCEPT6, V6, Maps::Nothing, "containers"),
+            addresses(BEHIND4, V4, Maps::ToVerdict, "container : bridge with a policy"),
+            addresses(BEHIND6, V6, Maps::ToVerdict, "container : bridge with a policy"),
+            Set {
+                name: INSIDE.name,
+                key: &[DataType::Interface, DataType::Interface],
+                maps: Maps::ToVerdict,
+                comment: "bridge . bridge : policy",
+            },
+            addresses(CLOSED, &[DataType::Interface], Maps::Nothing, "bridges with a policy"),
+        ],
+        chains: vec![
+            end(PASS, "return", expr::return_()),
+            end(REFUSE, "drop", expr::drop()),
+            base("isolate", ISOLATE, isolation()),
+            base("accept", ACCEPT, accept),
+            base("unmark", UNMARK, all_markings(false)),
+        ],
+    }
+}
