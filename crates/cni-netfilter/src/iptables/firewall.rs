@@ -134,7 +134,7 @@ fn refuse_wildcard(wanted: Wanted<'_>, script: &mut Script) {
 
 /// Bets that the owner has these addresses, with an entry and two accepts each.
 fn remove(family: Family, owner: &Owner, hints: &[IpAddr]) -> Outcome {
-    let entries = hints.iter().map(|address| rules::owns_address(owner, *address));
+    let entries = hints.iter().map(|address| rules::owns_address(owner, *address, true));
     let own: Vec<Rule> = entries.chain(hints.iter().flat_map(|address| rules::accepts(*address))).collect();
     let mut script = list(&[rules::OWNERS]);
     own.iter().for_each(|rule| script.delete(rule));
@@ -165,17 +165,18 @@ fn check(family: Family, wanted: Wanted<'_>) -> Result<Vec<Difference>, Iptables
     let mut model = Model::new(&save(family, rules::TABLE)?);
     let before = model.clone();
     wanted.make(&mut model);
+    let made_by_go = wanted.has_no_entry(&before);
     let name = |rule: &Rule| format!("{} -t {} {rule}", family.command(), rules::TABLE);
     let difference = |change: &Change| match change {
         Change::Create(_) => None,
-        // Without an entry it is Go's, unless somebody else has it, which the deletion of that entry tells.
-        Change::Insert(rule) | Change::Append(rule) if rule.chain == rules::OWNERS => None,
+        // Go makes no entries. If somebody else has the address, the deletion of that entry tells.
+        Change::Insert(rule) | Change::Append(rule) if rule.chain == rules::OWNERS && made_by_go => None,
         Change::Insert(rule) | Change::Append(rule) if before.has(rule) => {
             Some(Difference::new(name(rule), format!("in front of the jump to {}", rules::ACCEPTS), "behind it"))
         }
         Change::Insert(rule) | Change::Append(rule) => Some(Difference::missing(name(rule))),
         Change::Delete(rule) if rule.chain == rules::OWNERS => {
-            let thing = format!("{} of {}", rule.value("-s").or(rule.value("-i")).unwrap_or("an entry"), rules::OWNERS);
+            let thing = format!("{} of {}", rule.value("-d").or(rule.value("-i")).unwrap_or("an entry"), rules::OWNERS);
             Some(Difference::new(thing, "this container's", rule.comment().unwrap_or("somebody else's")))
         }
         Change::Delete(rule) if rules::is_policy(rule) && rule.chain != rules::FORWARD => {

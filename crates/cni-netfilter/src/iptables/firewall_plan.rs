@@ -53,7 +53,8 @@ impl<'a> Wanted<'a> {
     /// The attachment's own rules: its entries in the list of owners and its accepts.
     pub(super) fn own(self) -> Vec<Rule> {
         let owner = &self.intent.owner;
-        let mut own: Vec<Rule> = self.addresses().map(|address| rules::owns_address(owner, address)).collect();
+        let mut own: Vec<Rule> =
+            self.addresses().map(|address| rules::owns_address(owner, address, self.intent.accept)).collect();
         own.extend(self.ingress().map(|ingress| rules::owns_bridge(&owner.comment(), ingress.bridge.as_str())));
         if self.intent.accept {
             own.extend(self.addresses().flat_map(rules::accepts));
@@ -65,7 +66,7 @@ impl<'a> Wanted<'a> {
     pub(super) fn shared(self) -> Vec<Rule> {
         let mut shared = Vec::new();
         if self.intent.accept {
-            shared.extend([rules::forward(), rules::admin(&self.intent.admin_chain)]);
+            shared.extend([rules::forward(), rules::admin(&self.intent.admin_chain), rules::published()]);
         }
         if let Some(ingress) = self.ingress() {
             shared.push(rules::stage1());
@@ -86,6 +87,7 @@ impl<'a> Wanted<'a> {
     /// Makes it so. Afterwards the owner has these addresses and this bridge and no others, nobody else has the
     /// addresses, and each rule is there once.
     pub(super) fn make(self, model: &mut Model) {
+        model.create_missing(rules::OWNERS);
         self.take_over(model);
         if self.intent.accept {
             self.accept(model);
@@ -93,7 +95,6 @@ impl<'a> Wanted<'a> {
         if let Some(ingress) = self.ingress() {
             keep(model, ingress);
         }
-        model.create_missing(rules::OWNERS);
         for rule in self.own() {
             model.have_once(&rule);
         }
@@ -110,6 +111,11 @@ impl<'a> Wanted<'a> {
     pub(super) fn leaves_a_bridge(self, before: &Model) -> bool {
         let bridge = self.ingress().map(|ingress| ingress.bridge.as_str());
         before.owned_by(&self.intent.owner).filter_map(|entry| entry.value("-i")).any(|had| Some(had) != bridge)
+    }
+
+    /// True if the owner isn't listed at all.
+    pub(super) fn has_no_entry(self, model: &Model) -> bool {
+        model.owned_by(&self.intent.owner).next().is_none()
     }
 
     /// Releases what the owner no longer has, and takes the addresses from whoever had them: IPAM gave them to us.
@@ -138,6 +144,9 @@ impl<'a> Wanted<'a> {
             model.create_missing(&self.intent.admin_chain);
             model.insert(admin);
         }
+        if !model.has(&rules::published()) {
+            model.append(rules::published());
+        }
     }
 }
 
@@ -163,7 +172,6 @@ fn keep(model: &mut Model, ingress: &Ingress) {
     let there: Vec<Rule> = model.of_bridge(bridge).cloned().collect();
     let nobodys = !there.is_empty() && !model.bridge_has_owner(bridge);
     if nobodys {
-        model.create_missing(rules::OWNERS);
         model.append(rules::owns_bridge(rules::FOREIGN, bridge));
     }
     let wanted = rules::of_bridge(ingress);

@@ -1,8 +1,9 @@
-//! The rules of the firewall plugin, in the Go plugin's words, and the list of whose they are.
+//! The rules of the firewall plugin in the Go plugin's words, and a chain of ours that says whose they are.
 //!
-//! Go's rules name addresses and bridges, but nobody who owns them, and a comment on them would hide them from Go. So
-//! the owners are listed in a chain of their own that nothing leads to and no packet ever passes: one rule without a
-//! target for each address and bridge of an attachment, with the owner as its comment.
+//! Go's rules name addresses and bridges, but nobody who owns them, and a comment on them would hide them from Go. They
+//! also accept replies only, so that under a policy of DROP nobody outside reaches a published port. So there is one more
+//! chain, for connections whose destination was translated: in it a rule for each address accepts them, with the owner as
+//! its comment. A rule without a target lists the bridge that the owner is behind.
 
 use std::net::IpAddr;
 
@@ -13,8 +14,8 @@ use crate::{Ingress, IngressPolicy};
 
 /// The table everything is in.
 pub(super) const TABLE: &str = "filter";
-/// Who has which address and bridge.
-pub(super) const OWNERS: &str = "CNI-FORWARD-OWNERS";
+/// Accepts what was published, and says who has which address and bridge.
+pub(super) const OWNERS: &str = "CNI-FORWARD-PUBLISHED";
 /// The kernel's hook.
 pub(super) const FORWARD: &str = "FORWARD";
 /// The accepts.
@@ -50,10 +51,18 @@ pub(super) fn accepts(address: IpAddr) -> [Rule; 2] {
     [Rule::new(ACCEPTS, replies), Rule::new(ACCEPTS, ["-s", &host, "-j", "ACCEPT"])]
 }
 
-/// The entry of an address in the list of owners.
-pub(super) fn owns_address(owner: &Owner, address: IpAddr) -> Rule {
+/// The entry to [`OWNERS`].
+pub(super) fn published() -> Rule {
+    let comment = "CNI firewall plugin published ports";
+    commented(ACCEPTS, &["-m", "conntrack", "--ctstate", "DNAT"], comment, OWNERS)
+}
+
+/// The entry of an address in the list of owners; without `accept` it only lists.
+pub(super) fn owns_address(owner: &Owner, address: IpAddr, accept: bool) -> Rule {
     let (host, comment) = (host(address), owner.comment());
-    Rule::new(OWNERS, ["-s", &host, "-m", "comment", "--comment", &comment])
+    let target: &[&str] = if accept { &["-j", "ACCEPT"] } else { &[] };
+    let entry = ["-d", &host, "-m", "comment", "--comment", &comment];
+    Rule::new(OWNERS, entry.iter().chain(target).copied())
 }
 
 /// The entry of a bridge in the list of owners; `comment` is an owner's or [`FOREIGN`].
@@ -63,7 +72,7 @@ pub(super) fn owns_bridge(comment: &str, bridge: &str) -> Rule {
 
 /// The address in an entry of the list, as [`host`] writes it.
 pub(super) fn address_of(entry: &Rule) -> Option<IpAddr> {
-    entry.value("-s")?.split('/').next()?.parse().ok()
+    entry.value("-d")?.split('/').next()?.parse().ok()
 }
 
 fn host(address: IpAddr) -> String {

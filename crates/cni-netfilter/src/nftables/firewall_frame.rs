@@ -126,24 +126,37 @@ fn load_name(key: MetaKey, slot: u32) -> Expressions {
     Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(register(slot))])
 }
 
-/// Marks, or takes the mark away, on one side of the traffic of the accepted containers.
-fn marking(ip: Ip, side: Side, marks: bool) -> Rule {
+/// `<condition> <ip> saddr @accept4 meta mark set …`, or the same for the destination.
+fn marking(condition: (&str, &[Expressions]), ip: Ip, side: Side, mark: (&str, [Expressions; 3])) -> Rule {
+    let (set, word) = (accepted(ip).name, if side == Side::Source { "saddr" } else { "daddr" });
     let mut expressions = expr::only(ip).to_vec();
-    let replies = side == Side::Destination && marks;
-    if replies {
-        expressions.extend([ct_state(), bits(ESTABLISHED_OR_RELATED, 0), compared(Operator::NotEqual, 0)]);
-    }
-    expressions.extend([expr::address(ip, side, 0), expr::is_in(accepted(ip).name)]);
-    expressions.extend(if marks { set_mark(!MARK, MARK) } else { set_mark(!MARK, 0) });
-    let state = if replies { "ct state established,related " } else { "" };
-    let word = if side == Side::Source { "saddr" } else { "daddr" };
-    let what = if marks { "meta mark set meta mark |" } else { "meta mark set meta mark & ~" };
-    Rule::new(format!("{state}{} {word} @{} {what}{MARK:#x}", ip.word(), accepted(ip).name), expressions)
+    expressions.extend_from_slice(condition.1);
+    expressions.extend([expr::address(ip, side, 0), expr::is_in(set)]);
+    expressions.extend(mark.1);
+    Rule::new(format!("{}{} {word} @{set} meta mark set meta mark {}", condition.0, ip.word(), mark.0), expressions)
 }
 
-fn all_markings(marks: bool) -> Vec<Rule> {
+/// What the containers send, the replies to it, and what was published of them.
+fn markings() -> Vec<Rule> {
+    let replies = [ct_state(), bits(ESTABLISHED_OR_RELATED, 0), compared(Operator::NotEqual, 0)];
+    let published = expr::has_been_forwarded();
+    let conditions: [(&str, &[Expressions], Side); 3] = [
+        ("", &[], Side::Source),
+        ("ct state established,related ", &replies, Side::Destination),
+        ("ct status dnat ", &published, Side::Destination),
+    ];
+    let mark = |ip| {
+        let set = || ("| 0x1000", set_mark(!MARK, MARK));
+        conditions.map(|(text, condition, side)| marking((text, condition), ip, side, set()))
+    };
+    [Ip::V4, Ip::V6].into_iter().flat_map(mark).collect()
+}
+
+/// Whatever may have been marked is so no longer.
+fn unmarkings() -> Vec<Rule> {
     let sides = [Side::Source, Side::Destination];
-    [Ip::V4, Ip::V6].into_iter().flat_map(|ip| sides.map(|side| marking(ip, side, marks))).collect()
+    let unmark = |ip| sides.map(|side| marking(("", &[]), ip, side, ("& ~0x1000", set_mark(!MARK, 0))));
+    [Ip::V4, Ip::V6].into_iter().flat_map(unmark).collect()
 }
 
 fn isolation() -> Vec<Rule> {
@@ -175,7 +188,7 @@ pub(super) fn frame() -> Frame {
         rules: vec![Rule::new(text, [expression])],
     };
     let mut accept = vec![Rule::new(format!("jump {ADMIN}"), [jump(ADMIN)])];
-    accept.extend(all_markings(true));
+    accept.extend(markings());
     const V4: &[DataType] = &[DataType::Address(Ip::V4)];
     const V6: &[DataType] = &[DataType::Address(Ip::V6)];
     Frame {
@@ -199,7 +212,7 @@ pub(super) fn frame() -> Frame {
             end(REFUSE, "drop", expr::drop()),
             base("isolate", ISOLATE, isolation()),
             base("accept", ACCEPT, accept),
-            base("unmark", UNMARK, all_markings(false)),
+            base("unmark", UNMARK, unmarkings()),
         ],
     }
 }
