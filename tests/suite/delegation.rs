@@ -121,7 +121,12 @@ fn search_order(sb: &Sandbox) {
         call.env("CNI_PATH", path).conf(&conf_with("fake")).run()
     };
     ask(&format!("/run/first:{FAKES}")).result();
-    sb.plugin("bridge", "DEL").names("c1", "eth0").env("CNI_NETNS", "/run/netns/c1").conf(&conf_with("fake")).run().silent();
+    sb.plugin("bridge", "DEL")
+        .names("c1", "eth0")
+        .env("CNI_NETNS", "/run/netns/c1")
+        .conf(&conf_with("fake"))
+        .run()
+        .silent();
     ask("/run/first:/run/second").error().names(&["fake", "/run/first", "/run/second"]);
 }
 

@@ -11,6 +11,7 @@ mod case;
 mod check;
 mod delegation;
 mod each;
+mod firewall;
 mod gc;
 mod host_local;
 mod host_local_state;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         bridge_keys::cases,
         masquerade::cases,
         portmap::cases,
+        firewall::cases,
         leftovers::cases,
         check::cases,
         gc::cases,

@@ -1,12 +1,10 @@
 //! One door to both backends: an intent goes to the chosen one, and what is taken away is taken from wherever it is.
 
 use std::cell::OnceCell;
-use std::net::IpAddr;
 
 use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
-use crate::forwarding::Forwarding;
 use crate::intent::{Backend, Masquerade, PortForwards};
 use crate::iptables::{Family, Iptables, IptablesError};
 use crate::nftables::{NftError, Nftables, TableFamily};
@@ -138,44 +136,7 @@ impl Netfilter {
         nftables.and(iptables)
     }
 
-    /// Lets an attachment's traffic through and keeps its bridge's policy. Idempotent; see the backends for what happens
-    /// to what was there.
-    pub fn add_forwarding(&self, backend: Backend, wanted: &Forwarding) -> Result<(), FilterError> {
-        match backend {
-            _ if wanted.is_empty() => Ok(()),
-            Backend::Iptables => Ok(Iptables::find()?.add_forwarding(wanted)?),
-            Backend::Nftables => Ok(self.nftables()?.add_forwarding(wanted)?),
-        }
-    }
-
-    /// What of `wanted` is missing or altered.
-    pub fn check_forwarding(&self, backend: Backend, wanted: &Forwarding) -> Result<Vec<Difference>, FilterError> {
-        match backend {
-            _ if wanted.is_empty() => Ok(Vec::new()),
-            Backend::Iptables => Ok(Iptables::find()?.check_forwarding(wanted)?),
-            Backend::Nftables => Ok(self.nftables()?.check_forwarding(wanted)?),
-        }
-    }
-
-    /// Removes what the owner may forward, and policies that nobody needs any more, from both backends. `hint` is what it
-    /// is thought to have; without it everything is searched. What the Go plugin made for the hint's addresses goes too.
-    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<(), FilterError> {
-        let addresses: Vec<IpAddr> = hint.map(|hint| hint.addresses.clone()).unwrap_or_default();
-        let nftables = self.in_nftables(|nft| nft.remove_forwarding(owner, hint));
-        let iptables = self
-            .in_iptables("filter", &Iptables::FORWARDING_CHAINS, |tools| tools.remove_forwarding(owner, &addresses));
-        nftables.and(iptables)
-    }
-
-    /// Removes what owners of `network` that are not in `valid` may forward, from both backends.
-    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
-        let nftables = self.in_nftables(|nft| nft.retain_forwarding(network, valid));
-        let chains = &Iptables::FORWARDING_CHAINS;
-        let iptables = self.in_iptables("filter", chains, |tools| tools.retain_forwarding(network, valid));
-        nftables.and(iptables)
-    }
-
-    fn nftables(&self) -> Result<&Nftables, NftError> {
+    pub(crate) fn nftables(&self) -> Result<&Nftables, NftError> {
         if let Some(open) = self.nftables.get() {
             return Ok(open);
         }
@@ -184,7 +145,10 @@ impl Netfilter {
     }
 
     /// A kernel without nf_tables has nothing to take away.
-    fn in_nftables(&self, remove: impl FnOnce(&Nftables) -> Result<(), NftError>) -> Result<(), FilterError> {
+    pub(crate) fn in_nftables(
+        &self,
+        remove: impl FnOnce(&Nftables) -> Result<(), NftError>,
+    ) -> Result<(), FilterError> {
         match self.nftables() {
             Ok(nftables) => Ok(remove(nftables)?),
             Err(_) => Ok(()),
@@ -193,7 +157,7 @@ impl Netfilter {
 
     /// Starts the tools only where something of theirs can be: one of `chains` in iptables-nft's tables, which netlink
     /// tells in constant time, or any legacy rule.
-    fn in_iptables<C: AsRef<str>>(
+    pub(crate) fn in_iptables<C: AsRef<str>>(
         &self,
         table: &str,
         chains: &[C],

@@ -1,6 +1,7 @@
 //! Packet rules: an intent (masquerade, port forward) becomes iptables or nftables rules.
 
 mod filter;
+mod forward_filter;
 mod forwarding;
 mod intent;
 pub mod iptables;

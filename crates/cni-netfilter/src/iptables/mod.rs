@@ -9,6 +9,7 @@ mod attach;
 mod detach;
 mod error;
 mod firewall;
+pub(crate) mod firewall_legacy;
 mod firewall_plan;
 mod firewall_rules;
 mod guard;

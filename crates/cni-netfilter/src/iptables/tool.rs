@@ -74,7 +74,12 @@ pub(super) fn concurrently<T: Send>(families: &[Family], work: impl Fn(Family) -
 
 /// Applies `script` with `iptables-restore --noflush` and returns what it printed.
 pub(super) fn restore(family: Family, script: &str) -> Result<String, IptablesError> {
-    let tool = format!("{}-restore", family.command());
+    restore_with(&format!("{}-restore", family.command()), script)
+}
+
+/// [`restore`] with the tool of a certain variant.
+pub(super) fn restore_with(tool: &str, script: &str) -> Result<String, IptablesError> {
+    let tool = tool.to_owned();
     let wait = format!("--wait={LOCK_SECONDS}");
     // A file instead of a pipe: the tool may print a long list before it has read everything.
     let input = memory_file(script).map_err(|source| IptablesError::Run { tool: tool.clone(), source })?;

@@ -82,6 +82,13 @@ fn plan(intent: &Forwarding) -> Result<Plan, NftError> {
     Ok(plan)
 }
 
+fn admin_chain(batch: &mut Batch) {
+    let attributes = vec![TableAttribute::Name(TABLE.name.to_owned())];
+    let table = NfTablesMessage::NewTable(TableMessage { attributes });
+    batch.push(format!("add table {TABLE}"), Family::Inet.number(), NLM_F_CREATE, table);
+    Chain { name: ADMIN.to_owned(), base: None, rules: Vec::new() }.declare(TABLE, batch);
+}
+
 impl Nftables {
     /// Accepts what the intent's addresses send and the replies to it, and keeps the bridge's policy. Idempotent; the
     /// latest call decides about the policy, and an address that another owner had becomes this one's.
@@ -145,14 +152,25 @@ impl Nftables {
         bridges.iter().try_for_each(|chain| self.release_bridge(chain))
     }
 
+    /// Asks the kernel whether it can do what forwarding needs; see [`Nftables::usable`].
+    ///
+    /// # Errors
+    /// [`NftError::Unusable`] names what is missing.
+    pub fn forwarding_usable(&self) -> Result<(), NftError> {
+        let mut batch = Batch::default();
+        admin_chain(&mut batch);
+        frame::frame().install(&mut batch);
+        self.socket.rehearse(&batch).map_err(|source| NftError::Unusable {
+            feature: "filter what is forwarded in nftables".to_owned(),
+            module: "nf_tables and nft_ct",
+            source: Box::new(source),
+        })
+    }
+
     /// The administrator's chain has to exist before a rule can lead to it, and keeps what is in it.
     fn make_admin_chain(&self) -> Result<(), NftError> {
         let mut batch = Batch::default();
-        let table =
-            NfTablesMessage::NewTable(TableMessage { attributes: vec![TableAttribute::Name(TABLE.name.to_owned())] });
-        batch.push(format!("add table {TABLE}"), Family::Inet.number(), NLM_F_CREATE, table);
-        let admin = Chain { name: ADMIN.to_owned(), base: None, rules: Vec::new() };
-        admin.declare(TABLE, &mut batch);
+        admin_chain(&mut batch);
         self.socket.commit(&batch, None)
     }
 

@@ -33,7 +33,7 @@ pub(super) const PASS: &str = "pass";
 pub(super) const REFUSE: &str = "refuse";
 /// The bit of the packet mark that says "accepted". Kubernetes has 14 and 15, portmap 13, Calico and others 16 to 31,
 /// and the low ones are everybody's.
-pub(super) const MARK: u32 = 1 << 12;
+pub(crate) const MARK: u32 = 1 << 12;
 /// Before `NF_IP_PRI_FILTER` (0), where iptables and most others have their chains.
 const ISOLATE: i32 = -20;
 const ACCEPT: i32 = -10;

@@ -9,6 +9,7 @@ mod element;
 mod error;
 mod expr;
 mod firewall;
+mod firewall_foreign;
 mod firewall_frame;
 mod firewall_iptables;
 mod frame;
@@ -25,6 +26,8 @@ use std::collections::HashSet;
 use cni_plugin::{NetworkName, Owner};
 
 pub use error::NftError;
+pub(crate) use firewall_frame::MARK as ACCEPT_MARK;
+pub(crate) use firewall_iptables::COMMENT as MARK_COMMENT;
 pub use probe::TableFamily;
 pub(crate) use transport::Socket;
 
