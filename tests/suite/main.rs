@@ -12,6 +12,7 @@ mod check;
 mod delegation;
 mod each;
 mod firewall;
+mod firewall_state;
 mod gc;
 mod host_local;
 mod host_local_state;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         masquerade::cases,
         portmap::cases,
         firewall::cases,
+        firewall_state::cases,
         leftovers::cases,
         check::cases,
         gc::cases,

@@ -56,6 +56,14 @@ fn own(intent: &Forwarding) -> Vec<Element> {
     accepts.chain(behind).collect()
 }
 
+/// Wherever an owner of these addresses may be.
+fn places(addresses: &[IpAddr]) -> impl Iterator<Item = (SetId, Vec<u8>)> {
+    addresses.iter().flat_map(|address| {
+        let ip = Ip::of(*address);
+        [frame::accepted(ip), frame::behind(ip)].map(|set| (set, expr::octets(*address)))
+    })
+}
+
 /// What a bridge's policy consists of.
 fn policy(ingress: &Ingress) -> Vec<Element> {
     let bridge = ingress.bridge.as_str();
@@ -115,6 +123,7 @@ impl Nftables {
             if intent.ingress.is_none() {
                 self.leave_bridges(intent)?;
             }
+            self.mend_frame()?;
         }
         iptables::add(&self.socket, intent)
     }
@@ -137,8 +146,14 @@ impl Nftables {
     /// # Errors
     /// If the kernel refuses.
     pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<(), NftError> {
-        let hints = hint.map(own).unwrap_or_default().into_iter().map(|element| (element.set, element.key)).collect();
-        let removed = apply::remove(&self.socket, &OWNED, hints, |comment| owner.wrote(comment))?;
+        let is_mine = |comment: &str| owner.wrote(comment);
+        let places = hint.iter().flat_map(|hint| places(&hint.addresses)).collect();
+        let mut removed = apply::remove_keys(&self.socket, places, &is_mine)?;
+        let found =
+            |element: &Element| removed.iter().any(|(set, there)| *set == element.set && there.key == element.key);
+        if !hint.is_some_and(|hint| own(hint).iter().all(found)) {
+            removed.extend(apply::remove_walking(&self.socket, &OWNED, is_mine)?);
+        }
         targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
     }
 
@@ -174,6 +189,18 @@ impl Nftables {
         self.socket.commit(&batch, None)
     }
 
+    /// Puts the shared rules right, which [`apply::apply`] only makes where there are none.
+    fn mend_frame(&self) -> Result<(), NftError> {
+        let frame = frame::frame();
+        let plan = Plan { frames: vec![frame.clone()], ..Plan::default() };
+        if check::check(&self.socket, &plan)?.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        frame.install(&mut batch);
+        self.socket.commit(&batch, None)
+    }
+
     /// True if the bridge's policy is the wanted one already.
     fn has_policy(&self, intent: &Forwarding) -> Result<bool, NftError> {
         let wanted: Vec<Element> = intent.ingress.as_ref().map(policy).unwrap_or_default();
@@ -191,9 +218,9 @@ impl Nftables {
 
     /// An attachment that was added again without a policy is behind no bridge.
     fn leave_bridges(&self, intent: &Forwarding) -> Result<(), NftError> {
-        let place = |address: &IpAddr| (frame::behind(Ip::of(*address)), expr::octets(*address));
-        let keys = intent.addresses.iter().map(place).collect();
-        let removed = apply::remove_keys(&self.socket, keys, &|comment| intent.owner.wrote(comment))?;
+        let behind =
+            places(&intent.addresses).filter(|(set, _)| [frame::behind(Ip::V4), frame::behind(Ip::V6)].contains(set));
+        let removed = apply::remove_keys(&self.socket, behind.collect(), &|comment| intent.owner.wrote(comment))?;
         targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
     }
 

@@ -1,6 +1,6 @@
 //! `inet cni_firewall`: what may be forwarded, looked up in constant time with any number of containers.
 //!
-//! An accept ends only the base chain that it is in, so one in here could not undo a drop elsewhere. The chain `accept`
+//! An accept ends only the base chain that it is in, so one in here could not undo a drop elsewhere. The chain `accepting`
 //! therefore marks packets ([`MARK`]) for those who come after it: the rule of [`super::firewall_iptables`], and whatever
 //! an administrator wants. `unmark` takes the mark away before anybody else can see it. A drop, on the other hand, is
 //! final, so `isolate` needs nobody.
@@ -129,8 +129,9 @@ fn load_name(key: MetaKey, slot: u32) -> Expressions {
 /// `<condition> <ip> saddr @accept4 meta mark set …`, or the same for the destination.
 fn marking(condition: (&str, &[Expressions]), ip: Ip, side: Side, mark: (&str, [Expressions; 3])) -> Rule {
     let (set, word) = (accepted(ip).name, if side == Side::Source { "saddr" } else { "daddr" });
-    let mut expressions = expr::only(ip).to_vec();
-    expressions.extend_from_slice(condition.1);
+    // In the order in which nft would have it of the text.
+    let mut expressions = condition.1.to_vec();
+    expressions.extend(expr::only(ip));
     expressions.extend([expr::address(ip, side, 0), expr::is_in(set)]);
     expressions.extend(mark.1);
     Rule::new(format!("{}{} {word} @{set} meta mark set meta mark {}", condition.0, ip.word(), mark.0), expressions)
@@ -211,7 +212,7 @@ pub(super) fn frame() -> Frame {
             end(PASS, "return", expr::return_()),
             end(REFUSE, "drop", expr::drop()),
             base("isolate", ISOLATE, isolation()),
-            base("accept", ACCEPT, accept),
+            base("accepting", ACCEPT, accept),
             base("unmark", UNMARK, unmarkings()),
         ],
     }
