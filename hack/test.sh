@@ -41,5 +41,6 @@ grep -v '\.\.\. ok$' "$log" || true
 say "totals"
 [ -z "${units:-}" ] || echo "unit tests: $units"
 grep '^test result:' "$log" | sed 's/^test result:/suite:/' || true
+grep '^  \(common\|newer\|improved\) ' "$log" || true
 [ "$status" = 0 ] || fail "see above"
 echo "OK: all tests passed"

@@ -183,7 +183,8 @@ impl Chain {
         first_failure(&mut self.plugins().iter().map(ask))
     }
 
-    fn version(&self) -> &str {
+    /// The list's version.
+    pub fn version(&self) -> &str {
         self.list["cniVersion"].as_str().unwrap_or("0.1.0")
     }
 

@@ -117,6 +117,12 @@ fn settings(ns: &Netns) -> Vec<String> {
     keys.iter().filter_map(|k| kernel::sysctl(ns, k).map(|v| format!("sysctl {k}={v}"))).collect()
 }
 
+/// A text as it is. A binary file is somebody's index, with times and counters in it: that it is there is all to know.
+fn content(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    if bytes.contains(&0) { "binary".to_owned() } else { format!("{:?}", String::from_utf8_lossy(&bytes)) }
+}
+
 fn files(path: &Path, lines: &mut BTreeSet<String>) {
     let Ok(entries) = fs::read_dir(path) else { return };
     for entry in entries.flatten() {
@@ -134,8 +140,7 @@ fn files(path: &Path, lines: &mut BTreeSet<String>) {
                 lines.insert(format!("symlink {} -> {}", path.display(), target.display()));
             }
             _ => {
-                let content = fs::read(&path).unwrap_or_default();
-                lines.insert(format!("file {}: {:?}", path.display(), String::from_utf8_lossy(&content)));
+                lines.insert(format!("file {}: {}", path.display(), content(&path)));
             }
         }
     }

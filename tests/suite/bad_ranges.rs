@@ -38,7 +38,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 type Row = (&'static str, Value, &'static [&'static str], &'static [&'static str]);
 
-fn set(ranges: Value) -> Value {
+fn set(ranges: &Value) -> Value {
     json!({"ranges": [ranges]})
 }
 
@@ -46,55 +46,55 @@ fn rows() -> Vec<Row> {
     vec![
         ("none", json!({}), &[], &["ranges"]),
         ("empty_set", json!({"ranges": [[]]}), &["0"], &["ranges"]),
-        ("host_bits", set(json!([{"subnet": "10.1.2.3/24"}])), &["10.1.2"], &["subnet", "10.1.2.3/24"]),
-        ("host_bits_v6", set(json!([{"subnet": "fd00::1/64"}])), &["fd00::"], &["subnet", "fd00::1/64"]),
-        ("too_small_31", set(json!([{"subnet": "10.1.2.0/31"}])), &["10.1.2.0/31"], &["subnet"]),
-        ("too_small_32", set(json!([{"subnet": "10.1.2.0/32"}])), &["10.1.2.0/32"], &[]),
-        ("too_small_127", set(json!([{"subnet": "fd00::/127"}])), &["fd00::/127"], &[]),
-        ("not_a_subnet", set(json!([{"subnet": "10.1.2.0"}])), &["10.1.2.0"], &["subnet", "10.1.2.0"]),
-        ("prefix_33", set(json!([{"subnet": "10.1.2.0/33"}])), &["10.1.2.0/33"], &["subnet"]),
-        ("leading_zero", set(json!([{"subnet": "10.01.2.0/24"}])), &["10.01.2.0/24"], &["subnet"]),
+        ("host_bits", set(&json!([{"subnet": "10.1.2.3/24"}])), &["10.1.2"], &["subnet", "10.1.2.3/24"]),
+        ("host_bits_v6", set(&json!([{"subnet": "fd00::1/64"}])), &["fd00::"], &["subnet", "fd00::1/64"]),
+        ("too_small_31", set(&json!([{"subnet": "10.1.2.0/31"}])), &["10.1.2.0/31"], &["subnet"]),
+        ("too_small_32", set(&json!([{"subnet": "10.1.2.0/32"}])), &["10.1.2.0/32"], &[]),
+        ("too_small_127", set(&json!([{"subnet": "fd00::/127"}])), &["fd00::/127"], &[]),
+        ("not_a_subnet", set(&json!([{"subnet": "10.1.2.0"}])), &["10.1.2.0"], &["subnet", "10.1.2.0"]),
+        ("prefix_33", set(&json!([{"subnet": "10.1.2.0/33"}])), &["10.1.2.0/33"], &["subnet"]),
+        ("leading_zero", set(&json!([{"subnet": "10.01.2.0/24"}])), &["10.01.2.0/24"], &["subnet"]),
         (
             "start_outside",
-            set(json!([{"subnet": "10.1.2.0/24", "rangeStart": "10.1.3.5"}])),
+            set(&json!([{"subnet": "10.1.2.0/24", "rangeStart": "10.1.3.5"}])),
             &["10.1.3.5", "10.1.2.0/24"],
             &["rangeStart"],
         ),
         (
             "end_outside",
-            set(json!([{"subnet": "10.1.2.0/24", "rangeEnd": "10.1.3.5"}])),
+            set(&json!([{"subnet": "10.1.2.0/24", "rangeEnd": "10.1.3.5"}])),
             &["10.1.3.5", "10.1.2.0/24"],
             &["rangeEnd"],
         ),
         (
             "start_after_end",
-            set(json!([{"subnet": "10.1.2.0/24", "rangeStart": "10.1.2.20", "rangeEnd": "10.1.2.10"}])),
+            set(&json!([{"subnet": "10.1.2.0/24", "rangeStart": "10.1.2.20", "rangeEnd": "10.1.2.10"}])),
             &["10.1.2.20"],
             &["rangeStart", "rangeEnd", "10.1.2.10"],
         ),
         (
             "start_of_another_family",
-            set(json!([{"subnet": "10.1.2.0/24", "rangeStart": "fd00::1"}])),
+            set(&json!([{"subnet": "10.1.2.0/24", "rangeStart": "fd00::1"}])),
             &["fd00::1"],
             &["rangeStart"],
         ),
-        ("start_garbage", set(json!([{"subnet": "10.1.2.0/24", "rangeStart": "x"}])), &["x"], &["rangeStart"]),
-        ("gateway_garbage", set(json!([{"subnet": "10.1.2.0/24", "gateway": "x"}])), &["x"], &["gateway"]),
+        ("start_garbage", set(&json!([{"subnet": "10.1.2.0/24", "rangeStart": "x"}])), &["x"], &["rangeStart"]),
+        ("gateway_garbage", set(&json!([{"subnet": "10.1.2.0/24", "gateway": "x"}])), &["x"], &["gateway"]),
         (
             "mixed_families",
-            set(json!([{"subnet": "10.1.2.0/24"}, {"subnet": "fd00::/64"}])),
+            set(&json!([{"subnet": "10.1.2.0/24"}, {"subnet": "fd00::/64"}])),
             &["0"],
             &["10.1.2.0/24", "fd00::/64"],
         ),
-        ("overlap_in_a_set", set(json!([{"subnet": "10.1.2.0/24"}, {"subnet": "10.1.2.0/25"}])), &["10.1.2"], &[]),
+        ("overlap_in_a_set", set(&json!([{"subnet": "10.1.2.0/24"}, {"subnet": "10.1.2.0/25"}])), &["10.1.2"], &[]),
         (
             "overlap_between_sets",
             json!({"ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "10.1.0.0/16"}]]}),
             &["0", "1"],
             &["10.1.2."],
         ),
-        ("no_subnet", set(json!([{"rangeStart": "10.1.2.5"}])), &[], &["subnet"]),
-        ("subnet_a_number", set(json!([{"subnet": 10}])), &["subnet"], &[]),
+        ("no_subnet", set(&json!([{"rangeStart": "10.1.2.5"}])), &[], &["subnet"]),
+        ("subnet_a_number", set(&json!([{"subnet": 10}])), &["subnet"], &[]),
         ("route_garbage", json!({"subnet": "10.1.2.0/24", "routes": [{"dst": "10.9.0.0"}]}), &["10.9.0.0"], &["dst"]),
         ("no_resolv_conf", json!({"subnet": "10.1.2.0/24", "resolvConf": "/no/such"}), &["/no/such"], &["resolvConf"]),
     ]

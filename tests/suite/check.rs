@@ -1,11 +1,11 @@
 //! CHECK: silent about an untouched attachment; of a broken one it says which thing is missing.
 
 use cni_tests::conf::Backend;
-use cni_tests::{Chain, Netns, Sandbox, conf, kernel, rules};
+use cni_tests::{Chain, Netns, Sandbox, conf, rules};
 use serde_json::json;
 
 use crate::case::{Basis, Case, common, improved};
-use crate::story::{Container, Story};
+use crate::story::Story;
 
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
@@ -19,8 +19,8 @@ pub(crate) fn cases() -> Vec<Case> {
         let name = |what: &str| format!("check::{}_{what}", backend.name());
         cases.push(common(name("untouched"), move |sb| untouched(sb, backend)).based_on(basis));
         for damage in &DAMAGES {
-            let case = common(name(damage.what), move |sb| noticed(sb, backend, damage));
-            cases.push(case.based_on(if damage.go { basis.max(Basis::Common) } else { Basis::Improved }));
+            let case = common(name(damage.0), move |sb| noticed(sb, backend, damage));
+            cases.push(case.based_on(if damage.1 { basis } else { Basis::Improved }));
         }
         cases.push(improved(name("port_rule_deleted"), move |sb| rule_deleted(sb, backend, "8080")));
         cases.push(improved(name("masquerade_rule_deleted"), move |sb| rule_deleted(sb, backend, "10.77.0.2")));
@@ -28,49 +28,32 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// One thing that somebody breaks.
-struct Damage {
-    what: &'static str,
-    /// Whether the Go plugins notice it too.
-    go: bool,
-    deed: fn(&Story, &Container),
-    /// What CHECK has to name.
-    named: &'static [&'static str],
+#[derive(Clone, Copy)]
+enum Place {
+    Container,
+    Node,
 }
+use Place::{Container as Inside, Node as Outside};
+
+/// One thing that somebody breaks: its name, whether the Go plugins notice it too, where it is done, the command
+/// (`LINK` stands for the link at the node's end), and what CHECK has to name.
+type Damage = (&'static str, bool, Place, &'static str, &'static [&'static str]);
 
 const DAMAGES: [Damage; 13] = [
-    damage("address_deleted", true, &["10.77.0.2"], |_, c| drop(c.ns.sh(&ip("addr del 10.77.0.2/24 dev eth0")))),
-    damage("ipv6_address_deleted", true, &["fd00:77::2"], |_, c| drop(c.ns.sh(&ip("addr del fd00:77::2/64 dev eth0")))),
-    damage("default_route_deleted", true, &["oute", "10.77.0.1"], |_, c| drop(c.ns.sh(&ip("route del default")))),
-    damage("ipv6_default_route_deleted", true, &["oute", "fd00:77::1"], |_, c| {
-        drop(c.ns.sh(&ip("-6 route del default")))
-    }),
-    damage("link_deleted", true, &["eth0"], |_, c| drop(c.ns.sh(&ip("link del eth0")))),
-    damage("mac_changed", true, &[], |_, c| drop(c.ns.sh(&ip("link set eth0 address 0a:00:00:00:00:77")))),
-    damage("port_taken_off_the_bridge", true, &[], |s, c| {
-        drop(s.node.sh(&["ip", "link", "set", &c.host_link(), "nomaster"]))
-    }),
-    damage("mtu_changed", false, &["mtu"], |_, c| drop(c.ns.sh(&ip("link set eth0 mtu 1400")))),
-    damage("link_set_down", false, &["eth0"], |_, c| drop(c.ns.sh(&ip("link set eth0 down")))),
-    damage("gateway_address_deleted", false, &["10.77.0.1"], |s, _| {
-        drop(s.node.sh(&ip("addr del 10.77.0.1/24 dev br-test")))
-    }),
-    damage("forwarding_off", false, &["ip_forward"], |s, _| kernel::set_sysctl(&s.node, "ipv4/ip_forward", "0")),
-    damage("ipv6_forwarding_off", false, &["forwarding"], |s, _| {
-        kernel::set_sysctl(&s.node, "ipv6/conf/all/forwarding", "0")
-    }),
-    damage("hairpin_off", false, &["hairpin"], |s, c| {
-        s.node.sh(&["bridge", "link", "set", "dev", &c.host_link(), "hairpin", "off"]);
-    }),
+    ("address_deleted", true, Inside, "ip addr del 10.77.0.2/24 dev eth0", &["10.77.0.2"]),
+    ("ipv6_address_deleted", true, Inside, "ip addr del fd00:77::2/64 dev eth0", &["fd00:77::2"]),
+    ("default_route_deleted", true, Inside, "ip route del default", &["oute", "10.77.0.1"]),
+    ("ipv6_default_route_deleted", true, Inside, "ip -6 route del default", &["oute", "fd00:77::1"]),
+    ("link_deleted", true, Inside, "ip link del eth0", &["eth0"]),
+    ("mac_changed", true, Inside, "ip link set eth0 address 0a:00:00:00:00:77", &[]),
+    ("port_taken_off_the_bridge", true, Outside, "ip link set LINK nomaster", &[]),
+    ("mtu_changed", false, Inside, "ip link set eth0 mtu 1400", &["mtu", "1450", "1400"]),
+    ("link_set_down", false, Inside, "ip link set eth0 down", &["eth0"]),
+    ("gateway_address_deleted", false, Outside, "ip addr del 10.77.0.1/24 dev br-test", &["10.77.0.1"]),
+    ("forwarding_off", false, Outside, "sysctl -qw net.ipv4.ip_forward=0", &["ip_forward"]),
+    ("ipv6_forwarding_off", false, Outside, "sysctl -qw net.ipv6.conf.all.forwarding=0", &["forwarding"]),
+    ("hairpin_off", false, Outside, "bridge link set dev LINK hairpin off", &["hairpin"]),
 ];
-
-const fn damage(what: &'static str, go: bool, named: &'static [&'static str], deed: fn(&Story, &Container)) -> Damage {
-    Damage { what, go, deed, named }
-}
-
-fn ip(words: &str) -> Vec<&str> {
-    ["ip"].into_iter().chain(words.split(' ')).collect()
-}
 
 fn untouched(sb: &Sandbox, backend: Backend) {
     let story = Story::start(sb, backend);
@@ -82,11 +65,14 @@ fn untouched(sb: &Sandbox, backend: Backend) {
 }
 
 fn noticed(sb: &Sandbox, backend: Backend, damage: &Damage) {
-    let story = Story::start(sb, backend);
+    let story = Story::with(sb, backend, |bridge, _| bridge["mtu"] = 1450.into());
     let container = story.attach("c1", &[]);
     story.chain.check(sb, &container.at).silent();
-    (damage.deed)(&story, &container);
-    story.chain.check(sb, &container.at).error().names(damage.named);
+    let (_, _, place, deed, named) = damage;
+    let deed = deed.replace("LINK", &container.host_link());
+    let place = if matches!(place, Inside) { &container.ns } else { &story.node };
+    place.sh(&deed.split(' ').collect::<Vec<_>>());
+    story.chain.check(sb, &container.at).error().names(named);
 }
 
 /// Any one rule or element about a port or an address: whatever it is that the backend keeps.

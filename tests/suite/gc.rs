@@ -16,7 +16,6 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("gc::host_local_keeps_only_the_valid", reservations),
         improved("gc::host_local_tells_interfaces_apart", interfaces),
         improved("gc::host_local_leaves_other_networks_alone", other_network),
-        improved("gc::host_local_removes_empty_files", empty_files),
         improved("gc::bridge_forwards_to_ipam", forwards),
     ];
     for backend in Backend::ALL {
@@ -76,14 +75,6 @@ fn other_network(sb: &Sandbox) {
     let mut other = conf.clone();
     other["name"] = "another".into();
     gc(sb, &other, &[]);
-    assert_eq!(names(), ["10.1.2.2", "last_reserved_ip.0", "lock"]);
-}
-
-fn empty_files(sb: &Sandbox) {
-    let conf = ranges(sb);
-    added(sb, "c1", &conf);
-    std::fs::write(crate::host_local::file("10.1.2.9"), "").unwrap();
-    gc(sb, &conf, &[("c1", "eth0")]);
     assert_eq!(names(), ["10.1.2.2", "last_reserved_ip.0", "lock"]);
 }
 

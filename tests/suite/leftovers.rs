@@ -93,7 +93,7 @@ fn two_interfaces(sb: &Sandbox) {
         assert!(rules.iter().any(|r| r.contains("CNI-")), "eth1 is still masqueraded: {rules:?}");
     }
     story.chain.del(sb, &second);
-    Snapshot::of(&[&story.node]).same_but(&before, &["br-test", "networks", "forward", "CNI-HOSTPORT"]);
+    Snapshot::of(&[&story.node]).same_but(&before, &["br-test", "/var/lib/cni", "forward", "CNI-HOSTPORT"]);
 }
 
 fn never_added(sb: &Sandbox, plugin: &str, version: &str) {

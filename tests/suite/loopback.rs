@@ -1,7 +1,7 @@
 //! loopback: `lo` up and down.
 
 use cni_tests::kernel::{addresses, has_flag, link};
-use cni_tests::{Netns, Sandbox};
+use cni_tests::{Netns, Sandbox, Snapshot};
 use serde_json::json;
 
 use crate::case::{Case, common, improved};
@@ -16,6 +16,10 @@ pub(crate) fn cases() -> Vec<Case> {
         common("loopback::foreign_address_is_refused", foreign_address),
         common("loopback::check_says_that_lo_is_down", check),
         common("loopback::del_without_namespace", del_without_namespace),
+        improved("loopback::del_leaves_lo_to_others_in_a_shared_namespace", shared),
+        improved("loopback::del_without_add_leaves_lo_alone", del_without_add),
+        improved("loopback::a_failed_add_leaves_lo_as_it_was", failed_add),
+        improved("loopback::check_names_an_address_that_went", address_gone),
         improved("loopback::check_names_the_interface", |sb| {
             let ns = sb.container("c1");
             ready(sb, "loopback", "CHECK", "1.0.0", &ns).run().error().names(&["lo"]);
@@ -109,4 +113,61 @@ fn del_without_namespace(sb: &Sandbox) {
     ns.delete();
     del.run().silent();
     ready(sb, "loopback", "DEL", "1.0.0", &sb.container("c2")).env("CNI_NETNS", "/etc/hostname").run().error();
+}
+
+/// Two attachments of one namespace; and one whose `lo` was up before the first.
+fn shared(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    let call = |verb: &str, id: &str| ready(sb, "loopback", verb, "1.0.0", &ns).names(id, "lo").run();
+    for id in ["c1", "c2"] {
+        call("ADD", id).result();
+    }
+    // The kernel forgets such a route as soon as the link is down for a moment.
+    ns.sh(&["ip", "route", "add", "198.51.100.0/24", "dev", "lo"]);
+    call("DEL", "c1").silent();
+    assert!(is_up(&ns), "c2 is still there");
+    assert!(!ns.sh(&["ip", "route", "show", "198.51.100.0/24"]).is_empty(), "it was down for a moment");
+    call("CHECK", "c2").silent();
+    call("DEL", "c1").silent();
+    assert!(is_up(&ns), "a repeated DEL of the one that is gone isn't the other's");
+    call("DEL", "c2").silent();
+    assert!(!is_up(&ns));
+
+    ns.sh(&["ip", "link", "set", "lo", "up"]);
+    call("ADD", "c3").result();
+    call("DEL", "c3").silent();
+    assert!(is_up(&ns), "somebody else brought it up");
+}
+
+fn del_without_add(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    ns.sh(&["ip", "link", "set", "lo", "up"]);
+    ready(sb, "loopback", "DEL", "1.0.0", &ns).run().silent();
+    assert!(is_up(&ns));
+}
+
+fn failed_add(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    ns.sh(&["ip", "addr", "add", "10.9.8.7/32", "dev", "lo"]);
+    let before = Snapshot::of(&[&ns]);
+    ready(sb, "loopback", "ADD", "1.0.0", &ns).run().error();
+    Snapshot::of(&[&ns]).same_as(&before);
+    // A result without an address can't be told at 0.2.0: the failure comes after the deed.
+    ns.sh(&["ip", "addr", "flush", "dev", "lo"]);
+    let before = Snapshot::of(&[&ns]);
+    let mut conf = minimal("loopback", "0.2.0");
+    conf["prevResult"] = json!({"cniVersion": "0.2.0"});
+    ready(sb, "loopback", "ADD", "0.2.0", &ns).conf(&conf).run().error();
+    // The kernel keeps the IPv4 address of a link that goes down.
+    Snapshot::of(&[&ns]).same_but(&before, &["127.0.0.1/8"]);
+}
+
+fn address_gone(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    let mut conf = minimal("loopback", "1.0.0");
+    conf["prevResult"] = ready(sb, "loopback", "ADD", "1.0.0", &ns).run().result();
+    let check = || ready(sb, "loopback", "CHECK", "1.0.0", &ns).conf(&conf).run();
+    check().silent();
+    ns.sh(&["ip", "addr", "del", "127.0.0.1/8", "dev", "lo"]);
+    check().error().names(&["127.0.0.1/8", "lo"]);
 }

@@ -7,12 +7,15 @@ mod bad_input;
 mod bad_ranges;
 mod bridge;
 mod bridge_keys;
+mod bridge_spoof;
+mod bridge_vlan;
 mod case;
 mod check;
 mod delegation;
 mod each;
 mod firewall;
 mod firewall_state;
+mod examples;
 mod gc;
 mod host_local;
 mod host_local_state;
@@ -21,9 +24,12 @@ mod loopback;
 mod masquerade;
 mod portmap;
 mod protocol;
+mod ptp;
 mod rollback;
+mod r#static;
 mod status;
 mod story;
+mod tuning;
 mod versions;
 
 use std::path::PathBuf;
@@ -53,6 +59,8 @@ fn main() -> ExitCode {
         host_local::cases,
         bridge::cases,
         bridge_keys::cases,
+        bridge_spoof::cases,
+        bridge_vlan::cases,
         masquerade::cases,
         portmap::cases,
         firewall::cases,
@@ -65,6 +73,10 @@ fn main() -> ExitCode {
         status::cases,
         host_local_state::cases,
         bad_ranges::cases,
+        r#static::cases,
+        ptp::cases,
+        tuning::cases,
+        examples::cases,
     ];
     let cases = subjects.iter().flat_map(|cases| cases()).collect();
     case::judge(&args, &dir, cases)

@@ -96,7 +96,8 @@ fn missing(sb: &Sandbox, plugin: &str) {
 fn unattached(sb: &Sandbox, plugin: &str) {
     sb.needs(plugin, "1.1.0");
     for verb in ["GC", "STATUS"] {
-        let conf = minimal(plugin, "1.1.0");
+        let mut conf = minimal(plugin, "1.1.0");
+        conf["cni.dev/valid-attachments"] = serde_json::json!([]);
         sb.plugin(plugin, verb).conf(&conf).run().silent();
         // What happens to be set isn't validated.
         sb.plugin(plugin, verb).names("-x", "a/b").conf(&conf).run().silent();

@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let container = NetNs::open(path.as_ref())?;
     let host = Netlink::open()?;
     lap("namespace and first socket opened");
-    host.create_bridge(&BridgeSpec { name: "cni0".parse()?, mtu: None, vlan_filtering: false })?;
+    host.create_bridge(&BridgeSpec { name: "cni0".parse()?, mtu: None, mac: None, vlan_filtering: false })?;
     lap("bridge there");
     let bridge = host.link_by_name("cni0")?.ok_or("no bridge")?;
     lap("bridge found");

@@ -19,11 +19,14 @@
 
 mod address;
 mod error;
+pub mod forwarding;
 mod layer3;
 mod link;
 mod mac;
 mod netlink;
 mod netns;
+pub mod pair;
+mod point_to_point;
 mod route;
 pub mod sysctl;
 
@@ -37,5 +40,7 @@ pub use link::{
 pub use mac::random_mac;
 pub use netlink::Netlink;
 pub use netns::{NetNs, NetNsError};
+pub use pair::{Pair, PairError, PairSpec};
+pub use point_to_point::PointToPoint;
 pub use route::{Family, Route, RouteFilter, RouteKind, RouteLookup};
 pub use sysctl::SysctlError;

@@ -109,6 +109,11 @@ impl NetNs {
         self.inner.path()
     }
 
+    /// The inode's number, which no other namespace has as long as this one lives.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
     /// True if both are the same namespace, by whatever paths they were opened: nsfs gives each namespace one inode.
     pub fn is_same(&self, other: &NetNs) -> bool {
         (self.device, self.inode) == (other.device, other.inode)

@@ -3,9 +3,12 @@
 //! A path has `/` between its parts, as in `net/ipv4/conf/eth0.100/arp_notify`: dots are ordinary characters, so
 //! interfaces that have them in their names need no escaping.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 /// Why a sysctl could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +53,9 @@ pub enum SysctlError {
 /// # Errors
 /// `Path`, `NotFound` and `Read`.
 pub fn read(path: &str) -> Result<String, SysctlError> {
-    match fs::read_to_string(resolve(path)?) {
-        Ok(text) => Ok(text.trim_end().to_owned()),
+    let mut text = String::new();
+    match open(&resolve(path)?, OFlags::RDONLY).and_then(|mut file| file.read_to_string(&mut text)) {
+        Ok(_) => Ok(text.trim_end().to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SysctlError::NotFound { path: path.to_owned() }),
         Err(source) => Err(SysctlError::Read { path: path.to_owned(), source }),
     }
@@ -63,10 +67,8 @@ pub fn read(path: &str) -> Result<String, SysctlError> {
 /// `Path`, `NotFound` and `Write`.
 pub fn write(path: &str, value: &str) -> Result<(), SysctlError> {
     // Without O_CREAT, which procfs answers with EACCES for what does not exist, and O_TRUNC, which means nothing there.
-    let written = fs::OpenOptions::new().write(true).open(resolve(path)?).and_then(|mut file| {
-        // One write: the kernel takes each write() for a whole value.
-        io::Write::write_all(&mut file, value.as_bytes())
-    });
+    // One write: the kernel takes each write() for a whole value.
+    let written = open(&resolve(path)?, OFlags::WRONLY).and_then(|mut file| file.write_all(value.as_bytes()));
     match written {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SysctlError::NotFound { path: path.to_owned() }),
@@ -85,6 +87,16 @@ pub fn ensure(path: &str, value: &str) -> Result<bool, SysctlError> {
     }
     write(path, value)?;
     Ok(true)
+}
+
+/// Opens without following a symbolic link anywhere on the way: `/proc/sys` has none, so one would lead out of it.
+fn open(path: &Path, access: OFlags) -> io::Result<File> {
+    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        // Before Linux 5.6, or in a sandbox that doesn't know the call: at least the last part may be no link.
+        Err(Errno::NOSYS | Errno::PERM) => Ok(rustix::fs::open(path, flags, Mode::empty())?.into()),
+        opened => Ok(opened?.into()),
+    }
 }
 
 fn resolve(path: &str) -> Result<PathBuf, SysctlError> {

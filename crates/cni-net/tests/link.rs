@@ -3,140 +3,11 @@
 
 mod common;
 
-use cni_net::{BridgeSpec, LinkChange, NetError, NetNs, Netlink, PortChange, PortForwarding, VethEnd, VethSpec, Vlan};
+use cni_net::{LinkChange, NetError, Netlink, PortChange, PortForwarding, Vlan};
 use cni_plugin::MacAddr;
-use common::{first, json, namespace, run};
-
-fn bridge(netlink: &Netlink, name: &str) -> u32 {
-    let spec = BridgeSpec { name: name.parse().unwrap(), mtu: None, mac: None, vlan_filtering: false };
-    assert!(netlink.create_bridge(&spec).unwrap());
-    netlink.link_by_name(name).unwrap().unwrap().index
-}
-
-fn veth<'a>(host: &str, peer: &str, blue: &'a NetNs) -> VethSpec<'a> {
-    VethSpec::new(VethEnd::named(host.parse().unwrap()), VethEnd::named(peer.parse().unwrap()), blue)
-}
+use common::{bridge, first, json, namespace, run, veth};
 
 private_tests! {
-    fn a_bridge_is_created_once() {
-        let netlink = Netlink::open().unwrap();
-        let spec = BridgeSpec { name: "cni0".parse().unwrap(), mtu: Some(1400), mac: None, vlan_filtering: false };
-        assert!(netlink.create_bridge(&spec).unwrap());
-        assert!(!netlink.create_bridge(&spec).unwrap());
-        let seen = first("ip -d -j link show dev cni0");
-        assert_eq!(seen["linkinfo"]["info_kind"], "bridge");
-        assert_eq!(seen["mtu"], 1400);
-        assert_eq!(seen["operstate"], "DOWN");
-
-        let link = netlink.link_by_name("cni0").unwrap().unwrap();
-        assert_eq!(link.kind.as_deref(), Some("bridge"));
-        assert!(!link.up && !link.bridge.unwrap().vlan_filtering);
-        assert_eq!(link.mtu, 1400);
-    }
-
-    fn a_veth_pair_is_born_in_place() {
-        let blue = namespace("blue");
-        let netlink = Netlink::open().unwrap();
-        let master = bridge(&netlink, "cni0");
-        let mac = |last| MacAddr([0x0a, 0, 0, 0, 0, last]);
-        let spec = VethSpec {
-            host: VethEnd { name: "veth0".parse().unwrap(), mtu: Some(1390), mac: Some(mac(1)) },
-            master: Some(master),
-            peer: VethEnd { name: "eth0".parse().unwrap(), mtu: Some(1380), mac: Some(mac(2)) },
-            peer_namespace: &blue,
-        };
-        let made = netlink.create_veth(&spec).unwrap();
-
-        let host = first("ip -d -j link show dev veth0");
-        assert_eq!(host["ifindex"], made.host);
-        assert_eq!(host["address"], made.host_mac.to_string());
-        assert_eq!(host["address"], "0a:00:00:00:00:01");
-        assert_eq!(host["mtu"], 1390);
-        assert_eq!(host["master"], "cni0");
-        assert!(host["flags"].as_array().unwrap().contains(&"UP".into()));
-        let peer = first("ip -n blue -d -j link show dev eth0");
-        assert_eq!(peer["ifindex"], made.peer);
-        assert_eq!(peer["address"], "0a:00:00:00:00:02");
-        assert_eq!(peer["mtu"], 1380);
-        assert_eq!(peer["link_index"], made.host);
-        assert!(!peer["flags"].as_array().unwrap().contains(&"UP".into()));
-
-        let link = netlink.link_by_index(made.host).unwrap().unwrap();
-        assert_eq!((link.name.as_str(), link.kind.as_deref()), ("veth0", Some("veth")));
-        assert_eq!((link.master, link.peer_index, link.mtu, link.up), (Some(master), Some(made.peer), 1390, true));
-        assert_eq!(link.mac, Some(mac(1)));
-        assert!(link.peer_netnsid.is_some());
-        let inside = Netlink::open_in(&blue).unwrap();
-        let link = inside.link_by_name("eth0").unwrap().unwrap();
-        assert_eq!((link.index, link.peer_index, link.up), (made.peer, Some(made.host), false));
-    }
-
-    fn a_veth_pair_without_wishes() {
-        let blue = namespace("blue");
-        let netlink = Netlink::open().unwrap();
-        let made = netlink.create_veth(&veth("veth0", "eth0", &blue)).unwrap();
-        let host = first("ip -j link show dev veth0");
-        assert_eq!((&host["mtu"], &host["master"]), (&1500.into(), &serde_json::Value::Null));
-        assert_eq!(host["address"], made.host_mac.to_string());
-    }
-
-    fn a_taken_name_is_named_on_either_side() {
-        let blue = namespace("blue");
-        let netlink = Netlink::open().unwrap();
-        netlink.create_veth(&veth("veth0", "eth0", &blue)).unwrap();
-        let taken = |spec: &VethSpec<'_>| match netlink.create_veth(spec) {
-            Err(NetError::Exists { name, .. }) => name,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(taken(&veth("veth0", "eth1", &blue)), "veth0");
-        assert_eq!(taken(&veth("veth1", "eth0", &blue)), "eth0");
-        let error = netlink.create_veth(&veth("veth1", "eth0", &blue)).unwrap_err();
-        assert_eq!(error.to_string(), "cannot create veth pair veth1 and eth0: eth0 exists already");
-        // All or nothing.
-        assert!(netlink.link_by_name("veth1").unwrap().is_none());
-        assert_eq!(json("ip -n blue -j link show type veth").as_array().unwrap().len(), 1);
-    }
-
-    fn a_veth_pair_with_a_missing_bridge_or_a_bad_mtu_leaves_nothing() {
-        let blue = namespace("blue");
-        let netlink = Netlink::open().unwrap();
-        let mut spec = veth("veth0", "eth0", &blue);
-        spec.master = Some(4711);
-        let error = netlink.create_veth(&spec).unwrap_err();
-        assert!(error.to_string().starts_with("cannot create veth pair veth0 and eth0: "), "{error}");
-        spec.master = None;
-        spec.peer.mtu = Some(70000);
-        let error = netlink.create_veth(&spec).unwrap_err();
-        assert_eq!(error.to_string(), "cannot create veth pair veth0 and eth0: Invalid argument");
-        assert_eq!(error.errno(), Some(22));
-        assert_eq!(json("ip -j link show type veth"), json("ip -n blue -j link show type veth"));
-        assert_eq!(json("ip -j link show type veth").as_array().unwrap().len(), 0);
-    }
-
-    fn a_bridge_name_that_another_link_has() {
-        let blue = namespace("blue");
-        let netlink = Netlink::open().unwrap();
-        netlink.create_veth(&veth("veth0", "eth0", &blue)).unwrap();
-        let spec = BridgeSpec { name: "veth0".parse().unwrap(), mtu: None, vlan_filtering: false };
-        assert!(!netlink.create_bridge(&spec).unwrap());
-        assert_eq!(netlink.link_by_name("veth0").unwrap().unwrap().kind.as_deref(), Some("veth"));
-    }
-
-    fn vlan_filtering_is_given_or_refused_never_ignored() {
-        let netlink = Netlink::open().unwrap();
-        let spec = BridgeSpec { name: "cni0".parse().unwrap(), mtu: None, vlan_filtering: true };
-        match netlink.create_bridge(&spec) {
-            Ok(created) => {
-                assert!(created);
-                assert_eq!(first("ip -d -j link show dev cni0")["linkinfo"]["info_data"]["vlan_filtering"], 1);
-            }
-            Err(error) => {
-                assert!(matches!(error, NetError::Unsupported { .. }), "{error}");
-                assert_eq!(json("ip -j link show type bridge").as_array().unwrap().len(), 0);
-            }
-        }
-    }
-
     fn links_are_changed() {
         let blue = namespace("blue");
         let netlink = Netlink::open().unwrap();
@@ -218,6 +89,21 @@ private_tests! {
         assert!(netlink.add_altname(index, &"x".repeat(200)).is_err());
         netlink.delete_link(index).unwrap();
         assert!(netlink.link_by_altname(&long).unwrap().is_none());
+    }
+
+    fn alternative_names_are_taken_away_once() {
+        let blue = namespace("blue");
+        let netlink = Netlink::open().unwrap();
+        let index = netlink.create_veth(&veth("veth0", "eth0", &blue)).unwrap().host;
+        let other = netlink.create_veth(&veth("veth1", "eth1", &blue)).unwrap().host;
+        netlink.add_altname(index, "first").unwrap();
+        netlink.add_altname(index, "second").unwrap();
+        assert!(!netlink.delete_altname(other, "first").unwrap(), "another link's");
+        assert!(netlink.delete_altname(index, "first").unwrap());
+        assert!(!netlink.delete_altname(index, "first").unwrap());
+        assert!(!netlink.delete_altname(4711, "second").unwrap());
+        assert!(!netlink.delete_altname(index, "veth0").unwrap(), "its ordinary name");
+        assert_eq!(first("ip -j link show dev veth0")["altnames"], serde_json::json!(["second"]));
     }
 
     fn a_port_is_changed() {

@@ -4,6 +4,7 @@
 mod common;
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use cni_net::{Family, NetError, Netlink, Route, RouteFilter, RouteKind, VethEnd, VethSpec};
 use common::{first, json, namespace, run};
@@ -208,7 +209,14 @@ private_tests! {
         }
         assert_eq!(netlink.route_to(ip("10.0.0.9")).unwrap().unwrap().gateway, None);
         assert_eq!(netlink.route_to(ip("10.0.0.5")).unwrap().unwrap().kind, RouteKind::Local);
-        assert_eq!(netlink.route_to(ip("fd00::5")).unwrap().unwrap().kind, RouteKind::Local);
+        // IPv6 adds an address's own route from a work queue, also without duplicate address detection
+        // (addrconf_dad_work in net/ipv6/addrconf.c).
+        let kind = || netlink.route_to(ip("fd00::5")).unwrap().unwrap().kind;
+        let end = Instant::now() + Duration::from_secs(30);
+        while kind() != RouteKind::Local && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(kind(), RouteKind::Local);
         run("ip route add prohibit 203.0.113.0/24");
         let error = netlink.route_to(ip("203.0.113.1")).unwrap_err();
         assert_eq!(error.to_string(), "cannot look up the route to 203.0.113.1: Permission denied");

@@ -5,7 +5,8 @@ use std::cell::OnceCell;
 use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
-use crate::intent::{Backend, Masquerade, PortForwards};
+use crate::conntrack::{self, Flush};
+use crate::intent::{Backend, MacGuard, MacGuardHint, Masquerade, PortForwards, Protocol};
 use crate::iptables::{Family, Iptables, IptablesError};
 use crate::nftables::{NftError, Nftables, TableFamily};
 
@@ -106,6 +107,33 @@ impl Netfilter {
         nftables.and(iptables)
     }
 
+    /// Checks the source addresses of what a container sends. nftables does it whatever the backend, as for the Go
+    /// plugin: iptables sees no frames. Idempotent.
+    pub fn add_mac_guard(&self, guard: &MacGuard) -> Result<(), FilterError> {
+        Ok(self.nftables()?.add_mac_guard(guard)?)
+    }
+
+    /// Fails, naming what is missing, if the kernel can't check source addresses.
+    pub fn can_guard_macs(&self) -> Result<(), FilterError> {
+        Ok(self.nftables()?.can_guard_macs()?)
+    }
+
+    /// What of `guard` is missing or altered.
+    pub fn check_mac_guard(&self, guard: &MacGuard) -> Result<Vec<Difference>, FilterError> {
+        Ok(self.nftables()?.check_mac_guard(guard)?)
+    }
+
+    /// Removes the owner's check, the Go plugin's for the same owner included. Constant time with a complete hint;
+    /// `thorough` searches everything without one. Idempotent.
+    pub fn remove_mac_guard(&self, owner: &Owner, hint: &MacGuardHint, thorough: bool) -> Result<(), FilterError> {
+        self.in_nftables(|nft| nft.remove_mac_guard(owner, hint, thorough))
+    }
+
+    /// Removes the checks of owners of `network` that are not in `valid`, and the Go plugin's of ports that are gone.
+    pub fn retain_mac_guards(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
+        self.in_nftables(|nft| nft.retain_mac_guards(network, valid))
+    }
+
     /// Publishes ports. Idempotent for the same owner; a port that another owner has is an error that names it.
     pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<(), FilterError> {
         match backend {
@@ -134,6 +162,18 @@ impl Netfilter {
         let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
         let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_ports(network, valid));
         nftables.and(iptables)
+    }
+
+    /// Forgets the connections of UDP and SCTP clients to these ports: all of them, or those that go elsewhere than to the
+    /// ports' container. Without that, a client that never pauses would stay with a container that is gone. TCP needs
+    /// no help, for a new connection is a new entry. Idempotent; returns how many there were.
+    pub fn forget_flows(&self, ports: &[PortForwards], which: Flush) -> Result<usize, FilterError> {
+        let ports = ports.iter().flat_map(|forwards| &forwards.ports);
+        let sticky: Vec<_> = ports.filter(|port| port.protocol != Protocol::Tcp).cloned().collect();
+        if sticky.is_empty() {
+            return Ok(0);
+        }
+        Ok(conntrack::flush_forwards(&sticky, which)?)
     }
 
     pub(crate) fn nftables(&self) -> Result<&Nftables, NftError> {

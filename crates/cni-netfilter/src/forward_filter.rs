@@ -19,7 +19,7 @@ impl Netfilter {
             Backend::Iptables => Ok(Iptables::find()?.add_forwarding(wanted)?),
             Backend::Nftables => {
                 self.nftables()?.add_forwarding(wanted)?;
-                Ok(legacy::accept_marked(&accepting(wanted), ACCEPT_MARK, MARK_COMMENT)?)
+                Ok(legacy::accept_marked(&families(&wanted.addresses), ACCEPT_MARK, MARK_COMMENT)?)
             }
         }
     }
@@ -33,32 +33,56 @@ impl Netfilter {
             Backend::Iptables => Iptables::find()?.check_forwarding(wanted)?,
             Backend::Nftables => {
                 let mut differences = self.nftables()?.check_forwarding(wanted)?;
-                differences.extend(legacy::check_marked(&accepting(wanted), ACCEPT_MARK, MARK_COMMENT)?);
+                differences.extend(legacy::check_marked(&families(&wanted.addresses), ACCEPT_MARK, MARK_COMMENT)?);
                 differences
             }
         };
-        if wanted.accept {
-            differences.extend(self.obstacles(backend, &wanted.addresses)?);
-        }
+        differences.extend(self.obstacles(backend, &wanted.addresses)?);
         Ok(differences)
     }
 
     /// Removes what the owner may forward, and policies that nobody needs any more, from both backends. `hint` is what it
     /// is thought to have; without it everything is searched. What the Go plugin made for the hint's addresses goes too.
-    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<(), FilterError> {
-        let addresses: Vec<IpAddr> = hint.map(|hint| hint.addresses.clone()).unwrap_or_default();
-        let nftables = self.in_nftables(|nft| nft.remove_forwarding(owner, hint));
-        let iptables = self
-            .in_iptables("filter", &Iptables::FORWARDING_CHAINS, |tools| tools.remove_forwarding(owner, &addresses));
-        nftables.and(iptables)
+    ///
+    /// Returns the addresses that the owner had in the nftables backend.
+    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<Vec<IpAddr>, FilterError> {
+        let hints: Vec<IpAddr> = hint.map(|hint| hint.addresses.clone()).unwrap_or_default();
+        let mut addresses = Vec::new();
+        let nftables = self.in_nftables(|nft| {
+            addresses = nft.remove_forwarding(owner, hint)?;
+            Ok(())
+        });
+        let chains = &Iptables::FORWARDING_CHAINS;
+        let iptables = self.in_iptables("filter", chains, |tools| tools.remove_forwarding(owner, &hints));
+        nftables.and(iptables).map(|()| addresses)
     }
 
     /// Removes what owners of `network` that are not in `valid` may forward, from both backends.
-    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
-        let nftables = self.in_nftables(|nft| nft.retain_forwarding(network, valid));
+    ///
+    /// Returns the addresses that they had in the nftables backend.
+    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<IpAddr>, FilterError> {
+        let mut addresses = Vec::new();
+        let nftables = self.in_nftables(|nft| {
+            addresses = nft.retain_forwarding(network, valid)?;
+            Ok(())
+        });
         let chains = &Iptables::FORWARDING_CHAINS;
         let iptables = self.in_iptables("filter", chains, |tools| tools.retain_forwarding(network, valid));
-        nftables.and(iptables)
+        nftables.and(iptables).map(|()| addresses)
+    }
+
+    /// Those of `addresses` that nobody has in the nftables backend.
+    pub fn unowned(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, FilterError> {
+        match self.nftables() {
+            Ok(nftables) => Ok(nftables.unowned(addresses)?),
+            Err(_) => Ok(addresses.to_vec()),
+        }
+    }
+
+    /// The backend to use where firewalld decides what passes: nftables if the kernel has it, for iptables' rules would be
+    /// nobody's when the Go plugin, which makes none beside firewalld, takes over.
+    pub fn beside_firewalld(&self) -> Result<Backend, FilterError> {
+        if self.nftables().is_ok() { Ok(Backend::Nftables) } else { self.choose(None) }
     }
 
     /// Fails, naming what is missing, if `backend` can't forward here.
@@ -86,10 +110,6 @@ impl Netfilter {
         }
         Ok(found)
     }
-}
-
-fn accepting(wanted: &Forwarding) -> Vec<Family> {
-    if wanted.accept { families(&wanted.addresses) } else { Vec::new() }
 }
 
 fn families(addresses: &[IpAddr]) -> Vec<Family> {

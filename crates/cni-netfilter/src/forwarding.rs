@@ -10,12 +10,10 @@ use cni_plugin::{IfName, Owner};
 pub struct Forwarding {
     /// Whose rules they are.
     pub owner: Owner,
-    /// The attachment's addresses, of either family.
+    /// The attachment's addresses, of either family. What they send is accepted, the replies to it, and what reaches a
+    /// published port of theirs.
     pub addresses: Vec<IpAddr>,
-    /// Everything that the addresses send is accepted, and every reply to them. False where somebody else accepts it
-    /// (firewalld).
-    pub accept: bool,
-    /// The chain in which the administrator can overrule that (iptables only).
+    /// The chain in which the administrator can overrule us (iptables only).
     pub admin_chain: String,
     /// Who may not reach the attachment in spite of it.
     pub ingress: Option<Ingress>,
@@ -52,6 +50,6 @@ impl fmt::Display for IngressPolicy {
 impl Forwarding {
     /// True if there is nothing to be done.
     pub fn is_empty(&self) -> bool {
-        self.addresses.is_empty() || !self.accept && self.ingress.is_none()
+        self.addresses.is_empty()
     }
 }

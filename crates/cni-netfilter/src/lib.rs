@@ -1,5 +1,7 @@
 //! Packet rules: an intent (masquerade, port forward) becomes iptables or nftables rules.
 
+mod configured;
+pub mod conntrack;
 mod filter;
 mod forward_filter;
 mod forwarding;
@@ -7,7 +9,9 @@ mod intent;
 pub mod iptables;
 mod nftables;
 
+pub use configured::UnknownBackend;
+pub use conntrack::Flush;
 pub use filter::{FilterError, Netfilter};
 pub use forwarding::{Forwarding, Ingress, IngressPolicy};
-pub use intent::{Backend, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
+pub use intent::{Backend, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
 pub use nftables::{NftError, Nftables, TableFamily};

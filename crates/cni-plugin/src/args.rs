@@ -21,6 +21,11 @@ pub enum ArgsError {
 pub struct CniArgs(pub(crate) String);
 
 impl CniArgs {
+    /// The variable's text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
     /// The values of the `known` keys, which are case-sensitive. Other keys are refused unless `IgnoreUnknown` is true.
     /// Of a key that is given twice the last counts.
     pub fn parse(&self, known: &[&'static str]) -> Result<BTreeMap<&'static str, String>, ArgsError> {

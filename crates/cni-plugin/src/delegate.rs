@@ -32,6 +32,11 @@ impl Delegates {
         Self { path, vars, stdin }
     }
 
+    /// The configuration as it was on stdin, byte for byte.
+    pub fn stdin(&self) -> &[u8] {
+        &self.stdin
+    }
+
     /// The executable for a plugin type: the first regular file of that name in `CNI_PATH`.
     ///
     /// A type with a path separator is refused, or it would start any executable of the node (CVE-2021-20206).

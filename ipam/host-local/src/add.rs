@@ -31,30 +31,42 @@ pub(crate) fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut
     let settings = Settings::resolve(&request.config, Some(&attachment.args), request.version)?;
     let place = crate::place(request)?;
     let owner = &attachment.owner;
+    let wanted = assign(&settings.requested, &settings.sets)?;
 
     // 2. Until the end nobody else reserves or releases here.
     let mut store = place.create()?;
     refuse_repetition(&mut store, &settings.sets, owner)?;
 
-    // 3. One address of each set; what was taken goes back if a later one fails.
-    let mut requested = settings.requested;
+    // 3. One address of each set; what was taken goes back if a later step fails.
     let mut ips = Vec::with_capacity(settings.sets.len());
-    for (index, set) in settings.sets.iter().enumerate() {
-        let wanted = requested.iter().position(|ip| set.range_of((*ip).into()).is_some());
-        let wanted = wanted.map(|position| requested.remove(position));
+    for (index, (set, wanted)) in settings.sets.iter().zip(wanted).enumerate() {
         let (ip, range) = reserve(&mut store, set, index, wanted, owner)
             .map_err(|error| CniError::plugin(format!("failed to allocate for range {index}: {error}")))?;
         take_back(undo, &place, owner, ip);
         store.set_last_reserved(index, ip)?;
         ips.push(ip_config(ip, range));
     }
-
-    // 4. What was asked for and not given is a failure, too.
-    if !requested.is_empty() {
-        return Err(unfulfilled(&requested, &settings.sets));
-    }
-    store.finish();
     Ok(CniResult { ips, routes: settings.routes, dns: settings.dns, ..CniResult::default() })
+}
+
+/// The requested address of each set: the first that lies in it. One that no set is left for is a failure.
+fn assign(requested: &[IpAddr], sets: &[RangeSet]) -> Result<Vec<Option<IpAddr>>, CniError> {
+    let inside = |set: &RangeSet, ip: &IpAddr| set.range_of((*ip).into()).is_some();
+    let assigned: Vec<Option<IpAddr>> =
+        sets.iter().map(|set| requested.iter().find(|ip| inside(set, ip)).copied()).collect();
+    let left: Vec<&IpAddr> = requested.iter().filter(|ip| !assigned.contains(&Some(**ip))).collect();
+    if left.is_empty() {
+        return Ok(assigned);
+    }
+    let outside = left.iter().any(|ip| !sets.iter().any(|set| inside(set, ip)));
+    let why = if outside { "out of range" } else { "each range set gives one address only" };
+    let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+    let sets: Vec<String> = sets.iter().map(RangeSet::to_string).collect();
+    Err(CniError::plugin(format!(
+        "failed to allocate all requested IPs: {}: {why}; the range sets are {}",
+        left.join(" "),
+        sets.join(" ")
+    )))
 }
 
 fn refuse_repetition(store: &mut Store, sets: &[RangeSet], owner: &Owner) -> Result<(), CniError> {
@@ -88,11 +100,20 @@ fn reserve<'s>(
             Err(error) => Err(error.into()),
         };
     }
+    let full = || SetError::Full { set: set.to_string(), size: set.size() };
     let last = store.last_reserved(index);
-    let (ip, range) =
-        allocator::next(set, last, store)?.ok_or_else(|| SetError::Full { set: set.to_string(), size: set.size() })?;
-    store.reserve(ip, owner)?;
-    Ok((ip, range))
+    let (ip, range) = allocator::next(set, last, store)?.ok_or_else(full)?;
+    match store.reserve(ip, owner) {
+        Ok(()) => Ok((ip, range)),
+        Err(StoreError::Held { .. } | StoreError::Blocked { .. }) => {
+            // The file decides, not the index: what was thought to be free is not.
+            store.rebuild()?;
+            let (ip, range) = allocator::next(set, last, store)?.ok_or_else(full)?;
+            store.reserve(ip, owner)?;
+            Ok((ip, range))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn take_back(undo: &mut Undo, place: &Place, owner: &Owner, ip: Address) {
@@ -105,16 +126,4 @@ fn ip_config(ip: Address, range: &Range) -> IpConfig {
     // The prefix length is that of a subnet of the same family, so it is in range.
     let address = IpNetwork::new(ip, range.subnet.prefix()).unwrap_or_else(|_| IpNetwork::from(ip));
     IpConfig { interface: None, address, gateway: Some(range.gateway.into()) }
-}
-
-fn unfulfilled(requested: &[IpAddr], sets: &[RangeSet]) -> CniError {
-    let list = |items: Vec<String>| items.join(" ");
-    let inside = requested.iter().all(|ip| sets.iter().any(|set| set.range_of((*ip).into()).is_some()));
-    let why =
-        if inside { "a range set gives one address only, and these are more of the same set" } else { "out of range" };
-    CniError::plugin(format!(
-        "failed to allocate all requested IPs: {}: {why}; the range sets are {}",
-        list(requested.iter().map(IpAddr::to_string).collect()),
-        list(sets.iter().map(RangeSet::to_string).collect())
-    ))
 }

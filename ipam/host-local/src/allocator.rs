@@ -49,3 +49,7 @@ fn next_in<T: Taken>(range: &Range, from: Address, to: Address, taken: &mut T) -
         found => Ok(found.filter(|ip| *ip != range.gateway)),
     }
 }
+
+#[cfg(test)]
+#[path = "allocator_tests.rs"]
+mod tests;

@@ -25,7 +25,6 @@ pub(crate) fn check(request: &Request<Config>, attachment: &Attachment) -> Resul
             differences.push(Difference::new(ip, format!("reserved for {owner}"), found));
         }
     }
-    store.finish();
     verdict(&differences)?;
     if held.is_empty() { Err(absent()) } else { Ok(()) }
 }

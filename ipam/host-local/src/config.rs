@@ -101,7 +101,8 @@ impl Config {
         }
     }
 
-    /// True if reservations made before the node's last start are to be given up (`ipam.reclaimAfterReboot`).
+    /// True if reservations made before the node's last start are to be given up (`ipam.reclaimAfterReboot`, ours; the
+    /// Go plugin ignores it).
     pub(crate) fn reclaim_after_reboot(&self) -> Result<bool, CniError> {
         match self.ipam("reclaimAfterReboot") {
             None => Ok(false),

@@ -3,16 +3,15 @@
 use cni_plugin::{CniError, Detachment, Request};
 
 use crate::config::Config;
+use crate::store::FirstFailure;
 
 /// Releases every address of the owner, whatever the configured ranges say. Idempotent.
 pub(crate) fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
     let owner = &detachment.owner;
     let Some(mut store) = crate::place(request)?.open()? else { return Ok(()) };
-    let mut first_failure = Ok(());
+    let mut failure = FirstFailure::default();
     for ip in store.held_by(owner)? {
-        let released = store.release(ip, |holder| holder.is(owner) || holder.is_legacy_of(owner));
-        first_failure = first_failure.and(released.map(drop));
+        failure.note(store.release(ip, |holder| holder.is(owner) || holder.is_legacy_of(owner)));
     }
-    store.finish();
-    Ok(first_failure?)
+    Ok(failure.verdict()?)
 }

@@ -9,6 +9,5 @@ use crate::config::Config;
 pub(crate) fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     let Some(mut store) = crate::place(request)?.open()? else { return Ok(()) };
     store.retain(valid)?;
-    store.finish();
     Ok(())
 }

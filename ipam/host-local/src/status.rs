@@ -22,6 +22,5 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), CniError> {
             return Err(unavailable(msg));
         }
     }
-    store.finish();
     Ok(())
 }

@@ -1,17 +1,17 @@
 //! DEL: removes what the owner has, whatever is left of the configuration, the namespace and the previous result.
 
-use cni_net::{NetNs, NetNsError, Netlink};
-use cni_netfilter::Netfilter;
+use cni_net::{Link, Netlink, pair};
+use cni_netfilter::{MacGuardHint, Netfilter};
 use cni_plugin::{CniError, Detachment, Ipam, Owner, Request};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
-use crate::plan;
 
 /// Detaches the container. Every part is tried, and the first failure is reported.
 pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
     let owner = &detachment.owner;
     let filter = Netfilter::new();
+    let socket = Netlink::open()?;
     let mut steps = Vec::new();
 
     // 1. Rules first: the kernel's grace period for them passes while the link goes.
@@ -19,9 +19,13 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     if request.config.ip_masq {
         steps.push(filter.remove_masquerade(owner, &hints).map_err(CniError::from));
     }
+    // The configuration may have changed since ADD; without it, only what a lookup finds.
+    let port = pair::find(&socket, owner)?;
+    let hint = guard_hint(request, owner, port.as_ref());
+    steps.push(filter.remove_mac_guard(owner, &hint, request.config.mac_spoof_check).map_err(CniError::from));
 
     // 2. The pair, before its addresses can be given to somebody else.
-    steps.push(delete_pair(detachment));
+    steps.push(pair::delete_told(detachment, request.prev_result.as_ref()).map_err(CniError::from));
 
     // 3. The addresses.
     let ipam = &request.config.ipam.plugin_type;
@@ -35,33 +39,15 @@ fn addresses_told(request: &Request<Config>) -> Vec<IpNetwork> {
     request.prev_result.iter().flat_map(|result| &result.ips).map(|ip| ip.address).collect()
 }
 
-/// Deletes the host's end, found by its owner; else the container's end, found by its name, as the Go plugin's pairs
-/// carry no owner. Nothing to delete is fine.
-fn delete_pair(detachment: &Detachment) -> Result<(), CniError> {
-    let socket = Netlink::open()?;
-    if let Some(index) = host_end(&socket, &detachment.owner)? {
-        socket.delete_link(index)?;
-        return Ok(());
+/// The port by its link, or by the result where that is gone; the address by the result, as a later plugin may have
+/// changed the link's.
+fn guard_hint(request: &Request<Config>, owner: &Owner, port: Option<&Link>) -> MacGuardHint {
+    let told = request.prev_result.as_ref().map(|result| result.interfaces.as_slice()).unwrap_or_default();
+    let container = told.iter().find(|found| found.name == owner.ifname.as_str() && !found.sandbox.is_empty());
+    let told_port = told.get(1).filter(|found| found.sandbox.is_empty()).map(|found| found.name.as_str());
+    let port = port.map(|link| link.name.as_str()).or(told_port);
+    MacGuardHint {
+        port: port.and_then(|name| name.parse().ok()),
+        mac: container.and_then(|container| container.mac.parse().ok()),
     }
-    let Some(path) = &detachment.netns else { return Ok(()) };
-    let namespace = match NetNs::open(path) {
-        Ok(namespace) => namespace,
-        Err(NetNsError::NotFound { .. }) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let inside = Netlink::open_in(&namespace)?;
-    if let Some(link) = inside.link_by_name(detachment.owner.ifname.as_str())? {
-        inside.delete_link(link.index)?;
-    }
-    Ok(())
-}
-
-/// By the alternative name; or by the name derived from the owner, if its maker was killed before it could write one.
-pub fn host_end(socket: &Netlink, owner: &Owner) -> Result<Option<u32>, CniError> {
-    if let Some(link) = socket.link_by_altname(&plan::host_altname(owner))? {
-        return Ok(Some(link.index));
-    }
-    let Some(name) = plan::host_names(owner).next() else { return Ok(None) };
-    let link = socket.link_by_name(name.as_str())?;
-    Ok(link.filter(|link| link.kind.as_deref() == Some("veth") && link.altnames.is_empty()).map(|link| link.index))
 }

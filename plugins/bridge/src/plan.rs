@@ -4,31 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cni_netfilter::Masquerade;
 use cni_plugin::addr::{default_dst, same_family};
-use cni_plugin::{CniResult, IfName, Interface, IpConfig, MacAddr, Owner, Route, sha512_hex};
+use cni_plugin::{CniResult, IfName, Interface, IpConfig, MacAddr, Owner, Route};
 use ipnetwork::IpNetwork;
 
 use crate::settings::Settings;
 
 /// Where the container's interface stands in the result: after the bridge and the host's end.
 pub const CONTAINER_INDEX: i64 = 2;
-
-/// The names that the host's end of a pair may have: the first is tried first, the others if another owner's link has
-/// that name. Derived from the owner, so that even a link whose maker was killed before it could write the owner on it
-/// is found again.
-pub fn host_names(owner: &Owner) -> impl Iterator<Item = IfName> {
-    let key = owner.key();
-    (0..10).filter_map(move |salt: u32| format!("veth{}", sha512_hex(&[&key, &salt.to_string()], 8)).parse().ok())
-}
-
-/// The alternative name by which the host's end is found in constant time.
-pub fn host_altname(owner: &Owner) -> String {
-    format!("{}{}", altname_prefix(), owner.key())
-}
-
-/// What the alternative names of all attachments begin with.
-pub fn altname_prefix() -> &'static str {
-    "cni-"
-}
 
 /// The address plan of an attachment: what IPAM said, completed by what the configuration says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -62,14 +44,7 @@ impl AddressPlan {
 
     /// The plan that an earlier ADD carried out, from the result it told.
     pub fn from_result(settings: &Settings, owner: &Owner, result: &CniResult) -> Self {
-        let is_ours = |ip: &&IpConfig| match ip.interface.and_then(|index| usize::try_from(index).ok()) {
-            Some(index) => result.interfaces.get(index).is_some_and(|found| found.name == owner.ifname.as_str()),
-            None => true,
-        };
-        let position = result.interfaces.iter().position(|found| found.name == owner.ifname.as_str());
-        let position = position.and_then(|position| i64::try_from(position).ok());
-        let placed = |ip: &IpConfig| IpConfig { interface: ip.interface.or(position), ..ip.clone() };
-        let ips: Vec<IpConfig> = result.ips.iter().filter(is_ours).map(placed).collect();
+        let ips = result.ips_of(&owner.ifname);
         let routes = result.routes.clone();
         Self { gateways: gateways(settings, &ips), masquerade: masquerade(settings, owner, &ips), ips, routes }
     }
@@ -91,7 +66,7 @@ fn masquerade(settings: &Settings, owner: &Owner, ips: &[IpConfig]) -> Vec<Masqu
     if !settings.masquerade {
         return Vec::new();
     }
-    ips.iter().map(|ip| Masquerade { owner: owner.clone(), address: ip.address.ip(), subnet: ip.address }).collect()
+    Masquerade::of_each(owner, ips)
 }
 
 /// Once a family, unless IPAM gave a default route already (with or without a next hop of its own: without one the
@@ -124,23 +99,20 @@ pub fn conflicts(present: IpNetwork, wanted: IpNetwork) -> bool {
 }
 
 /// The result, from the links as they were made.
-pub fn result(links: &Links, plan: AddressPlan, dns: cni_plugin::Dns) -> CniResult {
+pub fn result(links: &Links, plan: &AddressPlan, dns: cni_plugin::Dns) -> CniResult {
     let interface = |name: &IfName, mac: MacAddr, sandbox: &str| Interface {
         name: name.to_string(),
         mac: mac.to_string(),
         sandbox: sandbox.to_owned(),
         ..Interface::default()
     };
-    CniResult {
-        interfaces: vec![
-            interface(&links.bridge.0, links.bridge.1, ""),
-            interface(&links.host.0, links.host.1, ""),
-            interface(&links.container.0, links.container.1, &links.sandbox),
-        ],
-        ips: plan.ips,
-        routes: plan.routes,
-        dns,
-    }
+    let mut interfaces = vec![
+        interface(&links.bridge.0, links.bridge.1, ""),
+        interface(&links.host.0, links.host.1, ""),
+        interface(&links.container.0, links.container.1, &links.sandbox),
+    ];
+    interfaces.extend(links.vlan_gateway.iter().map(|(name, mac)| interface(name, *mac, "")));
+    CniResult { interfaces, ips: plan.ips.clone(), routes: plan.routes.clone(), dns }
 }
 
 /// The result that was told, with the addresses of this attachment only: later plugins may have added others.
@@ -157,6 +129,8 @@ pub struct Links {
     pub host: (IfName, MacAddr),
     /// The container's end.
     pub container: (IfName, MacAddr),
+    /// The gateway, where it is another interface than the bridge.
+    pub vlan_gateway: Option<(IfName, MacAddr)>,
     /// The namespace's path, as the runtime gave it.
     pub sandbox: String,
 }
@@ -212,14 +186,5 @@ mod tests {
         assert!(!conflict("fd00:1::1/64", "fd00:2::1/64"));
         assert!(conflict("fd00:1::1/64", "fd00:1::2/64"));
         assert!(!conflict("fd00:1::1/64", "10.0.0.1/24"));
-    }
-
-    #[test]
-    fn names_are_derived_from_the_owner() {
-        let names: Vec<IfName> = host_names(&owner()).collect();
-        assert_eq!(names.len(), 10);
-        assert!(names.iter().all(|name| name.as_str().len() == 12));
-        assert_eq!(names[0], host_names(&owner()).next().unwrap());
-        assert_ne!(names[0], names[1]);
     }
 }

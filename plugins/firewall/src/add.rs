@@ -16,17 +16,24 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let owner = &attachment.owner;
     let settings = Settings::resolve(&request.config)?;
     let prev = request.require_prev_result()?;
-    let wanted = plan(&settings, owner, prev, true)?;
+    let wanted = plan(&settings, owner, prev)?;
     if wanted.addresses.is_empty() {
         return Ok(prev.clone());
     }
     let filter = Rc::new(Netfilter::new());
-    let Chosen::Filter(backend) = choose(&settings, &filter)?;
+    let Chosen { firewalld, backend } = choose(&settings, &filter)?;
 
     // 2. The rules.
     let (taken_back, taken) = (Rc::clone(&filter), wanted.clone());
-    undo.push("the firewall rules", move || taken_back.remove_forwarding(&taken.owner, Some(&taken)));
+    undo.push("the firewall rules", move || taken_back.remove_forwarding(&taken.owner, Some(&taken)).map(drop));
     filter.add_forwarding(backend, &wanted)?;
+
+    // 3. firewalld's zone.
+    if let Some(firewalld) = firewalld.map(Rc::new) {
+        let (taken_back, addresses) = (Rc::clone(&firewalld), wanted.addresses.clone());
+        undo.push("the sources of firewalld's zone", move || taken_back.remove(&addresses));
+        firewalld.add(&wanted.addresses)?;
+    }
 
     Ok(prev.clone())
 }

@@ -11,11 +11,15 @@ use crate::settings::Settings;
 /// Compares, the ingress policy included.
 pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config)?;
-    let wanted = plan(&settings, &attachment.owner, request.require_prev_result()?, true)?;
+    let wanted = plan(&settings, &attachment.owner, request.require_prev_result()?)?;
     if wanted.addresses.is_empty() {
         return Ok(());
     }
     let filter = Netfilter::new();
-    let Chosen::Filter(backend) = choose(&settings, &filter)?;
-    verdict(&filter.check_forwarding(backend, &wanted)?)
+    let Chosen { firewalld, backend } = choose(&settings, &filter)?;
+    let mut differences = filter.check_forwarding(backend, &wanted)?;
+    if let Some(firewalld) = firewalld {
+        differences.extend(firewalld.check(&wanted.addresses)?);
+    }
+    verdict(&differences)
 }

@@ -3,9 +3,16 @@
 use cni_netfilter::Netfilter;
 use cni_plugin::{CniError, Owner, Request};
 
+use crate::backend::firewalld_to_clean;
 use crate::config::Config;
+use crate::settings::Settings;
 
-/// Collects from both backends.
+/// Collects from every backend.
 pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
-    Ok(Netfilter::new().retain_forwarding(&request.network, valid)?)
+    let settings = Settings::resolve(&request.config);
+    let removed = Netfilter::new().retain_forwarding(&request.network, valid)?;
+    if let Some(firewalld) = settings.ok().filter(|_| !removed.is_empty()).as_ref().and_then(firewalld_to_clean) {
+        firewalld.remove(&removed)?;
+    }
+    Ok(())
 }

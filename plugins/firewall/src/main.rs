@@ -5,6 +5,7 @@ mod backend;
 mod check;
 mod config;
 mod del;
+mod firewalld;
 mod gc;
 mod plan;
 mod settings;

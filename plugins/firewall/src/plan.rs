@@ -21,9 +21,8 @@ pub enum PlanError {
     BadBridge(#[from] NameError),
 }
 
-/// Every address of the previous result, whatever interface it is on, as in the Go plugin. `accept` is false where
-/// somebody else lets the traffic through.
-pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult, accept: bool) -> Result<Forwarding, PlanError> {
+/// Every address of the previous result, whatever interface it is on, as in the Go plugin.
+pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult) -> Result<Forwarding, PlanError> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for ip in &prev.ips {
         if !addresses.contains(&ip.address.ip()) {
@@ -33,7 +32,6 @@ pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult, accept: bool) 
     Ok(Forwarding {
         owner: owner.clone(),
         addresses,
-        accept,
         admin_chain: settings.admin_chain.clone(),
         ingress: settings.ingress.map(|policy| ingress(policy, prev)).transpose()?,
     })
@@ -60,7 +58,7 @@ mod tests {
             ifname: "eth0".parse().unwrap(),
         };
         let prev = CniResult::from_prev(prev, SpecVersion::V1_0_0).unwrap();
-        plan(&Settings::resolve(&config).unwrap(), &owner, &prev, true)
+        plan(&Settings::resolve(&config).unwrap(), &owner, &prev)
     }
 
     #[test]

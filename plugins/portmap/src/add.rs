@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use cni_net::Netlink;
-use cni_netfilter::Netfilter;
+use cni_netfilter::{Flush, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 
 use crate::config::Config;
@@ -36,6 +36,11 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     // 4. Only now, with the guard in place, packets from 127.0.0.1 may leave through the container's link.
     if let Some(way) = &way {
         localnet::permit(way)?;
+    }
+
+    // 5. A client that never pauses must not stay with a container that had the port before. The ports work without.
+    if let Err(error) = filter.forget_flows(&wanted, Flush::Stale) {
+        eprintln!("flows to a former holder of these ports may continue: {error}");
     }
 
     Ok(prev.clone())

@@ -1,6 +1,6 @@
 //! DEL: withdraws what the owner publishes.
 
-use cni_netfilter::{Netfilter, PortForwards};
+use cni_netfilter::{Flush, Netfilter, PortForwards};
 use cni_plugin::{CniError, Detachment, Request};
 
 use crate::config::Config;
@@ -16,5 +16,10 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
         _ => Vec::new(),
     };
     let filter = Netfilter::new();
-    Ok(filter.remove_ports(owner, &hints)?)
+    filter.remove_ports(owner, &hints)?;
+    // After the rules, or the next packet would make the entry anew.
+    if let Err(error) = filter.forget_flows(&hints, Flush::Ours) {
+        eprintln!("flows to {owner} may continue: {error}");
+    }
+    Ok(())
 }

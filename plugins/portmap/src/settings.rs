@@ -16,7 +16,9 @@ const CHAIN_NAME_MAX: usize = 28;
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// A port out of range.
-    #[error("Invalid {side} port number: {value} (runtimeConfig.portMappings[{index}]; 1 to 65535 is allowed)")]
+    #[error(
+        "Invalid {side} port number: {value} ({side}Port of runtimeConfig.portMappings[{index}]; 1 to 65535 is allowed)"
+    )]
     Port {
         /// `host` or `container`.
         side: &'static str,

@@ -45,6 +45,10 @@ pub struct Link {
     pub peer_index: Option<u32>,
     /// The namespace that `peer_index` counts in, if it is another one: an id local to this namespace, not an inode.
     pub peer_netnsid: Option<i32>,
+    /// An administrator wants it promiscuous (`IFF_PROMISC`): what [`LinkChange::promisc`] sets.
+    pub promisc: bool,
+    /// An administrator wants it to receive all multicast packets (`IFF_ALLMULTI`).
+    pub all_multicast: bool,
     /// How many users want it promiscuous. Being a bridge's port is one on some bridges.
     pub promiscuity: u32,
     /// How many users want all multicast packets (since Linux 6.1, otherwise 0).
@@ -79,6 +83,8 @@ pub struct PortState {
 pub struct BridgeState {
     /// Its ports have VLANs.
     pub vlan_filtering: bool,
+    /// The VLAN that a new port is put into, whether the bridge filters or not; none if that is switched off.
+    pub default_vlan: Option<u16>,
 }
 
 impl Link {
@@ -92,6 +98,8 @@ impl Link {
             mtu: 0,
             up: flags.contains(LinkFlags::Up),
             loopback: flags.contains(LinkFlags::Loopback),
+            promisc: flags.contains(LinkFlags::Promisc),
+            all_multicast: flags.contains(LinkFlags::Allmulti),
             oper_state: OperState::Unknown,
             master: None,
             peer_index: None,
@@ -139,7 +147,11 @@ impl Link {
             LinkInfo::Kind(kind) => self.kind = Some(kind.to_string()),
             LinkInfo::Data(InfoData::Bridge(settings)) => {
                 let vlan_filtering = settings.contains(&InfoBridge::VlanFiltering(true));
-                self.bridge = Some(BridgeState { vlan_filtering });
+                let default_vlan = settings.iter().find_map(|setting| match setting {
+                    InfoBridge::VlanDefaultPvid(id) if *id != 0 => Some(*id),
+                    _ => None,
+                });
+                self.bridge = Some(BridgeState { vlan_filtering, default_vlan });
             }
             LinkInfo::PortData(InfoPortData::BridgePort(settings)) => {
                 let state = settings.iter().find_map(|setting| match setting {

@@ -5,10 +5,11 @@
 use std::path::Path;
 use std::process::Command;
 
+use cni_net::{BridgeSpec, NetNs, Netlink, VethEnd, VethSpec};
 use serde_json::Value;
 
-/// In the inner process: the outer process's namespace, which it must not be in.
-const OUTSIDE: &str = "CNI_NET_TEST_OUTSIDE";
+/// Says that this is the inner process. It is not believed: see [`assert_private`].
+const INSIDE: &str = "CNI_NET_TEST_INSIDE";
 
 /// Declares tests that run in private namespaces.
 #[macro_export]
@@ -20,9 +21,8 @@ macro_rules! private_tests {
 
 /// Runs the test called `name` again under unshare(1); in there, runs `body`.
 pub(crate) fn privately(name: &str, body: impl FnOnce()) {
-    let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap().into_os_string().into_string().unwrap();
-    if let Ok(outside) = std::env::var(OUTSIDE) {
-        assert!(outside.starts_with("net:[") && outside != here, "not in a network namespace of its own");
+    if std::env::var_os(INSIDE).is_some() {
+        assert_private();
         run("mount -t tmpfs tmpfs /run");
         run("ip link set lo up");
         return body();
@@ -35,12 +35,24 @@ pub(crate) fn privately(name: &str, body: impl FnOnce()) {
         .args(["--net", "--mount", "--propagation", "private", "--"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads", "1"])
-        .env(OUTSIDE, here)
+        .env(INSIDE, "1")
         .output()
         .unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(status.status.success(), "{name}:\n{}\n{}", text(&status.stdout), text(&status.stderr));
     assert!(text(&status.stdout).contains("1 passed"), "{name} did not run: {}", text(&status.stdout));
+}
+
+/// Before anything is changed: both namespaces are other ones than the parent's, which started us through unshare(1),
+/// and the network is as empty as only a new namespace is.
+fn assert_private() {
+    let parent = std::os::unix::process::parent_id();
+    for kind in ["net", "mnt"] {
+        let of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).unwrap();
+        assert_ne!(of("thread-self"), of(&parent.to_string()), "not in a {kind} namespace of its own");
+    }
+    // Not as JSON: there iproute2 prints an empty object for each link that is filtered out.
+    assert_eq!(run("ip -o link show up"), "", "this network namespace is in use");
 }
 
 /// Runs a command line (no quoting) and returns what it prints.
@@ -64,7 +76,19 @@ pub(crate) fn first(line: &str) -> Value {
 }
 
 /// Makes a named namespace, as `ip netns add` does, and opens it.
-pub(crate) fn namespace(name: &str) -> cni_net::NetNs {
+pub(crate) fn namespace(name: &str) -> NetNs {
     run(&format!("ip netns add {name}"));
-    cni_net::NetNs::open(Path::new(&format!("/run/netns/{name}"))).unwrap()
+    NetNs::open(Path::new(&format!("/run/netns/{name}"))).unwrap()
+}
+
+/// Creates a bridge; its index.
+pub(crate) fn bridge(netlink: &Netlink, name: &str) -> u32 {
+    let spec = BridgeSpec { name: name.parse().unwrap(), mtu: None, mac: None, vlan_filtering: false };
+    assert!(netlink.create_bridge(&spec).unwrap());
+    netlink.link_by_name(name).unwrap().unwrap().index
+}
+
+/// A pair with the kernel's choice of everything but the names.
+pub(crate) fn veth<'a>(host: &str, peer: &str, blue: &'a NetNs) -> VethSpec<'a> {
+    VethSpec::new(VethEnd::named(host.parse().unwrap()), VethEnd::named(peer.parse().unwrap()), blue)
 }

@@ -106,37 +106,24 @@ pub(super) fn again(attempt: impl Fn() -> Result<(), IptablesError>) -> Result<(
 
 /// What `family` lacks of the intents' masquerading.
 pub(super) fn check_masquerade(family: Family, intents: &[Masquerade]) -> Result<Vec<Difference>, IptablesError> {
-    check(family, &masquerade::wanted(intents, family), Script::default(), || Ok(Vec::new()))
+    check(family, &masquerade::wanted(intents, family))
 }
 
 /// What `family` lacks of the intents' ports, frame and guard.
 pub(super) fn check_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<Difference>, IptablesError> {
     let wanted: Vec<Wanted> = intents.iter().map(|intent| ports::wanted(intent)).collect();
-    let mut script = Script::default();
-    guard::require(intents, &mut script);
-    check(family, &wanted, script, || match guard::wanted(intents) {
-        true => Ok(guard::differences(intents, &save(family, guard::TABLE)?)),
-        false => Ok(Vec::new()),
-    })
+    let mut differences = check(family, &wanted)?;
+    if guard::wanted(intents) {
+        differences.extend(guard::differences(intents, &save(family, guard::TABLE)?));
+    }
+    Ok(differences)
 }
 
-/// Asks the kernel first, with `script` and a block that fails unless everything is there, and reads the table only to
-/// name what isn't; `more` adds what concerns other tables.
-fn check(
-    family: Family,
-    wanted: &[Wanted],
-    mut script: Script,
-    more: impl Fn() -> Result<Vec<Difference>, IptablesError>,
-) -> Result<Vec<Difference>, IptablesError> {
-    script.table("nat");
-    wanted.iter().for_each(|wanted| wanted.require(&mut script));
-    match restore(family, &script.commit_and_finish()?) {
-        Ok(_) => return Ok(Vec::new()),
-        Err(error) if !error.is_refusal() => return Err(error),
-        Err(_) => {}
-    }
+/// Compares the tables' text: what `-C` says can't be relied on to tell all rules apart. ip6tables 1.8.9 (legacy)
+/// ignores ports, addresses to translate to and much else in it, iptables 1.8.11 (nft) ignores interfaces.
+fn check(family: Family, wanted: &[Wanted]) -> Result<Vec<Difference>, IptablesError> {
     let table = save(family, "nat")?;
-    let mut differences = more()?;
+    let mut differences = Vec::new();
     for wanted in wanted {
         let missing = wanted.differences(&table, family.command());
         if missing.is_empty() && wanted.free_form {
@@ -150,8 +137,11 @@ fn check(
 /// The entry rules have the right ports and lead to the right chain; whether their conditions are the configured ones,
 /// only the tool can tell.
 fn check_conditions(family: Family, wanted: &Wanted, table: &Table) -> Result<Option<Difference>, IptablesError> {
-    let chain = wanted.chain(table);
+    let chain = wanted.present_chain(table);
     let entries = wanted.entries(&chain);
+    if entries.iter().all(|rule| table.has(rule)) {
+        return Ok(None);
+    }
     let mut script = Script::default();
     script.table("nat");
     entries.iter().for_each(|rule| script.check(rule));

@@ -14,7 +14,7 @@ use super::tool::{Family, concurrently, restore, save};
 type Outcome = Result<(), IptablesError>;
 
 /// Which families a removal looks at.
-pub(super) enum Scope {
+enum Scope {
     /// These, because the caller knows of rules there.
     Asked(Vec<Family>),
     /// Both, because it doesn't. A node may do without IPv6 then.
@@ -54,7 +54,7 @@ pub(super) fn remove(
         if !expected.is_empty() && delete(family, &expected)? {
             return Ok(());
         }
-        remove_by_owner_in(kind, owner, &scope, family)
+        clear(&scope, family, |table| names::of_owner(table, kind, owner))
     })
 }
 
@@ -70,13 +70,13 @@ fn delete(family: Family, expected: &[Wanted]) -> Result<bool, IptablesError> {
     }
 }
 
-/// Removes what is found to be `owner`'s.
-pub(super) fn remove_by_owner(kind: Kind, owner: &Owner, scope: &Scope) -> Vec<Outcome> {
-    concurrently(scope.families(), |family| remove_by_owner_in(kind, owner, scope, family))
-}
-
-fn remove_by_owner_in(kind: Kind, owner: &Owner, scope: &Scope, family: Family) -> Outcome {
-    clear(scope, family, |table| names::of_owner(table, kind, owner))
+/// Removes what `owner` has of its own: after a failed ADD, when what Go made for the container may serve another of its
+/// interfaces.
+pub(super) fn take_back(kind: Kind, owner: &Owner, families: &[Family]) {
+    let scope = Scope::Asked(families.to_vec());
+    let clear = |family| clear(&scope, family, |table| names::owned(table, kind, owner));
+    // The error that led here is the one to report; what can't be taken back now is DEL's to remove.
+    drop(concurrently(families, clear));
 }
 
 /// Removes what owners in `network` other than `valid` have.

@@ -134,7 +134,7 @@ fn refuse_wildcard(wanted: Wanted<'_>, script: &mut Script) {
 
 /// Bets that the owner has these addresses, with an entry and two accepts each.
 fn remove(family: Family, owner: &Owner, hints: &[IpAddr]) -> Outcome {
-    let entries = hints.iter().map(|address| rules::owns_address(owner, *address, true));
+    let entries = hints.iter().map(|address| rules::owns_address(owner, *address));
     let own: Vec<Rule> = entries.chain(hints.iter().flat_map(|address| rules::accepts(*address))).collect();
     let mut script = list(&[rules::OWNERS]);
     own.iter().for_each(|rule| script.delete(rule));

@@ -53,21 +53,15 @@ impl<'a> Wanted<'a> {
     /// The attachment's own rules: its entries in the list of owners and its accepts.
     pub(super) fn own(self) -> Vec<Rule> {
         let owner = &self.intent.owner;
-        let mut own: Vec<Rule> =
-            self.addresses().map(|address| rules::owns_address(owner, address, self.intent.accept)).collect();
+        let mut own: Vec<Rule> = self.addresses().map(|address| rules::owns_address(owner, address)).collect();
         own.extend(self.ingress().map(|ingress| rules::owns_bridge(&owner.comment(), ingress.bridge.as_str())));
-        if self.intent.accept {
-            own.extend(self.addresses().flat_map(rules::accepts));
-        }
+        own.extend(self.addresses().flat_map(rules::accepts));
         own
     }
 
     /// The rules that it shares with others.
     pub(super) fn shared(self) -> Vec<Rule> {
-        let mut shared = Vec::new();
-        if self.intent.accept {
-            shared.extend([rules::forward(), rules::admin(&self.intent.admin_chain), rules::published()]);
-        }
+        let mut shared = vec![rules::forward(), rules::admin(&self.intent.admin_chain), rules::published()];
         if let Some(ingress) = self.ingress() {
             shared.push(rules::stage1());
             shared.extend(rules::of_bridge(ingress));
@@ -78,8 +72,7 @@ impl<'a> Wanted<'a> {
 
     /// The chains that [`Wanted::make`] has to see, but for the administrator's.
     pub(super) fn chains(self) -> Vec<&'static str> {
-        let mut chains = vec![rules::OWNERS, rules::FORWARD];
-        chains.extend(self.intent.accept.then_some(rules::ACCEPTS));
+        let mut chains = vec![rules::OWNERS, rules::FORWARD, rules::ACCEPTS];
         chains.extend(self.ingress().map(|_| [rules::STAGE1, rules::STAGE2]).into_iter().flatten());
         chains
     }
@@ -89,9 +82,7 @@ impl<'a> Wanted<'a> {
     pub(super) fn make(self, model: &mut Model) {
         model.create_missing(rules::OWNERS);
         self.take_over(model);
-        if self.intent.accept {
-            self.accept(model);
-        }
+        self.accept(model);
         if let Some(ingress) = self.ingress() {
             keep(model, ingress);
         }

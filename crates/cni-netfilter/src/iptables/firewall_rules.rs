@@ -57,12 +57,10 @@ pub(super) fn published() -> Rule {
     commented(ACCEPTS, &["-m", "conntrack", "--ctstate", "DNAT"], comment, OWNERS)
 }
 
-/// The entry of an address in the list of owners; without `accept` it only lists.
-pub(super) fn owns_address(owner: &Owner, address: IpAddr, accept: bool) -> Rule {
+/// The entry of an address in the list of owners.
+pub(super) fn owns_address(owner: &Owner, address: IpAddr) -> Rule {
     let (host, comment) = (host(address), owner.comment());
-    let target: &[&str] = if accept { &["-j", "ACCEPT"] } else { &[] };
-    let entry = ["-d", &host, "-m", "comment", "--comment", &comment];
-    Rule::new(OWNERS, entry.iter().chain(target).copied())
+    Rule::new(OWNERS, ["-d", &host, "-m", "comment", "--comment", &comment, "-j", "ACCEPT"])
 }
 
 /// The entry of a bridge in the list of owners; `comment` is an owner's or [`FOREIGN`].

@@ -17,7 +17,7 @@ use crate::PortForwards;
 /// The table the guard is in.
 pub(super) const TABLE: &str = "raw";
 const CHAIN: &str = "CNI-HOSTPORT-GUARD";
-const COMMENT: &str = "CNI portfwd localnet guard";
+const COMMENT: &str = "CNI portfwd localnet guard of ";
 
 /// Makes `script` fail unless the guards that `intents` want are there; a block of its own, none if they want none.
 pub(super) fn require(intents: &[&PortForwards], script: &mut Script) {
@@ -55,7 +55,7 @@ pub(super) fn differences(intents: &[&PortForwards], table: &Table) -> Vec<Diffe
 
 /// Removes the guards of interfaces that `stays` denies; the text is empty if there are none.
 pub(super) fn retain(table: &Table, stays: impl Fn(&str) -> bool) -> Result<String, IptablesError> {
-    let guards = table.jumps_to(CHAIN).filter(|rule| rule.comment() == Some(COMMENT));
+    let guards = table.jumps_to(CHAIN).filter(|rule| rule.comment().is_some_and(|text| text.starts_with(COMMENT)));
     let stale: Vec<&Rule> = guards.filter(|rule| rule.value("-i").is_some_and(|name| !stays(name))).collect();
     let mut script = Script::default();
     if !stale.is_empty() {
@@ -79,8 +79,11 @@ fn frame(intents: &[&PortForwards]) -> Frame {
         return Frame::default();
     }
     let drops = ["-s", "-d"].map(|side| Rule::new(CHAIN, [side, "127.0.0.0/8", "-j", "DROP"]));
-    let enters =
-        |name: &&str| Rule::new("PREROUTING", ["-i", name, "-m", "comment", "--comment", COMMENT, "-j", CHAIN]);
+    // The name in the comment too: iptables 1.8.11 (nft) ignores interfaces when it looks for a rule to check or delete.
+    let enters = |name: &&str| {
+        let comment = format!("{COMMENT}{name}");
+        Rule::new("PREROUTING", ["-i", name, "-m", "comment", "--comment", &comment, "-j", CHAIN])
+    };
     let mut rules: Vec<(Rule, Place)> = drops.into_iter().map(|rule| (rule, Place::Last)).collect();
     rules.extend(names.iter().map(|name| (enters(name), Place::First)));
     Frame { chains: vec![CHAIN], rules }

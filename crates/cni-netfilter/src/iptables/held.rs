@@ -23,10 +23,10 @@ pub(super) fn suspect(table: &Table, chain: &str, intent: &PortForwards) -> bool
 /// The same container under another network or interface isn't somebody else: runtimes pass the port mappings to all
 /// of a container's networks, and the first one serves.
 pub(super) fn refuse(table: &Table, chain: &str, intent: &PortForwards) -> Result<(), IptablesError> {
-    for entry in foreign_entries(table, chain, intent) {
-        let rules = entry.target().and_then(|target| table.chain(target)).unwrap_or_default();
-        for port in &intent.ports {
-            if takes(entry, port) && rules.iter().any(|rule| translates(rule, port)) {
+    for port in &intent.ports {
+        for entry in foreign_entries(table, chain, intent).filter(|entry| takes(entry, port)) {
+            let rules = entry.target().and_then(|target| table.chain(target)).unwrap_or_default();
+            if rules.iter().any(|rule| translates(rule, port)) {
                 let holder = holder(entry, rules);
                 return Err(IptablesError::PortHeld { protocol: port.protocol, port: port.host_port, holder });
             }

@@ -22,6 +22,8 @@ mod rules;
 mod save;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tool;
 
 use cni_plugin::{Difference, IfName, NetworkName, Owner};
@@ -31,7 +33,6 @@ pub use error::IptablesError;
 pub use tool::Family;
 
 use crate::{Masquerade, PortForwards};
-use detach::Scope;
 use names::Kind;
 use tool::concurrently;
 
@@ -156,11 +157,7 @@ impl Iptables {
         outcomes: Vec<Result<(), IptablesError>>,
     ) -> Result<(), IptablesError> {
         let Err(error) = all(outcomes) else { return Ok(()) };
-        for owner in owners {
-            let scope = Scope::Asked(families.to_vec());
-            // The first error is the one to report; what can't be taken back now is DEL's to remove.
-            drop(detach::remove_by_owner(kind, owner, &scope));
-        }
+        owners.iter().for_each(|owner| detach::take_back(kind, owner, families));
         Err(error)
     }
 }

@@ -5,6 +5,8 @@
 //! rule that matches everything and does nothing heads the chain, with the owner as its comment. A second interface
 //! finds the name taken and uses one with the interface's name in the hash.
 
+use std::collections::BTreeSet;
+
 use cni_plugin::{NetworkName, Owner, sha512_hex};
 
 use super::rules::Rule;
@@ -68,13 +70,14 @@ pub(super) fn owner_comment(rules: &[Rule]) -> Option<&str> {
     rules.iter().filter(|rule| rule.args.len() == 4 && rule.target().is_none()).find_map(Rule::comment)
 }
 
-/// The chain that `owner` has in `table`, by its owner rule.
-pub(super) fn owned(table: &Table, kind: Kind, owner: &Owner) -> Option<String> {
-    [kind.shared_name(owner), kind.own_name(owner)].into_iter().find(|name| is_owned(table, name, owner))
-}
-
-fn is_owned(table: &Table, chain: &str, owner: &Owner) -> bool {
-    table.chain(chain).and_then(owner_comment).is_some_and(|comment| owner.wrote(comment))
+/// The chains that `owner` has in `table`: the shared one if its owner rule says so, and the one that nobody else has a
+/// name for.
+pub(super) fn owned(table: &Table, kind: Kind, owner: &Owner) -> Vec<String> {
+    let shared = kind.shared_name(owner);
+    let comment = table.chain(&shared).and_then(owner_comment);
+    let shared = comment.is_some_and(|comment| owner.wrote(comment)).then_some(shared);
+    let own = Some(kind.own_name(owner)).filter(|name| table.chain(name).is_some());
+    shared.into_iter().chain(own).collect()
 }
 
 /// The chain of `owner`'s container that Go made for one or all of its interfaces, if there is one.
@@ -86,8 +89,7 @@ pub(super) fn unowned(table: &Table, kind: Kind, owner: &Owner) -> Option<String
 /// The chains that DEL of `owner` removes: those that are its own; if there are none, the one that Go made for the
 /// container, for nobody can tell for which interface. With Go's goes the outdated one.
 pub(super) fn of_owner(table: &Table, kind: Kind, owner: &Owner) -> Vec<String> {
-    let names = [kind.shared_name(owner), kind.own_name(owner)];
-    let mut chains: Vec<String> = names.into_iter().filter(|name| is_owned(table, name, owner)).collect();
+    let mut chains = owned(table, kind, owner);
     if chains.is_empty() {
         chains.extend(unowned(table, kind, owner));
         chains.extend(kind.outdated_name(owner).filter(|name| table.chain(name).is_some()));
@@ -98,19 +100,15 @@ pub(super) fn of_owner(table: &Table, kind: Kind, owner: &Owner) -> Vec<String> 
 /// The chains of `network` whose owner isn't one of `valid`. A chain that Go made is somebody's as long as any
 /// interface of its container is valid.
 pub(super) fn of_others(table: &Table, kind: Kind, network: &NetworkName, valid: &[Owner]) -> Vec<String> {
-    let valid: Vec<&Owner> = valid.iter().filter(|owner| owner.network == *network).collect();
+    let valid = || valid.iter().filter(|owner| owner.network == *network);
+    let keys: BTreeSet<String> = valid().map(Owner::key).collect();
+    let served: BTreeSet<String> =
+        valid().flat_map(|owner| [Some(kind.shared_name(owner)), kind.outdated_name(owner)]).flatten().collect();
     let ours = Owner::network_key(network);
-    let go = format!("name: \"{network}\" id: \"");
+    let named = table.chains_named_by(&format!("name: \"{network}\" id: \""));
     let stale = |chain: &str| match table.chain(chain).and_then(owner_comment) {
-        Some(comment) => comment.starts_with(&ours) && !valid.iter().any(|owner| owner.wrote(comment)),
-        None => {
-            let container_is_valid = valid.iter().any(|owner| {
-                kind.shared_name(owner) == chain || kind.outdated_name(owner).is_some_and(|name| name == chain)
-            });
-            let inside = table.chain(chain).unwrap_or_default().iter();
-            let named = inside.chain(table.jumps_to(chain)).filter_map(Rule::comment).any(|text| text.contains(&go));
-            named && !container_is_valid
-        }
+        Some(comment) => comment.starts_with(&ours) && !comment.split(',').next().is_some_and(|key| keys.contains(key)),
+        None => named.contains(chain) && !served.contains(chain),
     };
     table.names().filter(|chain| kind.names(chain) && stale(chain)).map(str::to_owned).collect()
 }
@@ -159,7 +157,7 @@ mod tests {
         let (first, second) = (owner("c1", "eth0"), owner("c1", "eth1"));
         let name = Kind::Ports.shared_name(&first);
         let table = Table::parse(&owner_rule(&name, &first).to_string());
-        assert_eq!(owned(&table, Kind::Ports, &first), Some(name));
+        assert_eq!(owned(&table, Kind::Ports, &first), [name]);
         assert!(of_owner(&table, Kind::Ports, &second).is_empty());
         assert_eq!(of_others(&table, Kind::Ports, &first.network, &[second]).len(), 1);
         assert!(of_others(&table, Kind::Ports, &first.network, std::slice::from_ref(&first)).is_empty());

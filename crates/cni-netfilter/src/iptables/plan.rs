@@ -1,6 +1,8 @@
 //! What should be in the `nat` table, and the transactions that get it there: pure functions from what is wanted and
 //! what is there to a script.
 
+use std::collections::BTreeSet;
+
 use cni_plugin::{Difference, Owner};
 
 use super::names::{self, Kind, owner_rule};
@@ -107,15 +109,15 @@ impl Wanted {
     /// we want anyway. Go's ports are the container's, and the latest ADD says what they are.
     pub(super) fn chain(&self, table: &Table) -> String {
         let shared = self.kind.shared_name(&self.owner);
-        if let Some(owned) = names::owned(table, self.kind, &self.owner) {
+        if let Some(owned) = names::owned(table, self.kind, &self.owner).into_iter().next() {
             return owned;
         }
-        let free = match (table.chain(&shared), names::unowned(table, self.kind, &self.owner)) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(rules), Some(_)) => self.kind == Kind::Ports || same(rules, &self.body(&shared)),
-        };
-        if free { shared } else { self.kind.own_name(&self.owner) }
+        let rules = table.chain(&shared).unwrap_or_default();
+        let jumps: Vec<Rule> = table.jumps_to(&shared).cloned().collect();
+        let unused = rules.is_empty() && jumps.is_empty();
+        let takes_over = names::unowned(table, self.kind, &self.owner).is_some()
+            && (self.kind == Kind::Ports || same(rules, &self.body(&shared)) && same(&jumps, &self.entries(&shared)));
+        if unused || takes_over { shared } else { self.kind.own_name(&self.owner) }
     }
 
     /// Adds to `script` what `table` lacks.
@@ -136,11 +138,17 @@ impl Wanted {
         }
     }
 
+    /// The chain that CHECK looks at: the owner's, else Go's, else the one that should be there.
+    pub(super) fn present_chain(&self, table: &Table) -> String {
+        let owned = names::owned(table, self.kind, &self.owner).into_iter().next();
+        owned
+            .or_else(|| names::unowned(table, self.kind, &self.owner))
+            .unwrap_or_else(|| self.kind.shared_name(&self.owner))
+    }
+
     /// What `table` lacks, for CHECK.
     pub(super) fn differences(&self, table: &Table, tool: &str) -> Vec<Difference> {
-        let chain = names::owned(table, self.kind, &self.owner)
-            .or_else(|| names::unowned(table, self.kind, &self.owner))
-            .unwrap_or_else(|| self.kind.shared_name(&self.owner));
+        let chain = self.present_chain(table);
         let frame = self.frame.rules.iter().map(|(rule, _)| rule.clone());
         let mut missing: Vec<Rule> = frame.chain(self.body(&chain)).filter(|rule| !table.has(rule)).collect();
         let there: Vec<&Rule> = table.jumps_to(&chain).collect();
@@ -157,22 +165,15 @@ impl Wanted {
         }
         ["-p", "--dports", "--comment"].iter().all(|option| rule.value(option) == wanted.value(option))
     }
-
-    /// Makes `script` fail unless everything is there under the shared name.
-    pub(super) fn require(&self, script: &mut Script) {
-        let chain = self.kind.shared_name(&self.owner);
-        self.frame.require(script);
-        for rule in self.body(&chain).iter().chain(&self.entries(&chain)) {
-            script.check(rule);
-        }
-    }
 }
 
 /// Deletes `chains` and every rule that jumps to one of them.
 pub(super) fn remove_chains(table: &Table, chains: &[String], script: &mut Script) {
-    let gone = |name: &str| chains.iter().any(|chain| chain == name);
-    for rule in table.rules().filter(|rule| !gone(&rule.chain) && rule.target().is_some_and(gone)) {
-        script.delete(rule);
+    let gone: BTreeSet<&str> = chains.iter().map(String::as_str).collect();
+    for rule in table.rules().filter(|rule| !gone.contains(rule.chain.as_str())) {
+        if rule.target().is_some_and(|target| gone.contains(target)) {
+            script.delete(rule);
+        }
     }
     chains.iter().for_each(|chain| script.flush(chain));
     chains.iter().for_each(|chain| script.delete_chain(chain));

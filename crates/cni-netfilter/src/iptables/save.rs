@@ -1,6 +1,6 @@
 //! Reads what `iptables-save -t <table>` and `iptables -S` print.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::Rule;
 
@@ -47,6 +47,12 @@ impl Table {
     /// Every rule of the table.
     pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.chains.values().flatten()
+    }
+
+    /// The chains in or to which a rule has `text` in its comment.
+    pub(super) fn chains_named_by(&self, text: &str) -> BTreeSet<&str> {
+        let named = self.rules().filter(|rule| rule.comment().is_some_and(|comment| comment.contains(text)));
+        named.flat_map(|rule| [Some(rule.chain.as_str()), rule.target()]).flatten().collect()
     }
 
     /// Every rule that jumps to `chain`.

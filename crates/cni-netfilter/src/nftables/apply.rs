@@ -1,15 +1,17 @@
 //! The two ways of changing the rule set: make a plan so, and remove what an owner has.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
 use rustix::io::Errno;
 
+use super::batch::{Batch, GENERATION_CHANGED};
 use super::element::{self, Element, Found, SetId, Value};
 use super::error::{NftError, holder};
 use super::frame::{Chain, Frame, TableId};
-use super::transport::{Batch, GENERATION_CHANGED, Socket};
+use super::transport::Socket;
 
 /// How often an addition is tried while others change the same things.
 const ADD_ATTEMPTS: u32 = 8;
@@ -17,6 +19,8 @@ const ADD_ATTEMPTS: u32 = 8;
 const DELETE_ATTEMPTS: u32 = 200;
 /// Keys that are verified and deleted together: few, so that nobody commits in between.
 const DELETE_TOGETHER: usize = 128;
+/// Up to so many elements are asked for before they are created.
+const ASKED_FIRST: usize = 64;
 
 /// What should be there.
 #[derive(Debug, Default)]
@@ -31,40 +35,50 @@ pub(super) struct Plan {
 impl Plan {
     /// Drops elements that are there twice; two different values for one key are a contradiction.
     pub(super) fn deduplicate(&mut self) -> Result<(), NftError> {
-        let mut seen: BTreeMap<(String, &'static str, Vec<u8>), Value> = BTreeMap::new();
+        let mut seen: HashMap<(SetId, Vec<u8>), Value> = HashMap::new();
         let mut twice = None;
-        self.elements.retain(|element| {
-            let key = (element.set.table.to_string(), element.set.name, element.key.clone());
-            match seen.get(&key) {
-                None => seen.insert(key, element.value.clone()).is_none(),
-                Some(value) => {
-                    if *value != element.value && twice.is_none() {
-                        twice = Some(element.name.clone());
-                    }
-                    false
+        self.elements.retain(|element| match seen.entry((element.set, element.key.clone())) {
+            Entry::Vacant(place) => {
+                place.insert(element.value.clone());
+                true
+            }
+            Entry::Occupied(first) => {
+                if *first.get() != element.value && twice.is_none() {
+                    twice = Some(element.name.clone());
                 }
+                false
             }
         });
         twice.map_or(Ok(()), |thing| Err(NftError::Twice { thing }))
     }
 }
 
-/// What of a plan has to be sent.
-struct Todo<'a> {
+/// What of a plan's shared part is not there.
+#[derive(Default)]
+struct Missing<'a> {
     frames: Vec<&'a Frame>,
     chains: Vec<&'a (TableId, Chain)>,
+}
+
+/// What of a plan has to be sent.
+struct Todo<'a> {
+    missing: Missing<'a>,
     create: Vec<&'a Element>,
     /// Elements of the same owner with another value, to be deleted first.
     replace: Vec<&'a Element>,
 }
 
 impl Todo<'_> {
+    fn is_empty(&self) -> bool {
+        self.missing.frames.is_empty() && self.missing.chains.is_empty() && self.create.is_empty()
+    }
+
     fn batch(&self) -> Batch {
         let mut batch = Batch::default();
-        for frame in &self.frames {
+        for frame in &self.missing.frames {
             frame.install(&mut batch);
         }
-        for (table, chain) in &self.chains {
+        for (table, chain) in &self.missing.chains {
             chain.declare(*table, &mut batch);
             chain.fill(*table, &mut batch);
         }
@@ -76,23 +90,27 @@ impl Todo<'_> {
 
 /// Makes the plan so, in one transaction. Idempotent.
 ///
-/// The elements alone come first, for that is all that is missing on a node in use, and declaring a base chain again
-/// costs 10–20 ms (RCU). Only if the kernel misses something, that is added to the transaction.
+/// Tables and chains are declared only if they are missing: declaring a base chain again waits for RCU (10–20 ms), and so
+/// does a transaction that fails. So questions go first, which take microseconds each: about tables and chains, and,
+/// unless there are many, about elements, for one that others share may be there already.
 pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), NftError> {
     let mut todo =
-        Todo { frames: Vec::new(), chains: Vec::new(), create: plan.elements.iter().collect(), replace: Vec::new() };
+        Todo { missing: missing(socket, plan)?, create: plan.elements.iter().collect(), replace: Vec::new() };
+    if plan.elements.len() <= ASKED_FIRST {
+        (todo.create, todo.replace) = outstanding(socket, plan)?;
+    }
+    if todo.is_empty() {
+        return Ok(());
+    }
     for _ in 0..ADD_ATTEMPTS {
         let Err(error) = socket.commit(&todo.batch(), None) else { return Ok(()) };
         match error.errno() {
             Some(Errno::NOENT) => {
-                (todo.frames, todo.chains) = missing(socket, plan)?;
+                todo.missing = missing(socket, plan)?;
                 (todo.create, todo.replace) = outstanding(socket, plan)?;
             }
             Some(Errno::EXIST | Errno::BUSY) => {
                 (todo.create, todo.replace) = outstanding(socket, plan)?;
-                if todo.create.is_empty() {
-                    return Ok(());
-                }
             }
             _ => return Err(error),
         }
@@ -100,32 +118,31 @@ pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), NftError> {
     Err(NftError::Contended { what: "add the rules".into(), attempts: ADD_ATTEMPTS })
 }
 
-/// The frames and chains of which something is missing.
-#[expect(clippy::type_complexity, reason = "a pair of lists")]
-fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<(Vec<&'a Frame>, Vec<&'a (TableId, Chain)>), NftError> {
-    let mut frames = Vec::new();
+/// The frames of which a set or chain is missing, and the chains that are.
+fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError> {
+    let mut questions: Vec<_> = plan.frames.iter().flat_map(Frame::questions).collect();
+    questions.extend(plan.chains.iter().map(|(table, chain)| Chain::question(*table, &chain.name)));
+    let mut answers = socket.ask_raw("look for a chain", questions)?.into_iter();
+    let mut missing = Missing::default();
     for frame in &plan.frames {
-        for answer in socket.ask("look for a table", frame.questions())? {
-            if absent(answer)? {
-                frames.push(frame);
-                break;
-            }
+        let mut gone = false;
+        for answer in answers.by_ref().take(frame.chains.len() + frame.sets.len()) {
+            gone |= absent(answer)?;
+        }
+        if gone {
+            missing.frames.push(frame);
         }
     }
-    let mut chains = Vec::new();
-    for chain in &plan.chains {
-        let question = vec![Chain::question(chain.0, &chain.1.name)];
-        for answer in socket.ask("look for a chain", question)? {
-            if absent(answer)? {
-                chains.push(chain);
-            }
+    for (chain, answer) in plan.chains.iter().zip(answers) {
+        if absent(answer)? {
+            missing.chains.push(chain);
         }
     }
-    Ok((frames, chains))
+    Ok(missing)
 }
 
 /// True if the kernel says that there is no such thing.
-pub(super) fn absent(answer: Result<NetfilterMessageInner, NftError>) -> Result<bool, NftError> {
+pub(super) fn absent<T>(answer: Result<T, NftError>) -> Result<bool, NftError> {
     match answer {
         Ok(_) => Ok(false),
         Err(error) if error.errno() == Some(Errno::NOENT) => Ok(true),
@@ -134,7 +151,6 @@ pub(super) fn absent(answer: Result<NetfilterMessageInner, NftError>) -> Result<
 }
 
 /// The elements that are not yet there, and those that are there for the same owner with another value.
-#[expect(clippy::type_complexity, reason = "a pair of lists")]
 fn outstanding<'a>(socket: &Socket, plan: &'a Plan) -> Result<(Vec<&'a Element>, Vec<&'a Element>), NftError> {
     let keys = plan.elements.iter().map(|element| (element.set, element.key.as_slice()));
     let (mut create, mut replace) = (Vec::new(), Vec::new());
@@ -164,12 +180,13 @@ pub(super) fn same_owner(one: &str, other: &str) -> bool {
 pub(super) fn remove(
     socket: &Socket,
     sets: &[SetId],
-    hints: Vec<(SetId, Vec<u8>)>,
+    hints: &[(SetId, Vec<u8>)],
     is_mine: impl Fn(&str) -> bool,
 ) -> Result<Vec<(SetId, Found)>, NftError> {
-    let hinted = hints.len();
-    let mut removed = remove_keys(socket, hints, &is_mine)?;
-    if hinted == 0 || removed.len() < hinted {
+    let mut seen = HashSet::new();
+    let hints: Vec<_> = hints.iter().filter(|hint| seen.insert(*hint)).cloned().collect();
+    let mut removed = remove_keys(socket, &hints, &is_mine)?;
+    if hints.is_empty() || removed.len() < hints.len() {
         removed.extend(remove_walking(socket, sets, is_mine)?);
     }
     Ok(removed)
@@ -181,6 +198,8 @@ pub(super) fn remove_walking(
     sets: &[SetId],
     is_mine: impl Fn(&str) -> bool,
 ) -> Result<Vec<(SetId, Found)>, NftError> {
+    // Fails in a way that tells if there is no nf_tables (`NftError::is_absent`).
+    socket.generation()?;
     let mut keys = Vec::new();
     for set in sets {
         let mut of_set: Vec<_> = element::dump(socket, *set)?
@@ -192,14 +211,14 @@ pub(super) fn remove_walking(
         of_set.dedup();
         keys.extend(of_set.into_iter().map(|key| (*set, key)));
     }
-    remove_keys(socket, keys, &is_mine)
+    remove_keys(socket, &keys, &is_mine)
 }
 
 /// Looks each key up and deletes it if its comment satisfies `is_mine`. The generation of the rule set makes sure that
 /// nobody has put another element in its place in between.
 pub(super) fn remove_keys(
     socket: &Socket,
-    keys: Vec<(SetId, Vec<u8>)>,
+    keys: &[(SetId, Vec<u8>)],
     is_mine: &impl Fn(&str) -> bool,
 ) -> Result<Vec<(SetId, Found)>, NftError> {
     let mut removed = Vec::new();
@@ -276,7 +295,10 @@ pub(super) fn chains_with(socket: &Socket, table: TableId, prefix: &str) -> Resu
     let question = table.question(NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() }));
     let mut names = Vec::new();
     socket.dump(&format!("list the chains of {table}"), &question, |message| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = message else { return Ok(()) };
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = message.decode("a list of chains")?
+        else {
+            return Ok(());
+        };
         let mut ours = false;
         let mut name = None;
         for attribute in chain.attributes {

@@ -12,7 +12,8 @@ use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessa
 use super::apply::{Plan, same_owner};
 use super::element::{self, Element, Found, Value};
 use super::error::{NftError, holder};
-use super::frame::{Base, Chain, Frame, Rule, Set, TableId};
+use super::frame::{Base, Chain, Frame, Rule, TableId};
+use super::set::Set;
 use super::transport::Socket;
 use rustix::io::Errno;
 
@@ -132,24 +133,17 @@ pub(super) fn rules_of_any(
     let attributes = vec![RuleAttribute::Table(table.to_owned()), RuleAttribute::Chain(chain.to_owned())];
     let message = NfTablesMessage::GetRule(RuleMessage { attributes });
     let question = NetfilterMessage::new(NetfilterHeader::new(family.into(), 0, 0), message);
-    let mut rules: Vec<(u64, RuleExpressions)> = Vec::new();
-    socket.dump(&format!("list the rules of {table} {chain}"), &question, |message| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message else { return Ok(()) };
-        let (mut handle, mut expressions) = (0, Vec::new());
-        for attribute in rule.attributes {
-            match attribute {
-                RuleAttribute::Handle(number) => handle = number,
-                RuleAttribute::Expressions(list) => expressions = list,
-                _ => {}
-            }
-        }
-        // A dump that was repeated lists a rule again; an older kernel's dump lists other chains too.
-        if !rules.iter().any(|(known, _)| *known == handle) {
-            rules.push((handle, expressions));
-        }
+    let what = format!("list the rules of {table} {chain}");
+    socket.dump_state(&what, &question, |rules: &mut Vec<RuleExpressions>, message| {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode(&what)? else {
+            return Ok(());
+        };
+        rules.extend(rule.attributes.into_iter().find_map(|attribute| match attribute {
+            RuleAttribute::Expressions(list) => Some(list),
+            _ => None,
+        }));
         Ok(())
-    })?;
-    Ok(rules.into_iter().map(|(_, expressions)| expressions).collect())
+    })
 }
 
 /// The rules must be these, in this order, and no others.
@@ -194,8 +188,8 @@ fn same_expression(wanted: &Expressions, found: &Expressions) -> bool {
         (Expressions::Cmp(a), Expressions::Cmp(b)) => all_in::<Cmp>(a, b),
         (Expressions::Immediate(a), Expressions::Immediate(b)) => all_in::<Immediate>(a, b),
         (Expressions::Lookup(a), Expressions::Lookup(b)) => {
-            // Flags say "not in the set".
-            all_in(a, b) && !b.iter().any(|attribute| matches!(attribute, Lookup::Flags(flags) if *flags != 0))
+            // Flags say "not in the set": either both say so, or none.
+            all_in(a, b) && b.iter().all(|attribute| !matches!(attribute, Lookup::Flags(1..)) || a.contains(attribute))
         }
         (Expressions::Meta(a), Expressions::Meta(b)) => all_in::<Meta>(a, b),
         (Expressions::Payload(a), Expressions::Payload(b)) => all_in::<Payload>(a, b),

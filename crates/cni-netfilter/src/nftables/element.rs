@@ -1,25 +1,26 @@
 //! Elements of sets and maps: what belongs to a single container. Each carries its owner in its comment.
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage, Verdict,
-    VerdictAttribute,
 };
-use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use rustix::io::Errno;
 
+use super::answer::Raw;
+use super::batch::Batch;
 use super::error::NftError;
 use super::expr;
 use super::frame::TableId;
 use super::raw;
-use super::transport::{Batch, Socket};
+use super::transport::Socket;
 
 /// Elements in one message: their list is one attribute, of 64 KiB at most, and an element with its comment and the
 /// name of a chain takes up to 300 bytes.
 const PER_MESSAGE: usize = 200;
 
 /// A set or map of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SetId {
     pub(super) table: TableId,
     pub(super) name: &'static str,
@@ -128,9 +129,9 @@ pub(super) fn look_up<'a>(
     };
     let questions: Vec<NetfilterMessage> = keys.into_iter().map(question).collect();
     let mut found = Vec::with_capacity(questions.len());
-    for answer in socket.ask("look an element up", questions)? {
+    for answer in socket.ask_raw("look an element up", questions)? {
         found.push(match answer {
-            Ok(message) => read(message).pop(),
+            Ok(message) => read(&message).pop(),
             Err(error) if error.errno() == Some(Errno::NOENT) => None,
             Err(error) => return Err(error),
         });
@@ -143,45 +144,57 @@ pub(super) fn dump(socket: &Socket, set: SetId) -> Result<Vec<Found>, NftError> 
     let question = set.table.question(NfTablesMessage::GetSetElement(message_for(set, Vec::new())));
     let mut found = Vec::new();
     socket.dump(&format!("list {} {}", set.table, set.name), &question, |message| {
-        found.extend(read(message));
+        found.extend(read(&message));
         Ok(())
     })?;
     Ok(found)
 }
 
-fn read(message: NetfilterMessageInner) -> Vec<Found> {
-    let NetfilterMessageInner::NfTables(NfTablesMessage::NewSetElement(message)) = message else { return Vec::new() };
-    let lists = message.attributes.into_iter().filter_map(|attribute| match attribute {
-        SetElementList::Elements(elements) => Some(elements),
-        _ => None,
-    });
-    lists
-        .flatten()
-        .filter_map(|element| match element {
-            ListAttribute::Element(attributes) => read_element(attributes),
-            _ => None,
-        })
-        .collect()
+/// The elements in a message. Read by hand: see [`Raw::decode`].
+fn read(message: &Raw) -> Vec<Found> {
+    // NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_LIST_ELEM
+    nested(message.attributes(), 3).flat_map(|list| nested(list, 1)).filter_map(read_element).collect()
 }
 
-fn read_element(attributes: Vec<SetElementAttribute>) -> Option<Found> {
-    let (mut key, mut value, mut comment) = (None, Value::Nothing, String::new());
-    for attribute in attributes {
-        match attribute {
-            SetElementAttribute::Key(DataAttribute::Value(bytes)) => key = Some(bytes),
-            SetElementAttribute::Data(DataAttribute::Value(bytes)) => value = Value::Data(bytes),
-            SetElementAttribute::Data(DataAttribute::Verdict(verdict)) => value = read_verdict(&verdict),
-            SetElementAttribute::UserData(bytes) => comment = raw::read_comment(&bytes).unwrap_or_default(),
-            _ => {}
+/// The values of all attributes of this kind.
+fn nested(attributes: &[u8], kind: u16) -> impl Iterator<Item = &[u8]> {
+    let mut rest = attributes;
+    std::iter::from_fn(move || {
+        loop {
+            let [a, b, c, d, ..] = *rest else { return None };
+            let length = usize::from(u16::from_ne_bytes([a, b]));
+            let found = u16::from_ne_bytes([c, d]) & NLA_TYPE_MASK;
+            let value = rest.get(4..length)?;
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            if found == kind {
+                return Some(value);
+            }
         }
-    }
-    Some(Found { key: key?, value, comment })
+    })
+}
+
+fn read_element(attributes: &[u8]) -> Option<Found> {
+    // NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_USERDATA, NFTA_DATA_VALUE, NFTA_DATA_VERDICT
+    let first = |attributes, kind| nested(attributes, kind).next();
+    let value = match first(attributes, 2) {
+        None => Value::Nothing,
+        Some(data) => match first(data, 2) {
+            Some(verdict) => read_verdict(verdict),
+            None => Value::Data(first(data, 1)?.to_vec()),
+        },
+    };
+    let comment = first(attributes, 6).and_then(raw::read_comment).unwrap_or_default();
+    Some(Found { key: first(first(attributes, 1)?, 1)?.to_vec(), value, comment })
 }
 
 /// The chain of a `goto`. No other verdict is ever ours; a value that equals none of ours stands for them.
-fn read_verdict(verdict: &[VerdictAttribute]) -> Value {
-    match verdict {
-        [VerdictAttribute::Code(Verdict::Goto), VerdictAttribute::Chain(chain)] => Value::Goto(chain.clone()),
+fn read_verdict(verdict: &[u8]) -> Value {
+    // NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN
+    let first = |kind| nested(verdict, kind).next();
+    match (first(1), first(2).and_then(|name| std::str::from_utf8(name).ok())) {
+        (Some(code), Some(chain)) if *code == u32::from(Verdict::Goto).to_be_bytes() => {
+            Value::Goto(chain.trim_end_matches('\0').to_owned())
+        }
         _ => Value::Data(Vec::new()),
     }
 }

@@ -4,6 +4,9 @@ use std::io;
 
 use rustix::io::Errno;
 
+/// What every removal asks first.
+pub(crate) const ASK_GENERATION: &str = "read the generation of the rule set";
+
 /// An operation of the nftables backend or of connection tracking that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -103,6 +106,18 @@ pub enum NftError {
 }
 
 impl NftError {
+    /// True if the kernel has no nf_tables at all, so that nothing of ours can be in it: DEL and GC are done then.
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Open(error) => error.raw_os_error() == Some(Errno::PROTONOSUPPORT.raw_os_error()),
+            // nfnetlink answers EINVAL for a subsystem that it does not have; the question itself is always valid.
+            Self::Refused { what, errno, .. } => {
+                what == ASK_GENERATION && matches!(*errno, Errno::INVAL | Errno::OPNOTSUPP)
+            }
+            _ => false,
+        }
+    }
+
     /// The kernel's error code, if it was the kernel that refused.
     pub(crate) fn errno(&self) -> Option<Errno> {
         match self {

@@ -9,7 +9,8 @@ use netlink_packet_netfilter::nftables::{
 
 use super::raw;
 
-/// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+/// `NFT_PAYLOAD_LL_HEADER`, `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+const LINK: u32 = 0;
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 /// `NF_DROP`.
@@ -129,18 +130,19 @@ pub(super) fn address(ip: Ip, side: Side, slot: u32) -> Expressions {
     load(NETWORK, ip.offset(side), ip.length(), slot)
 }
 
-/// `ip saddr <address>/<prefix>`.
-pub(super) fn address_in(side: Side, address_in_it: IpAddr, prefix: u8) -> Vec<Expressions> {
-    let ip = Ip::of(address_in_it);
-    let bytes = octets(address_in_it);
-    let bits: Vec<u8> = (0..bytes.len()).map(|index| byte_of_mask(prefix, index)).collect();
-    let network: Vec<u8> = bytes.iter().zip(&bits).map(|(byte, mask)| byte & mask).collect();
-    let mut rule = vec![address(ip, side, 0)];
-    if u32::from(prefix) < ip.length() * 8 {
-        rule.push(mask(bits));
+/// `ip saddr <address>/<prefix>`, exactly as `nft` puts it: a prefix of whole bytes is compared without a mask. So a rule
+/// set that was listed and loaded again still compares equal.
+pub(super) fn address_in(side: Side, network: IpAddr, prefix: u8) -> Vec<Expressions> {
+    let (ip, mut bytes) = (Ip::of(network), octets(network));
+    let masks: Vec<u8> = (0..bytes.len()).map(|index| byte_of_mask(prefix, index)).collect();
+    for (byte, mask) in bytes.iter_mut().zip(&masks) {
+        *byte &= mask;
     }
-    rule.push(compare(Operator::Equal, network));
-    rule
+    if prefix > 0 && prefix.is_multiple_of(8) {
+        bytes.truncate(usize::from(prefix / 8));
+        return vec![load(NETWORK, ip.offset(side), u32::from(prefix / 8), 0), compare(Operator::Equal, bytes)];
+    }
+    vec![address(ip, side, 0), mask(masks), compare(Operator::Equal, bytes)]
 }
 
 /// The byte at `index` of a mask with `prefix` leading ones.
@@ -169,6 +171,11 @@ pub(super) fn incoming_interface() -> Expressions {
     load_meta(MetaKey::Iifname, 0)
 }
 
+/// `ether saddr` into a slot.
+pub(super) fn ethernet_source(slot: u32) -> Expressions {
+    load(LINK, 6, 6, slot)
+}
+
 /// `fib daddr type local`.
 pub(super) fn destination_is_local() -> [Expressions; 2] {
     [raw::fib_daddr_type(register(0)), compare(Operator::Equal, LOCAL.to_ne_bytes())]
@@ -182,6 +189,13 @@ pub(super) fn has_been_forwarded() -> [Expressions; 3] {
 /// `@set`: what starts at slot 0 is in it.
 pub(super) fn is_in(set: &str) -> Expressions {
     Expressions::Lookup(vec![Lookup::Set(set.to_owned()), Lookup::SourceRegister(register(0))])
+}
+
+/// `!= @set`: what starts at slot 0 is not in it.
+pub(super) fn is_not_in(set: &str) -> Expressions {
+    /// `NFT_LOOKUP_F_INV`.
+    const INVERTED: u32 = 1;
+    Expressions::Lookup(vec![Lookup::Set(set.to_owned()), Lookup::SourceRegister(register(0)), Lookup::Flags(INVERTED)])
 }
 
 /// `vmap @set`: the verdict that it has for what starts at slot 0.

@@ -8,6 +8,7 @@ use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesM
 use rustix::io::Errno;
 
 use super::apply::{self, Plan};
+use super::batch::Batch;
 use super::element::{self, Element, SetId, Value};
 use super::error::NftError;
 use super::expr::{self, Ip};
@@ -15,7 +16,6 @@ use super::firewall_frame::{self as frame, ADMIN, CLOSED, INSIDE, OWNED, TABLE};
 use super::firewall_iptables as iptables;
 use super::frame::{Chain, Family};
 use super::masquerade::targets;
-use super::transport::Batch;
 use super::{Nftables, check, valid_keys};
 use crate::{Forwarding, Ingress, IngressPolicy};
 
@@ -44,7 +44,7 @@ fn own(intent: &Forwarding) -> Vec<Element> {
         comment: intent.owner.comment(),
         name,
     };
-    let accepts = intent.addresses.iter().filter(|_| intent.accept).map(|address| {
+    let accepts = intent.addresses.iter().map(|address| {
         element(frame::accepted(Ip::of(*address)), address, Value::Nothing, format!("accept of {address}"))
     });
     let behind = intent.ingress.iter().flat_map(|ingress| {
@@ -107,22 +107,19 @@ impl Nftables {
     /// If the kernel refuses.
     pub fn add_forwarding(&self, intent: &Forwarding) -> Result<(), NftError> {
         let own = own(intent);
-        let mut bet = Batch::default();
-        element::create(&own, &mut bet);
-        if self.socket.commit(&bet, None).is_err() || !self.has_policy(intent)? {
+        let keys = own.iter().map(|element| (element.set, element.key.as_slice()));
+        let found = element::look_up(&self.socket, keys)?;
+        let again = found.iter().flatten().any(|found| intent.owner.wrote(&found.comment));
+        if apply::uses(&self.socket, TABLE, ADMIN)?.is_none() {
             self.make_admin_chain()?;
-            let plan = plan(intent)?;
-            match apply::apply(&self.socket, &plan) {
-                Err(NftError::HeldBy { .. }) => {
-                    // IPAM gave the address to this owner, so whoever had it is gone.
-                    self.evict(intent, &own)?;
-                    apply::apply(&self.socket, &plan)?;
-                }
-                outcome => outcome?,
-            }
-            if intent.ingress.is_none() {
-                self.leave_bridges(intent)?;
-            }
+        }
+        // IPAM gave the addresses to this owner, so whoever has them is gone.
+        if found.iter().flatten().any(|found| !intent.owner.wrote(&found.comment)) {
+            self.evict(intent, &own)?;
+        }
+        apply::apply(&self.socket, &plan(intent)?)?;
+        if again {
+            self.leave_bridges(intent)?;
             self.mend_frame()?;
         }
         iptables::add(&self.socket, intent)
@@ -140,31 +137,44 @@ impl Nftables {
 
     /// Removes what the owner has, and the policy of a bridge that nobody is behind any more. Idempotent.
     ///
-    /// With `hint`, what it is thought to have, this takes constant time; without, or if that is wrong, all elements are
+    /// Returns the addresses that the owner had. With `hint`, what it is thought to have, this takes constant time; without, or if that is wrong, all elements are
     /// read.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<(), NftError> {
+    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<Vec<IpAddr>, NftError> {
         let is_mine = |comment: &str| owner.wrote(comment);
-        let places = hint.iter().flat_map(|hint| places(&hint.addresses)).collect();
-        let mut removed = apply::remove_keys(&self.socket, places, &is_mine)?;
+        let places: Vec<_> = hint.iter().flat_map(|hint| places(&hint.addresses)).collect();
+        let mut removed = apply::remove_keys(&self.socket, &places, &is_mine)?;
         let found =
             |element: &Element| removed.iter().any(|(set, there)| *set == element.set && there.key == element.key);
         if !hint.is_some_and(|hint| own(hint).iter().all(found)) {
             removed.extend(apply::remove_walking(&self.socket, &OWNED, is_mine)?);
         }
-        targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
+        targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))?;
+        Ok(frame::addresses(&removed))
     }
 
     /// Removes what owners of `network` that are not in `valid` have, and the policies of bridges that nobody is behind.
     ///
+    /// Returns the addresses that they had.
+    ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), NftError> {
-        apply::remove_walking(&self.socket, &OWNED, valid_keys(network, valid))?;
-        let bridges = apply::chains_with(&self.socket, TABLE, BRIDGE)?;
-        bridges.iter().try_for_each(|chain| self.release_bridge(chain))
+    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<IpAddr>, NftError> {
+        let removed = apply::remove_walking(&self.socket, &OWNED, valid_keys(network, valid))?;
+        self.release_bridges()?;
+        Ok(frame::addresses(&removed))
+    }
+
+    /// Those of `addresses` that are accepted for nobody.
+    ///
+    /// # Errors
+    /// Only if the kernel cannot be asked.
+    pub fn unowned(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, NftError> {
+        let keys: Vec<_> = addresses.iter().map(|a| (frame::accepted(Ip::of(*a)), expr::octets(*a))).collect();
+        let found = element::look_up(&self.socket, keys.iter().map(|(set, key)| (*set, key.as_slice())))?;
+        Ok(addresses.iter().zip(found).filter_map(|(address, found)| found.is_none().then_some(*address)).collect())
     }
 
     /// Asks the kernel whether it can do what forwarding needs; see [`Nftables::usable`].
@@ -201,27 +211,27 @@ impl Nftables {
         self.socket.commit(&batch, None)
     }
 
-    /// True if the bridge's policy is the wanted one already.
-    fn has_policy(&self, intent: &Forwarding) -> Result<bool, NftError> {
-        let wanted: Vec<Element> = intent.ingress.as_ref().map(policy).unwrap_or_default();
-        let found = element::look_up(&self.socket, wanted.iter().map(|e| (e.set, e.key.as_slice())))?;
-        Ok(wanted.iter().zip(found).all(|(wanted, found)| found.is_some_and(|found| found.value == wanted.value)))
-    }
-
     /// Removes others' elements for these addresses.
     fn evict(&self, intent: &Forwarding, own: &[Element]) -> Result<(), NftError> {
-        let keys = own.iter().map(|element| (element.set, element.key.clone())).collect();
+        let keys: Vec<_> = own.iter().map(|element| (element.set, element.key.clone())).collect();
         let others = |comment: &str| !intent.owner.wrote(comment);
-        let removed = apply::remove_keys(&self.socket, keys, &others)?;
+        let removed = apply::remove_keys(&self.socket, &keys, &others)?;
         targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
     }
 
-    /// An attachment that was added again without a policy is behind no bridge.
+    /// An attachment that was added again may be behind another bridge than before, or behind none.
     fn leave_bridges(&self, intent: &Forwarding) -> Result<(), NftError> {
-        let behind =
-            places(&intent.addresses).filter(|(set, _)| [frame::behind(Ip::V4), frame::behind(Ip::V6)].contains(set));
-        let removed = apply::remove_keys(&self.socket, behind.collect(), &|comment| intent.owner.wrote(comment))?;
-        targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
+        if intent.ingress.is_none() {
+            let behind = |(set, _): &(SetId, Vec<u8>)| [Ip::V4, Ip::V6].map(frame::behind).contains(set);
+            let keys: Vec<_> = places(&intent.addresses).filter(behind).collect();
+            apply::remove_keys(&self.socket, &keys, &|comment| intent.owner.wrote(comment))?;
+        }
+        self.release_bridges()
+    }
+
+    fn release_bridges(&self) -> Result<(), NftError> {
+        let bridges = apply::chains_with(&self.socket, TABLE, BRIDGE)?;
+        bridges.iter().try_for_each(|chain| self.release_bridge(chain))
     }
 
     /// Removes a bridge's chain and policy unless somebody is behind it. Whoever comes at the same time wins, for the

@@ -124,7 +124,11 @@ fn forward_chains(socket: &Socket) -> Result<Vec<Foreign>, NftError> {
         let message = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
         let question = NetfilterMessage::new(NetfilterHeader::new(family.into(), 0, 0), message);
         socket.dump("list the chains", &question, |message| {
-            let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(found)) = message else { return Ok(()) };
+            let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(found)) =
+                message.decode("list the chains")?
+            else {
+                return Ok(());
+            };
             let chain = Foreign::read(family, found.attributes);
             // A dump that was repeated lists a chain again.
             let known =

@@ -5,15 +5,18 @@
 //! an administrator wants. `unmark` takes the mark away before anybody else can see it. A drop, on the other hand, is
 //! final, so `isolate` needs nobody.
 
+use std::net::IpAddr;
+
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, Expressions, Immediate, InetHookNumber, Meta, MetaKey, Operator, Register, Verdict,
     VerdictAttribute,
 };
 
-use super::element::SetId;
+use super::element::{Found, SetId};
 use super::expr::{self, Ip, Side, register};
-use super::frame::{Base, Chain, DataType, Family, Frame, Maps, Rule, Set, TableId};
+use super::frame::{Base, Chain, Family, Frame, Rule, TableId};
+use super::set::{DataType, Maps, Set};
 
 pub(super) const TABLE: TableId = TableId { family: Family::Inet, name: "cni_firewall" };
 const ACCEPT4: SetId = set("accept4");
@@ -64,6 +67,14 @@ pub(super) fn behind(ip: Ip) -> SetId {
         Ip::V4 => BEHIND4,
         Ip::V6 => BEHIND6,
     }
+}
+
+/// The addresses whose accepts were removed.
+pub(super) fn addresses(removed: &[(SetId, Found)]) -> Vec<IpAddr> {
+    let v4 = |key: &[u8]| <[u8; 4]>::try_from(key).map(IpAddr::from);
+    let v6 = |key: &[u8]| <[u8; 16]>::try_from(key).map(IpAddr::from);
+    let accepts = removed.iter().filter(|(set, _)| [ACCEPT4, ACCEPT6].contains(set));
+    accepts.filter_map(|(_, found)| v4(&found.key).or_else(|_| v6(&found.key)).ok()).collect()
 }
 
 /// `ct state` into slot 0, in host byte order.

@@ -10,12 +10,13 @@ use netlink_packet_netfilter::nftables::{Expressions, NfTablesMessage, RuleAttri
 use rustix::io::Errno;
 
 use super::apply;
+use super::batch::Batch;
 use super::error::NftError;
 use super::expr::Ip;
 use super::firewall_frame::{MARK, accept, is_marked};
 use super::frame::{Family, TableId};
 use super::raw;
-use super::transport::{Batch, Socket};
+use super::transport::Socket;
 use crate::Forwarding;
 
 const CHAIN: &str = "FORWARD";
@@ -30,7 +31,7 @@ fn table(ip: Ip) -> TableId {
 fn concerned(socket: &Socket, intent: &Forwarding) -> Result<Vec<TableId>, NftError> {
     let mut tables: Vec<TableId> = Vec::new();
     for ip in [Ip::V4, Ip::V6] {
-        let wanted = intent.accept && intent.addresses.iter().any(|address| Ip::of(*address) == ip);
+        let wanted = intent.addresses.iter().any(|address| Ip::of(*address) == ip);
         if wanted && apply::uses(socket, table(ip), CHAIN)?.is_some() {
             tables.push(table(ip));
         }
@@ -87,9 +88,11 @@ fn counter() -> Expressions {
 fn exists(socket: &Socket, table: TableId) -> Result<bool, NftError> {
     let attributes = vec![RuleAttribute::Table(table.name.to_owned()), RuleAttribute::Chain(CHAIN.to_owned())];
     let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
-    let mut exists = false;
-    socket.dump(&format!("list the rules of {table} {CHAIN}"), &question, |message| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message else { return Ok(()) };
+    let (mut exists, what) = (false, format!("list the rules of {table} {CHAIN}"));
+    socket.dump(&what, &question, |message| {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode(&what)? else {
+            return Ok(());
+        };
         let comment = rule.attributes.iter().find_map(|attribute| match attribute {
             RuleAttribute::UserData(bytes) => raw::read_comment(bytes),
             _ => None,

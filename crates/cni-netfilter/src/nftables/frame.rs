@@ -6,26 +6,28 @@ use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Expressions, Hook, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
-    SetAttribute, SetFlags, SetMessage, TableAttribute, TableMessage,
+    SetAttribute, SetMessage, TableAttribute, TableMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
+use super::batch::Batch;
 use super::expr::Ip;
 use super::raw;
-use super::transport::Batch;
+use super::set::Set;
 
 /// A table's name and family. Displays as the nft language has it: `inet cni_masquerade`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TableId {
     pub(super) family: Family,
     pub(super) name: &'static str,
 }
 
 /// The family of a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Family {
     Inet,
     Only(Ip),
+    Bridge,
 }
 
 impl Family {
@@ -33,6 +35,7 @@ impl Family {
         match self {
             Self::Inet => NetfilterProtoFamily::Inet,
             Self::Only(ip) => ip.number().into(),
+            Self::Bridge => NetfilterProtoFamily::Bridge,
         }
     }
 }
@@ -42,6 +45,7 @@ impl fmt::Display for TableId {
         let family = match self.family {
             Family::Inet => "inet",
             Family::Only(ip) => ip.word(),
+            Family::Bridge => "bridge",
         };
         write!(f, "{family} {}", self.name)
     }
@@ -51,107 +55,6 @@ impl TableId {
     /// A question about something in this table, outside of a transaction.
     pub(super) fn question(self, message: NfTablesMessage) -> NetfilterMessage {
         NetfilterMessage::new(NetfilterHeader::new(self.family.number(), 0, 0), message)
-    }
-}
-
-/// A type of data of the nft language, with the number that `nft` knows it by (`enum datatypes`) and its length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DataType {
-    Address(Ip),
-    Protocol,
-    Port,
-    Interface,
-}
-
-impl DataType {
-    fn number(self) -> u32 {
-        match self {
-            Self::Address(Ip::V4) => 7,
-            Self::Address(Ip::V6) => 8,
-            Self::Protocol => 12,
-            Self::Port => 13,
-            Self::Interface => 41,
-        }
-    }
-
-    /// In a set, rounded up to whole registers.
-    fn length(self) -> u32 {
-        match self {
-            Self::Address(ip) => ip.length(),
-            Self::Protocol | Self::Port => 4,
-            Self::Interface => 16,
-        }
-    }
-
-    /// `nft`'s byte order of a single type; a concatenation has none (0).
-    fn byte_order(types: &[Self]) -> u32 {
-        const HOST: u32 = 1;
-        const NETWORK: u32 = 2;
-        match types {
-            [Self::Interface | Self::Protocol] => HOST,
-            [_] => NETWORK,
-            _ => 0,
-        }
-    }
-
-    /// The number and the length of a concatenation: 6 bits for each part (`TYPE_BITS`).
-    fn concatenated(types: &[Self]) -> (u32, u32) {
-        types.iter().fold((0, 0), |(number, length), part| (number << 6 | part.number(), length + part.length()))
-    }
-}
-
-/// What a set maps its keys to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Maps {
-    Nothing,
-    ToVerdict,
-    To(&'static [DataType]),
-}
-
-/// A named set or map. Without a declared size the kernel uses a hash table that grows.
-#[derive(Debug, Clone)]
-pub(super) struct Set {
-    pub(super) name: &'static str,
-    pub(super) key: &'static [DataType],
-    pub(super) maps: Maps,
-    pub(super) comment: &'static str,
-}
-
-impl Set {
-    /// `NFT_DATA_VERDICT`.
-    const VERDICT: u32 = 0xffff_ff00;
-    /// Length of a verdict: `sizeof(struct nft_verdict)`.
-    const VERDICT_LENGTH: u32 = 16;
-
-    /// What makes it this set and no other; the kernel lists it in the same words.
-    pub(super) fn shape(&self) -> Vec<SetAttribute> {
-        let (key_type, key_length) = DataType::concatenated(self.key);
-        let mut shape = vec![SetAttribute::KeyType(key_type), SetAttribute::KeyLen(key_length)];
-        let value = match &self.maps {
-            Maps::Nothing => return shape,
-            Maps::ToVerdict => (Self::VERDICT, Self::VERDICT_LENGTH),
-            Maps::To(types) => DataType::concatenated(types),
-        };
-        shape.extend([
-            SetAttribute::Flags(SetFlags::Map),
-            SetAttribute::DataType(value.0),
-            SetAttribute::DataLen(value.1),
-        ]);
-        shape
-    }
-
-    fn create(&self, table: TableId, id: u32) -> NfTablesMessage {
-        let value_order = match &self.maps {
-            // A verdict has no byte order, and nft fails an assertion if it gets one.
-            Maps::Nothing | Maps::ToVerdict => None,
-            Maps::To(types) => Some(DataType::byte_order(types)),
-        };
-        let user_data = raw::set_user_data(DataType::byte_order(self.key), value_order, self.comment);
-        let mut attributes = vec![SetAttribute::Table(table.name.to_owned()), SetAttribute::Name(self.name.to_owned())];
-        attributes.extend(self.shape());
-        // The kernel wants an identifier, unique in the transaction.
-        attributes.extend([SetAttribute::Id(id), SetAttribute::UserData(user_data)]);
-        NfTablesMessage::NewSet(SetMessage { attributes })
     }
 }
 

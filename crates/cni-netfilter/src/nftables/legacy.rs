@@ -4,11 +4,12 @@ use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleAttribute, RuleMessage};
 use rustix::io::Errno;
 
+use super::batch::Batch;
 use super::error::NftError;
 use super::expr::Ip;
 use super::frame::{Family, TableId};
 use super::raw;
-use super::transport::{Batch, Socket};
+use super::transport::Socket;
 
 /// Of their bridge and ptp; the rules are in `masq_checks`, their comment begins with the owner's key.
 const MASQUERADE: TableId = TableId { family: Family::Inet, name: "cni_plugins_masquerade" };
@@ -69,7 +70,9 @@ fn find(
     let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
     let mut found = Vec::new();
     socket.dump(&format!("list the rules of {table}"), &question, |message| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message else { return Ok(()) };
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode("a list of rules")? else {
+            return Ok(());
+        };
         let (mut place, mut number, mut comment) = (None, None, None);
         for attribute in rule.attributes {
             match attribute {

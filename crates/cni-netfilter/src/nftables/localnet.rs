@@ -12,7 +12,8 @@ use super::apply::{self, Plan};
 use super::element::{self, Element, SetId, Value};
 use super::error::NftError;
 use super::expr::{self, Ip, Side};
-use super::frame::{Base, Chain, DataType, Family, Frame, Maps, Rule, Set, TableId};
+use super::frame::{Base, Chain, Family, Frame, Rule, TableId};
+use super::set::{DataType, Maps, Set};
 use super::transport::Socket;
 use crate::PortForwards;
 
@@ -82,7 +83,7 @@ pub(super) fn sweep(socket: &Socket, hints: &[PortForwards]) -> Result<(), NftEr
     } else {
         hinted.into_iter().map(|interface| key(interface.as_str())).collect()
     };
-    let gone = keys.into_iter().filter(|key| !socket.interface_exists(key)).map(|key| (GUARDED, key)).collect();
-    apply::remove_keys(socket, gone, &|comment| comment == COMMENT)?;
+    let gone: Vec<_> = keys.into_iter().filter(|key| !socket.interface_exists(key)).map(|key| (GUARDED, key)).collect();
+    apply::remove_keys(socket, &gone, &|comment| comment == COMMENT)?;
     Ok(())
 }

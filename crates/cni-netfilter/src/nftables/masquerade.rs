@@ -12,7 +12,8 @@ use super::apply::{self, Plan};
 use super::element::{Element, Found, SetId, Value};
 use super::error::NftError;
 use super::expr::{self, Ip, Side};
-use super::frame::{Base, Chain, DataType, Family, Frame, Maps, Rule, Set, TableId, subnet_chain};
+use super::frame::{Base, Chain, Family, Frame, Rule, TableId, subnet_chain};
+use super::set::{DataType, Maps, Set};
 use super::{Nftables, check, legacy, raw, valid_keys};
 use crate::Masquerade;
 
@@ -139,8 +140,8 @@ impl Nftables {
     /// # Errors
     /// If the kernel refuses.
     pub fn remove_masquerade(&self, owner: &Owner, hints: &[IpAddr]) -> Result<(), NftError> {
-        let hints = hints.iter().map(|address| (hosts(Ip::of(*address)), expr::octets(*address))).collect();
-        let removed = apply::remove(&self.socket, &SETS, hints, |comment| owner.wrote(comment))?;
+        let hints: Vec<_> = hints.iter().map(|address| (hosts(Ip::of(*address)), expr::octets(*address))).collect();
+        let removed = apply::remove(&self.socket, &SETS, &hints, |comment| owner.wrote(comment))?;
         apply::delete_unused(&self.socket, TABLE, &targets(&removed, TABLE), SUBNET_RULES)?;
         legacy::remove_masquerade(&self.socket, |comment| owner.wrote(comment))
     }

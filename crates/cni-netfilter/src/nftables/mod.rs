@@ -2,8 +2,20 @@
 //!
 //! What belongs to a container is an element, with its owner in its comment; what is shared (tables, maps, chains, rules)
 //! is made when it is first needed. `nft list ruleset` shows all of it, and `nft -f` can load that again.
+//!
+//! | table | maps and sets | what it does |
+//! |---|---|---|
+//! | `inet cni_masquerade` | `hosts4`, `hosts6`: container's address → `goto subnet-…` | masquerades what leaves the subnet |
+//! | `ip cni_ports`, `ip6 cni_ports` | `ports`: protocol, host port → container; `address_ports`: the same with a host address | forwards what is for this node |
+//! | | `sources`: container, protocol, its port, host port → `goto snat-…` | masquerades forwarded connections |
+//! | `ip cni_localnet` | `guarded`: interfaces | drops what arrives there for or from 127.0.0.0/8 |
+//!
+//! A packet costs the same number of lookups however many elements there are. So does a deletion; an addition to a map of
+//! verdicts lets the kernel validate all of its chains (`nft_table_validate`), 50 ns for each element that is there.
 
+mod answer;
 mod apply;
+mod batch;
 mod check;
 mod element;
 mod error;
@@ -14,11 +26,15 @@ mod firewall_frame;
 mod firewall_iptables;
 mod frame;
 mod legacy;
+mod legacy_macspoof;
 mod localnet;
+mod macspoof;
 mod masquerade;
 mod portforward;
+mod portframe;
 mod probe;
 mod raw;
+mod set;
 mod transport;
 
 use std::collections::HashSet;
@@ -28,6 +44,7 @@ use cni_plugin::{NetworkName, Owner};
 pub use error::NftError;
 pub(crate) use firewall_frame::MARK as ACCEPT_MARK;
 pub(crate) use firewall_iptables::COMMENT as MARK_COMMENT;
+pub(crate) use portframe::number as protocol_number;
 pub use probe::TableFamily;
 pub(crate) use transport::Socket;
 

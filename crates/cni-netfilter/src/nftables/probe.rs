@@ -2,13 +2,14 @@
 
 use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
+use rustix::io::Errno;
 
 use super::apply;
+use super::batch::Batch;
 use super::error::NftError;
 use super::expr::Ip;
 use super::frame::Frame;
-use super::transport::Batch;
-use super::{Nftables, localnet, masquerade, portforward};
+use super::{Nftables, localnet, macspoof, masquerade, portframe};
 
 /// The family of a table, as the nft language calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,11 @@ impl Nftables {
         let question = NetfilterMessage::new(NetfilterHeader::new(family.number().into(), 0, 0), message);
         let mut exists = false;
         for answer in self.socket.ask("look for a chain", vec![question])? {
-            exists = !apply::absent(answer)?;
+            exists = match answer {
+                // nfnetlink's answer if there is no nf_tables.
+                Err(error) if matches!(error.errno(), Some(Errno::INVAL | Errno::OPNOTSUPP)) => false,
+                answer => !apply::absent(answer)?,
+            };
         }
         Ok(exists)
     }
@@ -64,13 +69,17 @@ impl Nftables {
                 "masquerade in tables of family inet",
                 "nft_masq and nft_chain_nat, Linux 5.2 or newer",
             ),
-            (portforward::frame(Ip::V4), "forward IPv4 ports", "nft_nat, nft_chain_nat, nft_fib_ipv4 and nft_ct"),
-            (portforward::frame(Ip::V6), "forward IPv6 ports", "nft_nat, nft_chain_nat, nft_fib_ipv6 and nft_ct"),
+            (portframe::frame(Ip::V4), "forward IPv4 ports", "nft_nat, nft_chain_nat, nft_fib_ipv4 and nft_ct"),
+            (portframe::frame(Ip::V6), "forward IPv6 ports", "nft_nat, nft_chain_nat, nft_fib_ipv6 and nft_ct"),
             (localnet::frame(), "filter by interface in nftables", "nf_tables"),
         ];
-        for (frame, feature, module) in frames {
-            self.rehearse(&frame).map_err(|source| NftError::Unusable {
-                feature: feature.to_owned(),
+        // An abort waits for RCU like a commit does, so all at once first.
+        if self.rehearse(frames.iter().map(|(frame, ..)| frame)).is_ok() {
+            return Ok(());
+        }
+        for (frame, feature, module) in &frames {
+            self.rehearse([frame]).map_err(|source| NftError::Unusable {
+                feature: (*feature).to_owned(),
                 module,
                 source: Box::new(source),
             })?;
@@ -78,9 +87,23 @@ impl Nftables {
         Ok(())
     }
 
-    fn rehearse(&self, frame: &Frame) -> Result<(), NftError> {
+    /// Asks the kernel in the same way whether it can check source addresses on bridges.
+    ///
+    /// # Errors
+    /// [`NftError::Unusable`] names what is missing.
+    pub fn can_guard_macs(&self) -> Result<(), NftError> {
+        self.rehearse([&macspoof::frame()]).map_err(|source| NftError::Unusable {
+            feature: "filter frames on bridges in nftables".to_owned(),
+            module: "nf_tables with CONFIG_NF_TABLES_BRIDGE",
+            source: Box::new(source),
+        })
+    }
+
+    fn rehearse<'a>(&self, frames: impl IntoIterator<Item = &'a Frame>) -> Result<(), NftError> {
         let mut batch = Batch::default();
-        frame.install(&mut batch);
+        for frame in frames {
+            frame.install(&mut batch);
+        }
         self.socket.rehearse(&batch)
     }
 }

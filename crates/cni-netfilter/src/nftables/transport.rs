@@ -6,85 +6,24 @@
 use std::cell::Cell;
 use std::io;
 
-use netlink_packet_core::{
-    DefaultNla, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-    Nla, NlasIterator, Parseable,
-};
-use netlink_packet_netfilter::nftables::NfTablesMessage;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_netfilter::nftables::{GenAttribute, GenMessage, NfTablesMessage};
 use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
-};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use netlink_sys::{SocketAddr, protocols::NETLINK_NETFILTER};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
-use super::error::NftError;
+use super::answer::{Answer, Body, Raw, answers};
+use super::batch::{Batch, begin, control};
+use super::error::{ASK_GENERATION, NftError};
 
-/// `NFNL_BATCH_GENID`: the batch holds only for this generation of the rule set.
-const BATCH_GENERATION: u16 = 1;
-/// `NFNL_MSG_BATCH_BEGIN`.
-const BATCH_BEGIN: u8 = 16;
-/// `NLMSGERR_ATTR_MSG`: the kernel's error text.
-const ERROR_TEXT: u16 = 1;
-/// `NLM_F_CAPPED`, `NLM_F_ACK_TLVS`: the shape of an error message (linux/netlink.h).
-const CAPPED: u16 = 0x100;
-const ACK_TLVS: u16 = 0x200;
 /// Big enough for any dump message: the kernel fills at most 32 KiB (`netlink_dump`).
 const RECEIVE: usize = 64 * 1024;
 /// How many requests are sent at once; their answers (under 1 KiB each) must fit the receive buffer of 208 KiB.
 const PIPELINE: usize = 64;
-/// How many inconsistent dumps are merged before the result is taken.
-const DUMP_ATTEMPTS: u32 = 8;
-/// `ERESTART`, which the kernel answers if the generation has changed. No name for it in user space.
-pub(crate) const GENERATION_CHANGED: Errno = Errno::from_raw_os_error(85);
-
-/// One change of a [`Batch`].
-#[derive(Debug, Clone)]
-struct Change {
-    what: String,
-    flags: u16,
-    family: NetfilterProtoFamily,
-    message: NfTablesMessage,
-}
-
-/// Changes that are made together or not at all.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Batch {
-    changes: Vec<Change>,
-}
-
-impl Batch {
-    /// Adds a change. `what` completes "the kernel refused to …"; `flags` are `NLM_F_CREATE` and the like.
-    pub(crate) fn push(
-        &mut self,
-        what: impl Into<String>,
-        family: NetfilterProtoFamily,
-        flags: u16,
-        message: NfTablesMessage,
-    ) {
-        self.changes.push(Change { what: what.into(), flags, family, message });
-    }
-
-    /// True if there is nothing to change.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.changes.is_empty()
-    }
-}
-
-/// An answer of the kernel.
-struct Answer {
-    sequence: u32,
-    interrupted: bool,
-    body: Body,
-}
-
-enum Body {
-    Message(NetfilterMessageInner),
-    Ack,
-    Error { errno: Errno, detail: Option<String> },
-    Done,
-}
+/// How often a dump is repeated because the rule set changes under it.
+const DUMP_ATTEMPTS: u32 = 16;
 
 /// The socket. Closing it after a delete waits for the kernel (RCU, 5–15 ms), so its owner decides when.
 #[derive(Debug)]
@@ -109,7 +48,7 @@ impl Socket {
     }
 
     /// Makes all changes of `batch` in one transaction, or none. With `generation`, only if the rule set is still the
-    /// one of [`Socket::generation`]; else the error is [`GENERATION_CHANGED`].
+    /// one of [`Socket::generation`]; else the error is [`super::batch::GENERATION_CHANGED`].
     pub(crate) fn commit(&self, batch: &Batch, generation: Option<u32>) -> Result<(), NftError> {
         self.run(batch, generation, true)
     }
@@ -161,10 +100,9 @@ impl Socket {
 
     /// The generation of the rule set of this namespace: it changes with every transaction of anybody.
     pub(crate) fn generation(&self) -> Result<u32, NftError> {
-        use netlink_packet_netfilter::nftables::{GenAttribute, GenMessage};
         let ask = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
         let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
-        let mut answers = self.ask("read the generation", vec![NetfilterMessage::new(header, ask)])?;
+        let mut answers = self.ask(ASK_GENERATION, vec![NetfilterMessage::new(header, ask)])?;
         match answers.pop() {
             Some(Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewGen(found)))) => {
                 found.attributes.iter().find_map(|a| if let GenAttribute::Id(id) = a { Some(*id) } else { None })
@@ -176,12 +114,20 @@ impl Socket {
     }
 
     /// Asks each of `requests` for one object. The answers are in the same order: the object, or the kernel's error.
-    #[expect(clippy::type_complexity, reason = "one inner result per request, one outer for the socket")]
     pub(crate) fn ask(
         &self,
         what: &str,
         requests: Vec<NetfilterMessage>,
     ) -> Result<Vec<Result<NetfilterMessageInner, NftError>>, NftError> {
+        Ok(self.ask_raw(what, requests)?.into_iter().map(|answer| answer?.decode(what)).collect())
+    }
+
+    /// [`Socket::ask`] without decoding the answers.
+    pub(crate) fn ask_raw(
+        &self,
+        what: &str,
+        requests: Vec<NetfilterMessage>,
+    ) -> Result<Vec<Result<Raw, NftError>>, NftError> {
         self.each(what, 0, requests)?
             .into_iter()
             .map(|answer| {
@@ -195,13 +141,12 @@ impl Socket {
         Ok(self.each(what, NLM_F_ACK, requests)?.into_iter().map(|answer| answer.and_then(Result::err)).collect())
     }
 
-    #[expect(clippy::type_complexity, reason = "one inner result per request, one outer for the socket")]
     fn each(
         &self,
         what: &str,
         flags: u16,
         requests: Vec<NetfilterMessage>,
-    ) -> Result<Vec<Option<Result<NetfilterMessageInner, NftError>>>, NftError> {
+    ) -> Result<Vec<Option<Result<Raw, NftError>>>, NftError> {
         let mut results = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
@@ -230,37 +175,62 @@ impl Socket {
 
     /// Reads all objects that `request` selects; `visit` gets each. What does not exist is an empty list.
     ///
-    /// If the rule set changes meanwhile, the kernel's list may lack or repeat objects (`NLM_F_DUMP_INTR`): the dump is
-    /// then repeated, so that `visit` may see an object more than once, or one that has gone.
+    /// If the rule set changes meanwhile, the dump is repeated, so that `visit` may see an object more than once, or one
+    /// that has gone; but it will hardly miss one.
     pub(crate) fn dump(
         &self,
         what: &str,
         request: &NetfilterMessage,
-        mut visit: impl FnMut(NetfilterMessageInner) -> Result<(), NftError>,
+        mut visit: impl FnMut(Raw) -> Result<(), NftError>,
     ) -> Result<(), NftError> {
         for _ in 0..DUMP_ATTEMPTS {
-            let mut bytes = Vec::new();
-            self.append(&mut bytes, NLM_F_DUMP, request.clone());
-            self.send(&bytes, what)?;
-            let (mut interrupted, mut failed) = (false, None);
-            self.receive(what, |answer| {
-                interrupted |= answer.interrupted;
-                match answer.body {
-                    Body::Message(message) => visit(message)?,
-                    Body::Error { errno, detail } if errno != Errno::NOENT => {
-                        failed = Some(NftError::Refused { what: what.to_owned(), errno, detail });
-                    }
-                    _ => {}
-                }
-                Ok(())
-            })?;
-            match failed {
-                Some(error) if error.errno() != Some(Errno::INTR) => return Err(error),
-                None if !interrupted => break,
-                _ => {}
+            if self.dump_once(what, request, &mut visit)? {
+                break;
             }
         }
         Ok(())
+    }
+
+    /// Like [`Socket::dump`], but what is returned comes from one state of the rule set: `read` starts afresh each time.
+    pub(crate) fn dump_state<T: Default>(
+        &self,
+        what: &str,
+        request: &NetfilterMessage,
+        mut read: impl FnMut(&mut T, Raw) -> Result<(), NftError>,
+    ) -> Result<T, NftError> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut state = T::default();
+            if self.dump_once(what, request, |message| read(&mut state, message))? {
+                return Ok(state);
+            }
+        }
+        Err(NftError::Contended { what: what.to_owned(), attempts: DUMP_ATTEMPTS })
+    }
+
+    /// False if the rule set has changed meanwhile: the list may lack objects or have them twice (`NLM_F_DUMP_INTR`).
+    fn dump_once(
+        &self,
+        what: &str,
+        request: &NetfilterMessage,
+        mut visit: impl FnMut(Raw) -> Result<(), NftError>,
+    ) -> Result<bool, NftError> {
+        let mut bytes = Vec::new();
+        self.append(&mut bytes, NLM_F_DUMP, request.clone());
+        self.send(&bytes, what)?;
+        let (mut interrupted, mut failed) = (false, None);
+        self.receive(what, |answer| {
+            interrupted |= answer.interrupted;
+            match answer.body {
+                Body::Message(message) => visit(message)?,
+                Body::Error { errno: Errno::INTR, .. } => interrupted = true,
+                Body::Error { errno, detail } if errno != Errno::NOENT => {
+                    failed = Some(NftError::Refused { what: what.to_owned(), errno, detail });
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        failed.map_or(Ok(!interrupted), Err)
     }
 
     /// True if the socket's namespace has an interface of this name (padded with zeros), or if that cannot be told.
@@ -328,68 +298,4 @@ impl Socket {
         }
         failed.map_or(Ok(()), Err)
     }
-}
-
-fn control(message: ControlMessage) -> NetfilterMessage {
-    // The batch says in its header which subsystem it is for.
-    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, u8::from(NetfilterSubsystem::NfTables).into());
-    NetfilterMessage::new(header, message)
-}
-
-fn begin(generation: Option<u32>) -> NetfilterMessage {
-    control(generation.map_or(ControlMessage::BatchBegin, |generation| ControlMessage::Other {
-        message_type: BATCH_BEGIN,
-        attributes: vec![DefaultNla::new(BATCH_GENERATION, generation.to_be_bytes().to_vec())],
-    }))
-}
-
-/// Splits a datagram into messages and decodes them.
-fn answers(datagram: &[u8]) -> impl Iterator<Item = Result<Answer, String>> + '_ {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        let length = rest.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b) as usize)?;
-        if length < 16 || length > rest.len() {
-            rest = &[];
-            return Some(Err(format!("a message of {length} bytes")));
-        }
-        let message = &rest[..length];
-        rest = &rest[length.next_multiple_of(4).min(rest.len())..];
-        Some(answer(message))
-    })
-}
-
-fn answer(bytes: &[u8]) -> Result<Answer, String> {
-    let message = NetlinkMessage::<NetfilterMessage>::deserialize(bytes).map_err(|error| error.to_string())?;
-    let flags = message.header.flags;
-    let body = match message.payload {
-        NetlinkPayload::InnerMessage(inner) => Body::Message(inner.inner),
-        NetlinkPayload::Error(error) => match error.code {
-            None => Body::Ack,
-            Some(code) => Body::Error {
-                errno: Errno::from_raw_os_error(code.get().wrapping_neg()),
-                detail: error_text(&error, flags),
-            },
-        },
-        NetlinkPayload::Done(_) | NetlinkPayload::Noop | NetlinkPayload::Overrun(_) => Body::Done,
-        _ => return Err("an unknown kind of message".to_owned()),
-    };
-    Ok(Answer { sequence: message.header.sequence_number, interrupted: flags & NLM_F_DUMP_INTR != 0, body })
-}
-
-/// The text of an extended ack: attributes that follow the header of the request (the whole request if not capped).
-fn error_text(error: &ErrorMessage, flags: u16) -> Option<String> {
-    if flags & ACK_TLVS == 0 {
-        return None;
-    }
-    let request = error.header.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b) as usize)?;
-    let skip = if flags & CAPPED == 0 { request.next_multiple_of(4) } else { 16 };
-    NlasIterator::new(error.header.get(skip..)?)
-        .flatten()
-        .filter_map(|nla| DefaultNla::parse(&nla).ok())
-        .find(|nla| nla.kind() == ERROR_TEXT)
-        .map(|nla| {
-            let mut text = vec![0; nla.value_len()];
-            nla.emit_value(&mut text);
-            String::from_utf8_lossy(&text).trim_end_matches('\0').to_owned()
-        })
 }

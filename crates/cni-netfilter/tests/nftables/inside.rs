@@ -48,6 +48,24 @@ pub(crate) fn ruleset() -> String {
     output("nft list ruleset")
 }
 
+/// The whole rule set with all handles: equal only if nothing was made anew.
+pub(crate) fn handles() -> String {
+    output("nft -a list ruleset")
+}
+
+/// Like `unwrap`, and says what it was.
+pub(crate) trait Attempt {
+    fn attempt(self, what: &str);
+}
+
+impl<E: std::fmt::Display> Attempt for Result<(), E> {
+    fn attempt(self, what: &str) {
+        if let Err(error) = self {
+            panic!("{what}: {error}");
+        }
+    }
+}
+
 /// The elements of a set as `nft -j` lists them.
 pub(crate) fn elements(table: &str, set: &str) -> Vec<Value> {
     let text = output(&format!("nft -j list set {table} {set} 2>/dev/null || nft -j list map {table} {set}"));

@@ -1,6 +1,5 @@
 //! A network's directory: its lock, and its files by name. Nothing here follows a symbolic link.
 
-use std::ffi::CStr;
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use cni_plugin::NetworkName;
-use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::StoreError;
@@ -159,17 +158,19 @@ impl NetworkDir {
         }
     }
 
-    /// The names of everything in the directory that may be a regular file.
+    /// When `name` was last written, in seconds of the epoch; `None` if that can't be told.
+    pub(crate) fn modified(&self, name: &str) -> Option<i64> {
+        fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_mtime)
+    }
+
+    /// The names of everything in the directory.
     pub(crate) fn names(&self) -> Result<Vec<String>, StoreError> {
         let failed = |source| StoreError::List { path: self.path.clone(), source };
         let mut names = Vec::new();
         for entry in fs::Dir::read_from(&self.fd).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let name: &CStr = entry.file_name();
             // A name that isn't UTF-8 isn't an address.
-            if let (FileType::RegularFile | FileType::Unknown, Ok(name)) = (entry.file_type(), name.to_str()) {
-                names.push(name.to_owned());
-            }
+            names.extend(entry.file_name().to_str().ok().map(str::to_owned));
         }
         Ok(names)
     }

@@ -37,3 +37,25 @@ fn symlink_hint(errno: Errno) -> &'static str {
         ""
     }
 }
+
+/// Of several failures the first is reported; what comes after it is still tried.
+#[derive(Debug, Default)]
+pub(crate) struct FirstFailure(Option<StoreError>);
+
+impl FirstFailure {
+    /// Notes the outcome of one step; false if it failed.
+    pub(crate) fn note<T>(&mut self, outcome: Result<T, StoreError>) -> bool {
+        match outcome {
+            Ok(_) => true,
+            Err(error) => {
+                self.0.get_or_insert(error);
+                false
+            }
+        }
+    }
+
+    /// The first failure, if there was one.
+    pub(crate) fn verdict(self) -> Result<(), StoreError> {
+        self.0.map_or(Ok(()), Err)
+    }
+}

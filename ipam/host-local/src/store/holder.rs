@@ -39,9 +39,19 @@ impl Holder {
         }
     }
 
-    /// The content of a reservation for `owner`.
-    pub(crate) fn content(owner: &Owner) -> String {
-        format!("{}{SEPARATOR}{}", owner.container_id, owner.ifname)
+    /// The holder that `owner` is, and the content of its reservations.
+    pub(crate) fn of(owner: &Owner) -> (Self, String) {
+        let content = format!("{}{SEPARATOR}{}", owner.container_id, owner.ifname);
+        (Self::Attachment(owner.container_id.clone(), owner.ifname.clone()), content)
+    }
+
+    /// What the index knows the holder by, if it is one that something can be released for.
+    pub(crate) fn key(&self) -> Option<String> {
+        match self {
+            Self::Attachment(id, ifname) => Some(format!("{id}{SEPARATOR}{ifname}")),
+            Self::Container(id) => Some(id.to_string()),
+            Self::Note(_) => None,
+        }
     }
 
     /// True if it is `owner`'s, interface and all.
@@ -63,5 +73,29 @@ impl fmt::Display for Holder {
             Self::Container(id) => write!(f, "container {id}"),
             Self::Note(text) => write!(f, "a file that says {text:?}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_whole_is_no_reservation() {
+        for content in ["", " ", "\r\n", "\0\0\0\0", "c1\r", "c1\r\n", "c1\0\0\0\0"] {
+            assert_eq!(Holder::parse(content.as_bytes()), None, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn holders_are_told_apart_as_by_the_go_plugin() {
+        let attachment = Holder::Attachment("c1".parse().unwrap(), "eth0".parse().unwrap());
+        assert_eq!(Holder::parse(b"c1\r\neth0"), Some(attachment.clone()));
+        assert_eq!(Holder::parse(b" c1\r\neth0\n"), Some(attachment));
+        assert_eq!(Holder::parse(b"c1"), Some(Holder::Container("c1".parse().unwrap())));
+        assert_eq!(Holder::parse(b"c1\n"), Some(Holder::Container("c1".parse().unwrap())));
+        // No carriage return: the Go plugin doesn't release it either.
+        assert_eq!(Holder::parse(b"c1\neth0"), Some(Holder::Note("c1\neth0".into())));
+        assert_eq!(Holder::parse(b"for the printer"), Some(Holder::Note("for the printer".into())));
     }
 }

@@ -4,6 +4,11 @@
 mod dir;
 mod error;
 mod holder;
+mod index;
+mod know;
+mod reclaim;
+#[cfg(test)]
+mod tests;
 mod walked;
 
 use std::collections::BTreeSet;
@@ -11,12 +16,13 @@ use std::path::{Path, PathBuf};
 
 use cni_plugin::{NetworkName, Owner};
 
-pub(crate) use error::StoreError;
+pub(crate) use error::{FirstFailure, StoreError};
 pub(crate) use holder::Holder;
 
 use crate::address::Address;
 use crate::allocator::Taken;
 use dir::{Entry, NetworkDir};
+use index::Index;
 use walked::Walked;
 
 /// Where the reservations of a network are.
@@ -32,18 +38,29 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Store {
     dir: NetworkDir,
-    walked: Walked,
+    place: Place,
+    knowledge: Knowledge,
+}
+
+/// Where answers come from.
+#[derive(Debug)]
+enum Knowledge {
+    /// Nothing has been asked yet.
+    None,
+    Index(Index),
+    /// There can be no index: a full disk, a read-only one.
+    Walked(Walked),
 }
 
 impl Place {
     /// Opens the reservations if there are any, waiting for the lock.
     pub(crate) fn open(&self) -> Result<Option<Store>, StoreError> {
-        NetworkDir::open(&self.data_dir, &self.network)?.map(Store::new).transpose()
+        Ok(NetworkDir::open(&self.data_dir, &self.network)?.map(|dir| Store::new(self, dir)))
     }
 
     /// Opens the reservations, creating the directory if need be, and waits for the lock.
     pub(crate) fn create(&self) -> Result<Store, StoreError> {
-        Store::new(NetworkDir::create(&self.data_dir, &self.network)?)
+        Ok(Store::new(self, NetworkDir::create(&self.data_dir, &self.network)?))
     }
 
     /// Fails if the directory of a network that has none yet could not be created. Changes nothing.
@@ -62,19 +79,28 @@ impl Place {
 }
 
 impl Store {
-    fn new(dir: NetworkDir) -> Result<Self, StoreError> {
-        let walked = walked::walk(&dir)?;
-        Ok(Self { dir, walked })
+    fn new(place: &Place, dir: NetworkDir) -> Self {
+        Self { dir, place: place.clone(), knowledge: Knowledge::None }
     }
 
     /// The addresses that the owner holds, interface and all; or, only if there are none, those that its container
     /// holds without an interface.
     pub(crate) fn held_by(&mut self, owner: &Owner) -> Result<Vec<Address>, StoreError> {
-        let by = |is: &dyn Fn(&Holder) -> bool| -> Vec<Address> {
-            self.walked.iter().filter(|(_, holder)| holder.as_ref().is_some_and(is)).map(|(ip, _)| *ip).collect()
-        };
-        let own = by(&|holder| holder.is(owner));
-        Ok(if own.is_empty() { by(&|holder| holder.is_legacy_of(owner)) } else { own })
+        let own = self.held(&Holder::of(owner).0)?;
+        if own.is_empty() { self.held(&Holder::Container(owner.container_id.clone())) } else { Ok(own) }
+    }
+
+    fn held(&mut self, meant: &Holder) -> Result<Vec<Address>, StoreError> {
+        let key = meant.key().unwrap_or_default();
+        let held = self.ask(|index| index.holdings(&key), |walked| walked.holdings(|holder| holder == meant))?;
+        for ip in &held {
+            if self.holder(*ip)?.as_ref() != Some(meant) {
+                // A file was overwritten in place, which the directory's time doesn't tell.
+                let walked = self.rebuild()?;
+                return Ok(walked.holdings(|holder| holder == meant));
+            }
+        }
+        Ok(held)
     }
 
     /// Who holds the address.
@@ -89,13 +115,12 @@ impl Store {
     /// by whomever: also by the owner.
     pub(crate) fn reserve(&mut self, ip: Address, owner: &Owner) -> Result<(), StoreError> {
         let name = ip.to_string();
-        let content = Holder::content(owner);
+        let (holder, content) = Holder::of(owner);
+        self.learn()?;
         // Twice: a file that holds nothing is in the way once.
         for _ in 0..2 {
             if self.dir.create_file(&name, &content)? {
-                let holder = Holder::Attachment(owner.container_id.clone(), owner.ifname.clone());
-                self.walked.insert(ip, Some(holder));
-                return Ok(());
+                return self.note_taken(ip, holder);
             }
             match self.dir.read(&name)? {
                 Entry::Absent => {}
@@ -111,11 +136,10 @@ impl Store {
 
     /// Releases the address if its holder is the one meant; true if it was.
     pub(crate) fn release(&mut self, ip: Address, meant: impl Fn(&Holder) -> bool) -> Result<bool, StoreError> {
-        if !self.holder(ip)?.is_some_and(|holder| meant(&holder)) {
-            return Ok(false);
-        }
+        let Some(holder) = self.holder(ip)?.filter(|holder| meant(holder)) else { return Ok(false) };
+        self.learn()?;
         let removed = self.dir.remove(&ip.to_string())?;
-        self.walked.remove(&ip);
+        self.note_free(ip, &holder)?;
         Ok(removed)
     }
 
@@ -126,20 +150,17 @@ impl Store {
     pub(crate) fn retain(&mut self, valid: &[Owner]) -> Result<(), StoreError> {
         let attachments: BTreeSet<_> = valid.iter().map(|owner| (&owner.container_id, &owner.ifname)).collect();
         let containers: BTreeSet<_> = valid.iter().map(|owner| &owner.container_id).collect();
-        let mut first_failure = Ok(());
-        for (ip, holder) in std::mem::take(&mut self.walked) {
-            let stays = match &holder {
-                Some(Holder::Attachment(id, ifname)) => attachments.contains(&(id, ifname)),
-                Some(Holder::Container(id)) => containers.contains(id),
-                Some(Holder::Note(_)) | None => true,
-            };
-            if stays {
-                self.walked.insert(ip, holder);
-            } else if let Err(error) = self.dir.remove(&ip.to_string()) {
-                first_failure = first_failure.and(Err(error));
-            }
-        }
-        first_failure
+        let mut walked = Walked::walk(&self.dir)?;
+        let mut failure = FirstFailure::default();
+        let mut removed = |ip: &Address| failure.note(self.dir.remove(&ip.to_string()));
+        walked.taken.retain(|ip, holder| match holder {
+            Some(Holder::Attachment(id, ifname)) => attachments.contains(&(&*id, &*ifname)) || !removed(ip),
+            Some(Holder::Container(id)) => containers.contains(&*id) || !removed(ip),
+            Some(Holder::Note(_)) | None => true,
+        });
+        walked.vacant.retain(|ip| !removed(ip));
+        self.index(&walked);
+        failure.verdict()
     }
 
     /// The address reserved last for this set, by whichever plugin; a hint.
@@ -155,9 +176,6 @@ impl Store {
         self.dir.overwrite(&last_reserved_name(set), &ip.to_string())
     }
 
-    /// Ends the work on the reservations.
-    pub(crate) fn finish(self) {}
-
     /// Fails if no reservation could be written. Changes nothing.
     pub(crate) fn probe(&self) -> Result<(), StoreError> {
         self.dir.probe()
@@ -168,7 +186,17 @@ impl Taken for Store {
     type Error = StoreError;
 
     fn next_free(&mut self, from: Address, to: Address) -> Result<Option<Address>, StoreError> {
-        Ok(walked::next_free(&self.walked, from, to))
+        self.ask(|index| index.next_free(from, to), |walked| walked.next_free(from, to))
+    }
+}
+
+/// Leaves the index so that it counts, if there is one and it is whole: [`Index::stamp`].
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Knowledge::Index(index) = std::mem::replace(&mut self.knowledge, Knowledge::None) {
+            // Without the stamp the next call walks: slower, not wrong.
+            let _ = index.stamp(self.dir.fd());
+        }
     }
 }
 

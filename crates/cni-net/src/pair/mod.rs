@@ -1,0 +1,283 @@
+//! The veth pair of an attachment: one end on the node, with the owner written on it, the other in the container. The
+//! same for every plugin that makes one.
+
+mod check;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use cni_plugin::{Attachment, CniResult, Detachment, IfName, MacAddr, NetworkName, Owner, Undo, sha512_hex};
+
+use crate::{
+    Link, LinkChange, NetError, NetNs, NetNsError, Netlink, VethEnd, VethIndexes, VethSpec, random_mac, sysctl,
+};
+
+pub use check::{check_container, check_host};
+
+/// What the alternative names of all attachments begin with.
+const ALTNAME_PREFIX: &str = "cni-";
+/// How many names the host's end may have.
+const NAMES: u32 = 10;
+/// The longest text that a link carries (`IFALIASZ` in `include/uapi/linux/if.h`, less its end).
+const ALIAS_MAX: usize = 255;
+
+/// Why a pair could not be made, found or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum PairError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The container's namespace can't be entered.
+    #[error(transparent)]
+    NetNs(#[from] NetNsError),
+    /// There are no random numbers for its addresses.
+    #[error("cannot choose a MAC address: {0}")]
+    Random(#[from] std::io::Error),
+    /// Every name of the host's end belongs to somebody else.
+    #[error("every name for the host's end of {0} belongs to another link: delete the links that nobody uses")]
+    NoName(Box<Owner>),
+    /// The interface is there, perhaps by an earlier ADD.
+    #[error(
+        "the container has an interface {ifname} already (a {kind}, in {netns:?}): DEL it first, or use another \
+         CNI_IFNAME"
+    )]
+    InterfaceExists {
+        /// Its name.
+        ifname: IfName,
+        /// What it is.
+        kind: String,
+        /// The namespace.
+        netns: PathBuf,
+    },
+    /// An earlier ADD of the same attachment was in another namespace.
+    #[error("{owner} is attached already, by {link} and an interface in another namespace: DEL it first")]
+    Attached {
+        /// Whose attachment.
+        owner: Box<Owner>,
+        /// The host's end.
+        link: String,
+    },
+}
+
+/// The pair that should exist.
+#[derive(Debug, Clone)]
+pub struct PairSpec<'a> {
+    /// Whose it is.
+    pub owner: &'a Owner,
+    /// Where the container's end is born.
+    pub namespace: &'a NetNs,
+    /// Of both ends, in bytes; the kernel's choice if none.
+    pub mtu: Option<u32>,
+    /// The container's hardware address; random if none.
+    pub mac: Option<MacAddr>,
+    /// The bridge that the host's end becomes a port of.
+    pub master: Option<u32>,
+}
+
+/// The pair as it was made.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// The host's end.
+    pub host_name: IfName,
+    /// Its index.
+    pub host_index: u32,
+    /// Its hardware address.
+    pub host_mac: MacAddr,
+    /// The container's end, in its namespace.
+    pub container_index: u32,
+    /// Its hardware address.
+    pub container_mac: MacAddr,
+}
+
+/// The names that the host's end of a pair may have: the first is tried first, the others if another owner's link has
+/// that name. Derived from the owner, so that even a link whose maker was killed before it could write the owner on it
+/// is found again.
+pub fn host_names(owner: &Owner) -> impl Iterator<Item = IfName> {
+    let key = owner.key();
+    (0..NAMES).filter_map(move |salt| format!("veth{}", sha512_hex(&[&key, &salt.to_string()], 8)).parse().ok())
+}
+
+/// The alternative name by which the host's end is found in constant time.
+fn altname(owner: &Owner) -> String {
+    format!("{ALTNAME_PREFIX}{}", owner.key())
+}
+
+/// The owner in words, for `ip link`.
+fn alias(owner: &Owner) -> Option<String> {
+    let text = format!("cni {} {} {}", owner.network, owner.container_id, owner.ifname);
+    text.get(..text.len().min(ALIAS_MAX)).map(str::to_owned)
+}
+
+/// Refuses a second ADD of an attachment, which has to happen before IPAM is asked: taking the failure back would
+/// release the first one's addresses.
+///
+/// A host's end whose container is gone, and which the kernel is about to delete, is deleted here.
+pub fn refuse_repeat(socket: &Netlink, inside: &Netlink, attachment: &Attachment) -> Result<(), PairError> {
+    let owner = &attachment.owner;
+    if let Some(found) = inside.link_by_name(owner.ifname.as_str())? {
+        let kind = found.kind.unwrap_or_else(|| "link".to_owned());
+        let netns = attachment.netns.clone();
+        return Err(PairError::InterfaceExists { ifname: owner.ifname.clone(), kind, netns });
+    }
+    match socket.link_by_altname(&altname(owner))? {
+        Some(stale) if stale.peer_netnsid.is_some_and(|id| id < 0) => {
+            socket.delete_link(stale.index)?;
+            Ok(())
+        }
+        Some(found) => Err(PairError::Attached { owner: Box::new(owner.clone()), link: found.name }),
+        None => Ok(()),
+    }
+}
+
+/// Creates the pair, the host's end up, and writes the owner on it. Pushes its deletion to `undo`. Not idempotent.
+///
+/// Both addresses are given: udev would replace those that the kernel chose.
+pub fn create(socket: &Rc<Netlink>, spec: &PairSpec<'_>, undo: &mut Undo) -> Result<Pair, PairError> {
+    let owner = spec.owner;
+    let end = |mac: MacAddr| VethEnd { name: owner.ifname.clone(), mtu: spec.mtu, mac: Some(mac) };
+    let container_mac = spec.mac.map_or_else(random_mac, Ok)?;
+    let mut veth = VethSpec::new(end(random_mac()?), end(container_mac), spec.namespace);
+    veth.master = spec.master;
+    let indexes = create_with_free_name(socket, &mut veth, owner)?;
+    let (taken_back, index) = (Rc::clone(socket), indexes.host);
+    undo.push(format!("link {}", veth.host.name), move || taken_back.delete_link(index).map(drop));
+
+    socket.add_altname(indexes.host, &altname(owner))?;
+    socket.change_link(indexes.host, &LinkChange { alias: alias(owner), ..LinkChange::default() })?;
+    // The node must not take addresses and routes from a container (CVE-2020-10749). The container's end is down until
+    // later, so nothing has arrived yet; and without IPv6 there is no such setting.
+    let _ = sysctl::write(&format!("net/ipv6/conf/{}/accept_ra", veth.host.name), "0");
+    Ok(Pair {
+        host_name: veth.host.name.clone(),
+        host_index: indexes.host,
+        host_mac: indexes.host_mac,
+        container_index: indexes.peer,
+        container_mac,
+    })
+}
+
+fn create_with_free_name(socket: &Netlink, veth: &mut VethSpec<'_>, owner: &Owner) -> Result<VethIndexes, PairError> {
+    for name in host_names(owner) {
+        veth.host.name = name;
+        match socket.create_veth(veth) {
+            Err(NetError::Exists { name, .. }) if name == veth.host.name.as_str() => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(PairError::NoName(Box::new(owner.clone())))
+}
+
+/// The owner's host end: by the alternative name, or by the name derived from the owner, if its maker was killed before
+/// it could write one. Constant time.
+pub fn find(socket: &Netlink, owner: &Owner) -> Result<Option<Link>, NetError> {
+    if let Some(link) = socket.link_by_altname(&altname(owner))? {
+        return Ok(Some(link));
+    }
+    let Some(name) = host_names(owner).next() else { return Ok(None) };
+    let link = socket.link_by_name(name.as_str())?;
+    Ok(link.filter(|link| is_veth(link) && link.altnames.is_empty()))
+}
+
+/// The owner's host end; else, for a pair that the Go plugin made and that has no owner, the veth that the result names.
+pub fn find_or_told(socket: &Netlink, owner: &Owner, told: &CniResult) -> Result<Option<Link>, NetError> {
+    if let Some(link) = find(socket, owner)? {
+        return Ok(Some(link));
+    }
+    for interface in told.interfaces.iter().filter(|interface| interface.sandbox.is_empty()) {
+        if let Some(link) = socket.link_by_name(&interface.name)?.filter(is_veth) {
+            return Ok(Some(link));
+        }
+    }
+    Ok(None)
+}
+
+/// Deletes the pair: the host's end, found by its owner; else, for a pair that the Go plugin made and that has no owner,
+/// the container's end, found by its name. Idempotent; a namespace that is gone is fine.
+///
+/// A veth of that name whose host end says that it is another owner's stays.
+pub fn delete(detachment: &Detachment) -> Result<(), PairError> {
+    delete_told(detachment, None)
+}
+
+/// As [`delete`]; a veth without an owner whose host end is not among the result's interfaces stays too: the namespace
+/// is another container's by now.
+pub fn delete_told(detachment: &Detachment, told: Option<&CniResult>) -> Result<(), PairError> {
+    let socket = Netlink::open()?;
+    if let Some(link) = find(&socket, &detachment.owner)? {
+        socket.delete_link(link.index)?;
+        return Ok(());
+    }
+    match &detachment.netns {
+        Some(path) => delete_unowned(&socket, path, &detachment.owner.ifname, told),
+        None => Ok(()),
+    }
+}
+
+fn delete_unowned(socket: &Netlink, netns: &Path, ifname: &IfName, told: Option<&CniResult>) -> Result<(), PairError> {
+    let inside = match NetNs::open(netns) {
+        Ok(namespace) => Netlink::open_in(&namespace)?,
+        Err(NetNsError::NotFound { .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(link) = inside.link_by_name(ifname.as_str())?.filter(is_veth) else { return Ok(()) };
+    let other_end = link.peer_index.map(|index| socket.link_by_index(index)).transpose()?.flatten();
+    let host_end = other_end.filter(|end| is_veth(end) && end.peer_index == Some(link.index));
+    let of_others = host_end.is_some_and(|end| {
+        let told = told.map(|result| &result.interfaces).filter(|interfaces| !interfaces.is_empty());
+        let untold = told.is_some_and(|told| told.iter().all(|interface| interface.name != end.name));
+        untold || end.altnames.iter().any(|name| name.starts_with(ALTNAME_PREFIX))
+    });
+    if !of_others {
+        inside.delete_link(link.index)?;
+    }
+    Ok(())
+}
+
+/// Deletes the pairs of owners of `network` that are not in `valid`; past a failure, reporting the first. Pairs without
+/// an owner stay: they may be anybody's. Walks all links.
+pub fn retain(network: &NetworkName, valid: &[Owner]) -> Result<(), PairError> {
+    let of_network = format!("{ALTNAME_PREFIX}{}", Owner::network_key(network));
+    let keep: HashSet<String> = valid.iter().map(altname).collect();
+    let is_stale = |name: &String| name.starts_with(&of_network) && !keep.contains(name);
+    let socket = Netlink::open()?;
+    let mut failure = None;
+    for link in socket.links()?.iter().filter(|link| link.altnames.iter().any(is_stale)) {
+        if let Err(error) = socket.delete_link(link.index) {
+            failure.get_or_insert(error);
+        }
+    }
+    failure.map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn is_veth(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(id: &str) -> Owner {
+        Owner { network: "net".parse().unwrap(), container_id: id.parse().unwrap(), ifname: "eth0".parse().unwrap() }
+    }
+
+    #[test]
+    fn names_are_derived_from_the_owner() {
+        let names: Vec<IfName> = host_names(&owner("c1")).collect();
+        assert_eq!(names.len(), 10);
+        assert!(names.iter().all(|name| name.as_str().len() == 12));
+        assert_eq!(names[0], host_names(&owner("c1")).next().unwrap());
+        assert_ne!(names[0], names[1]);
+        assert_ne!(names[0], host_names(&owner("c2")).next().unwrap());
+    }
+
+    #[test]
+    fn the_owner_fits_on_the_link() {
+        let long = owner(&"f".repeat(300));
+        // ALTIFNAMSIZ is 128 with its end.
+        assert!(altname(&long).len() < 128);
+        assert_eq!(alias(&long).unwrap().len(), 255);
+        assert_eq!(alias(&owner("c1")).unwrap(), "cni net c1 eth0");
+    }
+}

@@ -1,0 +1,240 @@
+//! The iptables backend when something is in its way or out of the ordinary, in both variants of the tools.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod iptables_support;
+
+use cni_netfilter::iptables::{Family, Iptables, IptablesError};
+use cni_netfilter::{MarkChain, Protocol, Snat};
+use iptables_support::*;
+
+fn tools() -> Iptables {
+    Iptables::find().unwrap()
+}
+
+#[test]
+fn a_held_port_is_refused_by_name() {
+    in_either_variant("a_held_port_is_refused_by_name", || {
+        let tools = tools();
+        let publish = |id: &str, host_ip: Option<&str>| {
+            let mut forward = port(Protocol::Tcp, 8080, "10.1.0.2:80");
+            forward.host_ip = host_ip.map(|ip| ip.parse().unwrap());
+            tools.add_ports(&[ports(&owner(id, "eth0"), "10.1.0.2/24", vec![forward])])
+        };
+        publish("c1", Some("192.0.2.1")).unwrap();
+        publish("c2", Some("192.0.2.2")).unwrap();
+        let before = dump_nat();
+        for address in [None, Some("0.0.0.0"), Some("192.0.2.2")] {
+            let error = publish("c3", address).unwrap_err();
+            assert!(matches!(error, IptablesError::PortHeld { port: 8080, .. }), "{error}");
+            let holder =
+                if address == Some("192.0.2.2") { "id: c2, if: eth0, net: test-net" } else { "id: c1, if: eth0" };
+            assert!(error.to_string().contains(holder), "{error}");
+            assert_eq!(dump_nat(), before, "nothing is left of the refused ADD");
+        }
+        publish("c1", Some("192.0.2.1")).unwrap();
+        assert_eq!(dump_nat(), before, "a holder isn't in its own way");
+        let udp = ports(&owner("c3", "eth0"), "10.1.0.2/24", vec![port(Protocol::Udp, 8080, "10.1.0.2:80")]);
+        tools.add_ports(&[udp]).unwrap();
+    });
+}
+
+#[test]
+fn conditions_are_matched_and_checked() {
+    in_either_variant("conditions_are_matched_and_checked", || {
+        let tools = tools();
+        let with = |conditions: &[&str]| {
+            let mut intent = ports(&owner("c1", "eth0"), "10.1.0.2/24", vec![port(Protocol::Tcp, 80, "10.1.0.2:80")]);
+            intent.conditions = conditions.iter().map(|&arg| arg.to_owned()).collect();
+            intent.snat = Snat::All;
+            intent.mark = MarkChain::Bit(31);
+            [intent]
+        };
+        let mine = with(&["!", "-s", "192.0.2.0/24", "-m", "conntrack", "--ctstate", "NEW"]);
+        tools.add_ports(&mine).unwrap();
+        assert!(tools.check_ports(&mine).unwrap().is_empty());
+        assert!(dump_nat().contains("0x80000000/0x80000000"));
+        let found = tools.check_ports(&with(&["!", "-s", "198.51.100.0/24"])).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        let chain = dump_nat().split_whitespace().find_map(|word| word.strip_prefix(":CNI-DN-").map(str::to_owned));
+        // The words in which Go asks for `masqAll`.
+        let asks =
+            format!("-w -t nat -C CNI-DN-{} -p tcp --dport 80 -s 0.0.0.0/0 -j CNI-HOSTPORT-SETMARK", chain.unwrap());
+        run("iptables", &asks.split(' ').collect::<Vec<_>>());
+        let before = dump_nat();
+        tools.add_ports(&mine).unwrap();
+        assert_eq!(dump_nat(), before);
+        tools.remove_ports(&owner("c1", "eth0"), &mine).unwrap();
+        assert!(!dump_nat().contains("CNI-DN"));
+
+        for hostile in ["x\n-F CNI-HOSTPORT-DNAT", "-t", "--frobnicate"] {
+            let before = dump_nat();
+            assert!(tools.add_ports(&with(&["-m", "comment", "--comment", "c", hostile])).is_err(), "{hostile:?}");
+            assert_eq!(dump_nat(), before);
+        }
+        let odd = with(&["-m", "comment", "--comment", r#"a"b\c '$(x)' -F # é"#]);
+        tools.add_ports(&odd).unwrap();
+        assert!(tools.check_ports(&odd).unwrap().is_empty());
+        tools.remove_ports(&owner("c1", "eth0"), &[]).unwrap();
+        assert!(!dump_nat().contains("CNI-DN"));
+    });
+}
+
+#[test]
+fn an_external_chain_marks_and_nothing_of_ours_does() {
+    in_either_variant("an_external_chain_marks_and_nothing_of_ours_does", || {
+        let (tools, me) = (tools(), owner("c1", "eth0"));
+        let mut intent = ports(&me, "10.1.0.2/24", vec![port(Protocol::Tcp, 80, "10.1.0.2:80")]);
+        intent.mark = MarkChain::External("KUBE-MARK-MASQ".to_owned());
+        let error = tools.add_ports(std::slice::from_ref(&intent)).unwrap_err();
+        assert!(error.to_string().contains("KUBE-MARK-MASQ"), "{error}");
+        assert!(!dump_nat().contains("CNI-DN"));
+        run("iptables", &["-w", "-t", "nat", "-N", "KUBE-MARK-MASQ"]);
+        tools.add_ports(std::slice::from_ref(&intent)).unwrap();
+        assert!(tools.check_ports(std::slice::from_ref(&intent)).unwrap().is_empty());
+        assert!(!dump_nat().contains("SETMARK"));
+    });
+}
+
+#[test]
+fn ipv4_needs_no_ip6tables_and_ipv6_says_so() {
+    in_either_variant("ipv4_needs_no_ip6tables_and_ipv6_says_so", || {
+        let folder = tempfile::tempdir().unwrap();
+        for verb in ["", "-save", "-restore"] {
+            let tool = format!("/usr/sbin/iptables-{}{verb}", variant());
+            std::os::unix::fs::symlink(tool, folder.path().join(format!("iptables{verb}"))).unwrap();
+        }
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "inside_without_ip6tables", "--nocapture", "--ignored"])
+            .env("PATH", folder.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+    });
+}
+
+#[test]
+#[ignore = "started by ipv4_needs_no_ip6tables_and_ipv6_says_so with a PATH of its own"]
+fn inside_without_ip6tables() {
+    if std::env::var_os("CNI_IPTABLES_TEST_VARIANT").is_none() {
+        return;
+    }
+    let (tools, me) = (tools(), owner("c1", "eth0"));
+    let (four, six) = (masquerade(&me, "10.1.0.2/24"), masquerade(&me, "fd00::2/64"));
+    tools.add_masquerade(std::slice::from_ref(&four)).unwrap();
+    assert!(tools.check_masquerade(std::slice::from_ref(&four)).unwrap().is_empty());
+    tools.remove_masquerade(&me, &[]).unwrap();
+    tools.retain_masquerade(&me.network, &[]).unwrap();
+    assert!(!tools.usable(Family::V6));
+    let error = tools.add_masquerade(&[four.clone(), six]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "ip6tables-restore is not in PATH: install the package iptables, or set \"backend\" to nftables"
+    );
+    assert_eq!(tools.check_masquerade(&[four]).unwrap().len(), 3, "the other family's rules were taken back");
+}
+
+#[test]
+fn many_at_once_build_one_frame() {
+    in_either_variant("many_at_once_build_one_frame", || {
+        let tools = tools();
+        std::thread::scope(|scope| {
+            for n in 0..12u16 {
+                let tools = &tools;
+                scope.spawn(move || {
+                    let me = owner(&format!("c{n}"), "eth0");
+                    let forward = port(Protocol::Tcp, 8000 + n, "10.1.0.2:80");
+                    let mut intent = ports(&me, "10.1.0.2/24", vec![forward]);
+                    intent.guard_localnet = Some("cni0".parse().unwrap());
+                    let intent = [intent];
+                    let masquerade = [masquerade(&me, &format!("10.1.0.{}/24", n + 2))];
+                    tools.add_masquerade(&masquerade).unwrap();
+                    tools.add_ports(&intent).unwrap();
+                    assert!(tools.check_ports(&intent).unwrap().is_empty());
+                    if n % 2 == 1 {
+                        tools.remove_ports(&me, &intent).unwrap();
+                        tools.remove_masquerade(&me, &["10.1.0.2/24".parse().unwrap()]).unwrap();
+                    }
+                });
+            }
+        });
+        let nat = dump("iptables", "nat");
+        assert_eq!(nat.matches("-A CNI-HOSTPORT-DNAT").count(), 6, "{nat}");
+        assert_eq!(nat.matches("-A POSTROUTING -s").count(), 6, "{nat}");
+        for rule in ["-A PREROUTING", "-A OUTPUT", "-A CNI-HOSTPORT-MASQ", "-A CNI-HOSTPORT-SETMARK"] {
+            assert_eq!(nat.matches(rule).count(), 1, "{rule}\n{nat}");
+        }
+        assert_eq!(dump("iptables", "raw").matches("-A PREROUTING").count(), 1);
+    });
+}
+
+#[test]
+fn of_many_that_want_a_port_at_most_one_gets_it_under_the_lock() {
+    in_either_variant("of_many_that_want_a_port_at_most_one_gets_it_under_the_lock", || {
+        let tools = tools();
+        let publish = |id: String| {
+            let forward = port(Protocol::Tcp, 8080, "10.1.0.2:80");
+            tools.add_ports(&[ports(&owner(&id, "eth0"), "10.1.0.2/24", vec![forward])])
+        };
+        let forward = port(Protocol::Udp, 1, "10.1.0.2:80");
+        tools.add_ports(&[ports(&owner("first", "eth0"), "10.1.0.2/24", vec![forward])]).unwrap();
+        let publish = &publish;
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|n| scope.spawn(move || publish(format!("c{n}")))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let winners = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(dump_nat().matches("--dports 8080").count(), winners);
+        for error in outcomes.into_iter().filter_map(Result::err) {
+            assert!(matches!(error, IptablesError::PortHeld { .. }), "{error}");
+        }
+        if variant() == "legacy" {
+            assert_eq!(winners, 1);
+        } else {
+            assert!(winners >= 1);
+        }
+    });
+}
+
+#[test]
+fn a_thousand_ports_are_one_transaction() {
+    in_either_variant("a_thousand_ports_are_one_transaction", || {
+        let (tools, me) = (tools(), owner("c1", "eth0"));
+        let many = (0..1000).map(|n| port(Protocol::Udp, 20000 + n, "10.1.0.2:53")).collect();
+        let intent = [ports(&me, "10.1.0.2/24", many)];
+        tools.add_ports(&intent).unwrap();
+        tools.add_ports(&intent).unwrap();
+        assert!(tools.check_ports(&intent).unwrap().is_empty());
+        assert_eq!(dump("iptables", "nat").matches("-A CNI-HOSTPORT-DNAT").count(), 67);
+        tools.remove_ports(&me, &intent).unwrap();
+        assert!(!dump_nat().contains("CNI-DN"));
+    });
+}
+
+#[test]
+fn the_usual_way_is_one_process_a_family() {
+    in_either_variant("the_usual_way_is_one_process_a_family", || {
+        let (tools, me) = (tools(), owner("c1", "eth0"));
+        let masquerades = [masquerade(&me, "10.1.0.2/24"), masquerade(&me, "fd00::2/64")];
+        let hints = ["10.1.0.2/24", "fd00::2/64"].map(|hint| hint.parse().unwrap());
+        let publish = |id: &str, number: u16| {
+            let owner = owner(id, "eth0");
+            let four = port(Protocol::Tcp, number, "10.1.0.2:80");
+            let six = port(Protocol::Tcp, number, "[fd00::2]:80");
+            let mut intents = [ports(&owner, "10.1.0.2/24", vec![four]), ports(&owner, "fd00::2/64", vec![six])];
+            intents[0].guard_localnet = Some("cni0".parse().unwrap());
+            intents
+        };
+        tools.add_ports(&publish("first", 8000)).unwrap();
+        let one_each = ["ip6tables-restore", "iptables-restore"];
+        assert_eq!(started_by(|| tools.add_masquerade(&masquerades).unwrap()), one_each);
+        assert_eq!(started_by(|| tools.add_ports(&publish("c1", 8080)).unwrap()), one_each);
+        assert_eq!(started_by(|| tools.remove_ports(&me, &publish("c1", 8080)).unwrap()), one_each);
+        assert_eq!(started_by(|| tools.remove_masquerade(&me, &hints).unwrap()), one_each);
+        assert!(started_by(|| assert!(Iptables::find().is_ok())).is_empty());
+        // An interface of its own for each container: two more, for the guard alone.
+        let mut own = publish("c2", 8082);
+        own[0].guard_localnet = Some("veth2".parse().unwrap());
+        let started = started_by(|| tools.add_ports(&own[..1]).unwrap());
+        assert_eq!(started, ["iptables-restore", "iptables-restore", "iptables-save"]);
+    });
+}

@@ -1,0 +1,210 @@
+//! The rule set as others see and change it: damage, listings, large transactions, and many at once.
+
+use cni_netfilter::{Nftables, TableFamily};
+
+use crate::inside::{Attempt, elements, forwards, inside, masquerade, owner, ruleset, run};
+
+const INET: &str = "inet cni_masquerade";
+
+#[test]
+fn an_empty_namespace_is_left_empty() {
+    inside("kernel::an_empty_namespace_is_left_empty", || {
+        let nft = Nftables::open().unwrap();
+        nft.usable().unwrap();
+        nft.add_masquerade(&[]).unwrap();
+        nft.add_ports(&[]).unwrap();
+        nft.remove_masquerade(&owner("c1"), &["10.1.0.2".parse().unwrap()]).unwrap();
+        nft.remove_ports(&owner("c1"), &[forwards("c1", "10.1.0.2/24", &["tcp 1 1"])]).unwrap();
+        nft.remove_ports(&owner("c1"), &[]).unwrap();
+        nft.retain_masquerade(&owner("c1").network, &[]).unwrap();
+        nft.retain_ports(&owner("c1").network, &[]).unwrap();
+        assert_eq!(ruleset(), "");
+        let missing = nft.check_masquerade(&[masquerade("c1", "10.1.0.2", "10.1.0.0/24")]).unwrap();
+        let things: Vec<_> = missing.iter().map(|difference| difference.thing.as_str()).collect();
+        assert_eq!(
+            things,
+            [
+                "nftables set inet cni_masquerade hosts4",
+                "nftables set inet cni_masquerade hosts6",
+                "nftables chain inet cni_masquerade postrouting",
+                "nftables chain inet cni_masquerade subnet-10.1.0.0/24",
+                "masquerading of 10.1.0.2",
+            ]
+        );
+    });
+}
+
+#[test]
+fn check_names_what_is_wrong_with_the_shared_part() {
+    inside("kernel::check_names_what_is_wrong_with_the_shared_part", || {
+        let nft = Nftables::open().unwrap();
+        let intents = [masquerade("c1", "10.1.0.2", "10.1.0.0/24")];
+        let find = |damage: &str| {
+            run("nft flush ruleset");
+            nft.add_masquerade(&intents).unwrap();
+            run(damage);
+            let found = nft.check_masquerade(&intents).unwrap();
+            found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(find("true"), "");
+        let chain = "nftables chain inet cni_masquerade";
+        let missing = format!("rule \"ip saddr vmap @hosts4\" of {chain} postrouting: expected present, found nothing");
+        let delete = |rule: &str, chain: &str| {
+            format!(
+                "handle=$(nft -a list chain {INET} {chain} | sed -n 's/.*{rule} # handle //p'); nft delete rule {INET} {chain} handle $handle"
+            )
+        };
+        assert_eq!(find(&delete("ip saddr vmap @hosts4", "postrouting")), missing);
+        assert_eq!(
+            find(&delete("masquerade", "subnet-10.1.0.0\\/24").replace("\\/24 handle", "/24 handle").replace(
+                "chain inet cni_masquerade subnet-10.1.0.0\\/24",
+                "chain inet cni_masquerade subnet-10.1.0.0/24"
+            )),
+            format!("rule \"masquerade\" of {chain} subnet-10.1.0.0/24: expected present, found nothing")
+        );
+        assert_eq!(
+            find(&format!("nft insert rule {INET} postrouting accept")),
+            format!("rules of {chain} postrouting: expected 4 of ours, found 1 others too")
+        );
+        let moved = format!(
+            "{}; nft insert rule {INET} postrouting ip saddr vmap @hosts4",
+            delete("ip saddr vmap @hosts4", "postrouting")
+        );
+        assert!(find(&moved).contains("expected in its place, found behind a later one"));
+        let priority =
+            "nft list ruleset | sed 's/priority srcnat/priority 7/' > /run/r; nft flush ruleset; nft -f /run/r";
+        assert_eq!(
+            find(priority),
+            format!(
+                "{chain} postrouting: expected type nat hook postrouting priority 100, found type nat hook postrouting priority 7"
+            )
+        );
+        assert_eq!(
+            find(&format!("nft delete element {INET} hosts4 '{{ 10.1.0.2 }}'")),
+            "masquerading of 10.1.0.2: expected present, found nothing"
+        );
+        let other = "nft add chain inet cni_masquerade x; nft delete element inet cni_masquerade hosts4 '{ 10.1.0.2 }'; \
+             nft add element inet cni_masquerade hosts4 '{ 10.1.0.2 comment \"8e48f37d5de60467-f4d01f2ef4b92245, id: c1\" : goto x }'";
+        assert_eq!(find(other), "masquerading of 10.1.0.2: expected goto subnet-10.1.0.0/24, found goto x");
+    });
+}
+
+#[test]
+fn adding_repairs_what_somebody_removed() {
+    inside("kernel::adding_repairs_what_somebody_removed", || {
+        let nft = Nftables::open().unwrap();
+        let intents = [masquerade("c1", "10.1.0.2", "10.1.0.0/24")];
+        let ports = [forwards("c1", "10.1.0.2/24", &["tcp 8080 80", "udp 8080 80"])];
+        for damage in [
+            "nft flush ruleset",
+            "nft delete table ip cni_ports",
+            "nft delete chain ip cni_ports prerouting",
+            "nft flush chain inet cni_masquerade postrouting; nft delete map inet cni_masquerade hosts4",
+            "nft flush chain ip cni_ports postrouting; nft delete map ip cni_ports sources; nft delete chain ip cni_ports snat-local-10.1.0.0/24",
+        ] {
+            nft.add_masquerade(&intents).unwrap();
+            nft.add_ports(&ports).unwrap();
+            run(damage);
+            nft.add_masquerade(&intents).unwrap();
+            nft.add_ports(&ports).unwrap();
+            let left: Vec<_> =
+                nft.check_ports(&ports).unwrap().into_iter().chain(nft.check_masquerade(&intents).unwrap()).collect();
+            assert_eq!(left, [], "{damage}");
+        }
+    });
+}
+
+#[test]
+fn the_listing_can_be_loaded_again() {
+    inside("kernel::the_listing_can_be_loaded_again", || {
+        let nft = Nftables::open().unwrap();
+        let masquerading = [masquerade("c1", "10.1.0.2", "10.1.0.0/24"), masquerade("c1", "fd00::2", "fd00::/64")];
+        let mut ports = [
+            forwards("c1", "10.1.0.2/24", &["tcp 8080 80", "udp 192.0.2.1:53 53", "sctp 5 5"]),
+            forwards("c1", "fd00::2/64", &["tcp 8080 80", "udp [2001:db8::1]:53 53"]),
+        ];
+        ports[0].guard_localnet = Some("cni0".parse().unwrap());
+        nft.add_masquerade(&masquerading).unwrap();
+        nft.add_ports(&ports).unwrap();
+        run(
+            "nft list ruleset > /run/1; nft flush ruleset; nft -f /run/1; nft list ruleset > /run/2; cmp /run/1 /run/2",
+        );
+        assert_eq!(nft.check_masquerade(&masquerading).unwrap(), []);
+        assert_eq!(nft.check_ports(&ports).unwrap(), []);
+        nft.add_ports(&[forwards("c2", "10.1.0.3/24", &["tcp 8081 80"])]).unwrap();
+        nft.remove_ports(&owner("c1"), &ports).unwrap();
+        assert_eq!(elements("ip cni_ports", "ports").len(), 1);
+    });
+}
+
+#[test]
+fn ten_thousand_ports_are_one_transaction() {
+    inside("kernel::ten_thousand_ports_are_one_transaction", || {
+        let nft = Nftables::open().unwrap();
+        let texts: Vec<String> = (0..10_000).map(|port| format!("tcp {} {}", 10_000 + port, port + 1)).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let mut ports = forwards("c1", "10.1.0.2/24", &texts);
+        // One that is taken: all or nothing.
+        let taken = [forwards("c2", "10.1.0.3/24", &["tcp 19999 1"])];
+        nft.add_ports(&taken).unwrap();
+        let error = nft.add_ports(std::slice::from_ref(&ports)).unwrap_err();
+        assert_eq!(error.to_string(), "host port 19999 tcp is held by container c2 (eth0) of network net1");
+        assert_eq!(elements("ip cni_ports", "ports").len(), 1);
+        nft.remove_ports(&owner("c2"), &taken).unwrap();
+        nft.add_ports(std::slice::from_ref(&ports)).unwrap();
+        assert_eq!(elements("ip cni_ports", "ports").len(), 10_000);
+        assert_eq!(nft.check_ports(std::slice::from_ref(&ports)).unwrap(), []);
+        ports.ports.truncate(1);
+        nft.remove_ports(&owner("c1"), &[]).unwrap();
+        assert_eq!(elements("ip cni_ports", "ports").len(), 0);
+        assert_eq!(elements("ip cni_ports", "sources").len(), 0);
+    });
+}
+
+#[test]
+fn chains_of_anybody_can_be_looked_for() {
+    inside("kernel::chains_of_anybody_can_be_looked_for", || {
+        let nft = Nftables::open().unwrap();
+        assert!(!nft.chain_exists(TableFamily::Ip, "nat", "CNI-abc").unwrap());
+        run("iptables-nft -t nat -N CNI-abc; ip6tables-nft -t nat -N CNI-def");
+        assert!(nft.chain_exists(TableFamily::Ip, "nat", "CNI-abc").unwrap());
+        assert!(!nft.chain_exists(TableFamily::Ip, "nat", "CNI-def").unwrap());
+        assert!(nft.chain_exists(TableFamily::Ip6, "nat", "CNI-def").unwrap());
+        assert!(!nft.chain_exists(TableFamily::Inet, "nat", "CNI-abc").unwrap());
+    });
+}
+
+#[test]
+fn many_at_once_do_not_disturb_one_another() {
+    inside("kernel::many_at_once_do_not_disturb_one_another", || {
+        std::thread::scope(|scope| {
+            for worker in 0..12_u8 {
+                scope.spawn(move || {
+                    let nft = Nftables::open().unwrap();
+                    let id = format!("c{worker}");
+                    // Subnets that come and go under the others.
+                    for round in 0..20_u8 {
+                        let (net, host) = (round % 3, worker + 2);
+                        let subnet = format!("10.{net}.0.0/24");
+                        let address = format!("10.{net}.0.{host}");
+                        let intent = [masquerade(&id, &address, &subnet)];
+                        let ports = [forwards(
+                            &id,
+                            &format!("{address}/24"),
+                            &[&format!("tcp {} 80", 100 + u16::from(worker))],
+                        )];
+                        nft.add_masquerade(&intent).attempt("add masquerade");
+                        nft.add_ports(&ports).attempt("add ports");
+                        assert_eq!(nft.check_masquerade(&intent).unwrap(), []);
+                        assert_eq!(nft.check_ports(&ports).unwrap(), []);
+                        nft.remove_masquerade(&owner(&id), &[address.parse().unwrap()]).attempt("remove masquerade");
+                        let hints = if round % 2 == 0 { &ports[..] } else { &[] };
+                        nft.remove_ports(&owner(&id), hints).attempt("remove ports");
+                    }
+                });
+            }
+        });
+        let rules = ruleset();
+        assert!(!rules.contains("elements") && !rules.contains("subnet-") && !rules.contains("snat-local"), "{rules}");
+    });
+}

@@ -1,0 +1,234 @@
+//! The cache beside the reservations: who holds what, and what comes next, at a cost that doesn't depend on how many
+//! there are.
+//!
+//! The files are the truth. The index counts only while the directory's modification time is the very one that was set
+//! after the index had been written: a moment in the past, which no creation, removal or renaming by anybody else can
+//! give the directory again (those set it to the present). A kill between two steps, the Go plugin, a hand leave another
+//! time. And it counts only in the boot that it was written in, for a power cut may have emptied files.
+//!
+//! Its own format, as measured (open, look-up, two changes, close; 60 000 holders): redb 4.4 without fsync 0.31 ms and a
+//! file of 17 MB, this 0.04 ms and 11 MB. LMDB maps its file into memory, which needs `unsafe` and dies of SIGBUS on a
+//! full disk.
+
+mod blocks;
+mod table;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use cni_plugin::{NetworkName, sha512_hex};
+use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, Timespec, Timestamps};
+
+use super::holder::Holder;
+use super::walked::Walked;
+use crate::address::Address;
+use table::{Table, VALUE, corrupt};
+
+/// Beside the networks' directories, under a name that no network can have: there it never changes a directory's
+/// modification time, and the Go plugin, which reads all files of a network on every call, doesn't read it.
+const DIR: &str = ".host-local";
+const MAGIC: &[u8; 8] = b"hl-idx01";
+const HEADER: usize = 128;
+/// The table's kind for what a holder has; the kinds below are [`blocks`].
+const HOLDINGS: u8 = 0x80;
+/// Addresses in a record of holdings. Who holds more has more records.
+const PER_RECORD: usize = VALUE / 16;
+/// An unused place in a record of holdings.
+const NONE: u128 = u128::MAX;
+
+/// An index that counts.
+#[derive(Debug)]
+pub(super) struct Index {
+    table: Table<File>,
+    boot: String,
+    changed: bool,
+}
+
+/// What was found in the index's place.
+pub(super) enum Found {
+    Valid(Index),
+    /// Nothing that counts.
+    Stale {
+        /// True if it was last written since the node started.
+        this_boot: bool,
+    },
+}
+
+impl Index {
+    /// Opens the index of the network whose directory is `dir`, if it counts.
+    pub(super) fn open(data_dir: &Path, network: &NetworkName, dir: &OwnedFd) -> Found {
+        Self::read(data_dir, network, dir).unwrap_or(Found::Stale { this_boot: false })
+    }
+
+    fn read(data_dir: &Path, network: &NetworkName, dir: &OwnedFd) -> io::Result<Found> {
+        let file = File::from(open_file(data_dir, network, OFlags::empty())?);
+        let mut header = [0; HEADER];
+        file.read_exact_at(&mut header, 0)?;
+        let boot = boot_id()?;
+        let this_boot = header[64..64 + boot.len()] == *boot.as_bytes();
+        if header[..8] != *MAGIC || !this_boot || header[24..48] != fingerprint(dir)? {
+            return Ok(Found::Stale { this_boot });
+        }
+        let table = Table::existing(file, HEADER as u64, number(&header, 8), number(&header, 16))?;
+        Ok(Found::Valid(Self { table, boot, changed: false }))
+    }
+
+    /// Writes an index of what was walked, in place of the one that is there. It doesn't count before [`Index::stamp`].
+    pub(super) fn build(data_dir: &Path, network: &NetworkName, walked: &Walked) -> io::Result<Self> {
+        let holders = walked.taken.len() as u64;
+        let mut table = Table::with_room_for(holders + blocks::count(walked.taken.keys()), HEADER as u64);
+        for (ip, holder) in &walked.taken {
+            blocks::insert(&mut table, *ip)?;
+            if let Some(key) = holder.as_ref().and_then(Holder::key) {
+                hold(&mut table, &key, *ip)?;
+            }
+        }
+        fs::mkdirat(CWD, data_dir.join(DIR), Mode::from_raw_mode(0o700)).or_else(|errno| match errno {
+            rustix::io::Errno::EXIST => Ok(()),
+            errno => Err(errno),
+        })?;
+        let file = File::from(open_file(data_dir, network, OFlags::CREATE)?);
+        // Empty first: a header that counts must never stand over half a table.
+        file.set_len(0)?;
+        file.write_all_at(&table.bytes, 0)?;
+        let (slots, used) = table.shape();
+        let table = Table::existing(file, HEADER as u64, slots, used)?;
+        Ok(Self { table, boot: boot_id()?, changed: true })
+    }
+
+    /// Removes the index, for it was wrong.
+    pub(super) fn discard(data_dir: &Path, network: &NetworkName) {
+        // One that can't be removed is found wrong again the next time.
+        let _ = fs::unlinkat(CWD, data_dir.join(DIR).join(network.as_str()), AtFlags::empty());
+    }
+
+    /// True if there is no room for what one more reservation needs.
+    pub(super) fn is_full(&self) -> bool {
+        self.table.is_full()
+    }
+
+    /// What the holder with this key has.
+    pub(super) fn holdings(&self, key: &str) -> io::Result<Vec<Address>> {
+        holdings(&self.table, key)
+    }
+
+    /// The first address from `from` to `to` that isn't taken.
+    pub(super) fn next_free(&self, from: Address, to: Address) -> io::Result<Option<Address>> {
+        blocks::next_free(&self.table, from, to)
+    }
+
+    /// Notes a reservation that has been made.
+    pub(super) fn insert(&mut self, key: &str, ip: Address) -> io::Result<()> {
+        self.changed = true;
+        blocks::insert(&mut self.table, ip)?;
+        hold(&mut self.table, key, ip)
+    }
+
+    /// Notes that a reservation is gone.
+    pub(super) fn remove(&mut self, key: &str, ip: Address) -> io::Result<()> {
+        self.changed = true;
+        blocks::remove(&mut self.table, ip)?;
+        let mut ips = holdings(&self.table, key)?;
+        ips.retain(|held| *held != ip);
+        set_holdings(&mut self.table, key, &ips)
+    }
+
+    /// Makes the index count: the last thing done while the lock is held.
+    pub(super) fn stamp(self, dir: &OwnedFd) -> io::Result<()> {
+        if !self.changed {
+            return Ok(());
+        }
+        // Any change from now on gives the directory a later time, also where times have a resolution of a second.
+        let moment = SystemTime::now() - Duration::from_secs(2);
+        let since = moment.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| corrupt())?;
+        let stat = fs::fstat(dir)?;
+        let (slots, used) = self.table.shape();
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(MAGIC);
+        header[8..16].copy_from_slice(&slots.to_be_bytes());
+        header[16..24].copy_from_slice(&used.to_be_bytes());
+        header[24..32].copy_from_slice(&since.as_secs().to_be_bytes());
+        header[32..40].copy_from_slice(&u64::from(since.subsec_nanos()).to_be_bytes());
+        header[40..48].copy_from_slice(&stat.st_ino.to_be_bytes());
+        header[64..64 + self.boot.len()].copy_from_slice(self.boot.as_bytes());
+        self.table.bytes.write_all_at(&header, 0)?;
+        let tv_sec = i64::try_from(since.as_secs()).map_err(|_| corrupt())?;
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT },
+            last_modification: Timespec { tv_sec, tv_nsec: i64::from(since.subsec_nanos()) },
+        };
+        Ok(fs::futimens(dir, &times)?)
+    }
+}
+
+/// The directory as the index remembers it: modification time in seconds and nanoseconds, and inode.
+fn fingerprint(dir: &OwnedFd) -> io::Result<[u8; 24]> {
+    let stat = fs::fstat(dir)?;
+    let mut print = [0; 24];
+    print[..8].copy_from_slice(&(stat.st_mtime as u64).to_be_bytes());
+    print[8..16].copy_from_slice(&(stat.st_mtime_nsec as u64).to_be_bytes());
+    print[16..].copy_from_slice(&stat.st_ino.to_be_bytes());
+    Ok(print)
+}
+
+fn open_file(data_dir: &Path, network: &NetworkName, create: OFlags) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = fs::openat(CWD, data_dir.join(DIR), flags, Mode::empty())?;
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | create;
+    Ok(fs::openat(dir, network.as_str(), flags, Mode::from_raw_mode(0o600))?)
+}
+
+fn boot_id() -> io::Result<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    if id.len() == 36 { Ok(id) } else { Err(corrupt()) }
+}
+
+fn number(header: &[u8; HEADER], at: usize) -> u64 {
+    header[at..at + 8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn holdings<B: table::Bytes>(table: &Table<B>, key: &str) -> io::Result<Vec<Address>> {
+    let mut ips = Vec::new();
+    for page in 0.. {
+        let Some(value) = table.get(record_key(key, page)?)? else { break };
+        let numbers = value.chunks_exact(16).filter_map(|bytes| Some(u128::from_be_bytes(bytes.try_into().ok()?)));
+        let before = ips.len();
+        ips.extend(numbers.filter(|number| *number != NONE).map(Address));
+        if ips.len() - before < PER_RECORD {
+            break;
+        }
+    }
+    Ok(ips)
+}
+
+fn hold<B: table::Bytes>(table: &mut Table<B>, key: &str, ip: Address) -> io::Result<()> {
+    let mut ips = holdings(table, key)?;
+    if !ips.contains(&ip) {
+        ips.push(ip);
+        set_holdings(table, key, &ips)?;
+    }
+    Ok(())
+}
+
+/// Writes all records of the holder, and removes the one after the last.
+fn set_holdings<B: table::Bytes>(table: &mut Table<B>, key: &str, ips: &[Address]) -> io::Result<()> {
+    let mut page = 0;
+    for ips in ips.chunks(PER_RECORD) {
+        let mut value = [0xff; VALUE];
+        for (place, ip) in value.chunks_exact_mut(16).zip(ips) {
+            place.copy_from_slice(&ip.0.to_be_bytes());
+        }
+        table.put(record_key(key, page)?, &value)?;
+        page += 1;
+    }
+    table.remove(record_key(key, page)?)
+}
+
+fn record_key(key: &str, page: usize) -> io::Result<table::Key> {
+    let hash = sha512_hex(&[key, "\0", &page.to_string()], 32);
+    Ok((HOLDINGS, u128::from_str_radix(&hash, 16).map_err(|_| corrupt())?))
+}

@@ -1,0 +1,25 @@
+//! DEL: puts back what was before.
+
+use cni_net::{NetNs, NetNsError};
+use cni_plugin::{CniError, Detachment, Request};
+
+use crate::backup::Store;
+use crate::config::Config;
+use crate::restore::restore;
+
+/// Puts back what can be put back, and removes the backup. What fails is told on stderr and isn't an error: the
+/// interface is about to go, and the rest of the chain has things on the node to remove.
+pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
+    let owner = &detachment.owner;
+    let store = Store::new(request.config.data_dir()?);
+    let Some(backup) = store.read(owner)?.filter(|backup| backup.may_be_of(&owner.network)) else { return Ok(()) };
+    let failures = match detachment.netns.as_deref().map(NetNs::open) {
+        None | Some(Err(NetNsError::NotFound { .. })) => Vec::new(),
+        Some(Ok(namespace)) => restore(&namespace, &owner.ifname, &backup),
+        Some(Err(error)) => vec![error.to_string()],
+    };
+    for failure in failures {
+        eprintln!("not as it was before: {failure}");
+    }
+    Ok(store.remove(owner)?)
+}

@@ -1,0 +1,114 @@
+//! Every file in conf-examples/ is a story that works, shown with packets, and leaves nothing.
+
+use std::fs;
+use std::path::Path;
+
+use cni_tests::kernel::{addresses, default_routes, has_flag, link};
+use cni_tests::packets::{Outside, Proto, Server, ask, at, ping, silent};
+use cni_tests::{Attachment, Chain, Netns, Sandbox, Snapshot, rules};
+
+use crate::case::{Case, common};
+
+type Told = fn(&Sandbox, &Chain);
+
+/// A story needs its own proof; a file without one is an error.
+const STORIES: [(&str, Told); 5] = [
+    ("10-dual-stack.conflist", dual_stack),
+    ("11-dual-stack-iptables.conflist", dual_stack),
+    ("20-layer-2.conflist", layer_2),
+    ("30-no-gateway.conflist", no_gateway),
+    ("99-loopback.conflist", loopback),
+];
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases: Vec<_> = STORIES
+        .iter()
+        .map(|(file, story)| common(format!("examples::{file}"), move |sb| told(sb, file, *story)))
+        .collect();
+    cases.push(common("examples::every_file_has_a_story", |_| {
+        let mut files: Vec<_> = fs::read_dir(folder()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        files.sort();
+        let stories: Vec<_> = STORIES.iter().map(|(file, _)| *file).collect();
+        assert_eq!(files, stories);
+    }));
+    cases
+}
+
+fn folder() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../conf-examples"))
+}
+
+/// At the version of the file where the plugins know it, else at the newest that they know.
+fn told(sb: &Sandbox, file: &str, story: Told) {
+    let text = fs::read_to_string(folder().join(file)).unwrap();
+    let chain = Chain::parse(&text);
+    let newest = sb.newest(&chain.types());
+    if text.contains("\"nftables\"") {
+        sb.needs("portmap", "1.1.0");
+    }
+    let chain = if chain.version() > newest { chain.at_version(newest) } else { chain };
+    story(sb, &chain);
+}
+
+/// Two containers that came and go; at the end the node is as it was after the first ones.
+fn between(sb: &Sandbox, chain: &Chain, story: impl Fn(&[(Netns, Attachment); 2])) {
+    let mut first = Attachment::new("first", &sb.container("first")).publish(&[(1111, 80, "tcp")]);
+    chain.add(sb, &mut first);
+    chain.del(sb, &first);
+    let before = Snapshot::of(&[&sb.node()]);
+    let attached = [("c1", 8080), ("c2", 9090)].map(|(id, port)| {
+        let ns = sb.container(id);
+        let mut at = Attachment::new(id, &ns).publish(&[(port, 80, "tcp")]);
+        chain.add(sb, &mut at);
+        (ns, at)
+    });
+    story(&attached);
+    attached.iter().for_each(|(_, at)| chain.del(sb, at));
+    Snapshot::of(&[&sb.node()]).same_but(&before, &["last_reserved_ip"]);
+}
+
+fn dual_stack(sb: &Sandbox, chain: &Chain) {
+    let outside = sb.outside();
+    between(sb, chain, |[(one, at_one), (two, at_two)]| {
+        let _web = Server::start(one, "web", 80);
+        let _world = Server::start(&outside.ns, "world", 7000);
+        for (v6, world, node) in [(false, Outside::V4, Outside::NODE_V4), (true, Outside::V6, Outside::NODE_V6)] {
+            assert!(ping(one, &at_two.ip(v6)), "one to two");
+            assert_eq!(ask(two, Proto::Tcp, at(world, 7000)).unwrap(), format!("world {node}"), "masqueraded");
+            let published = ask(&outside.ns, Proto::Tcp, at(node, 8080)).unwrap();
+            assert_eq!(published, format!("web {world}"), "published");
+            assert!(ask(one, Proto::Tcp, at(node, 8080)).is_ok(), "hairpin");
+        }
+        assert!(!rules::naming(&sb.node(), &at_one.ip(false)).is_empty());
+    });
+}
+
+fn layer_2(sb: &Sandbox, chain: &Chain) {
+    between(sb, chain, |[(one, _), (two, _)]| {
+        for (ns, address) in [(one, "172.16.0.1/24"), (two, "172.16.0.2/24")] {
+            assert!(addresses(ns, "eth0").is_empty());
+            ns.sh(&["ip", "addr", "add", address, "dev", "eth0"]);
+        }
+        assert!(ping(one, "172.16.0.2"), "the containers' own addresses reach over the bridge");
+    });
+}
+
+fn no_gateway(sb: &Sandbox, chain: &Chain) {
+    let outside = sb.outside();
+    between(sb, chain, |[(one, at_one), (two, at_two)]| {
+        assert!(ping(one, &at_two.ip(false)) && ping(two, &at_one.ip(true)), "each other");
+        assert!(default_routes(one, "-4").is_empty() && addresses(&sb.node(), "cni3").is_empty());
+        let _world = Server::start(&outside.ns, "world", 7000);
+        assert!(silent(one, Proto::Tcp, at(Outside::V4, 7000)), "nobody else");
+    });
+}
+
+fn loopback(sb: &Sandbox, chain: &Chain) {
+    let ns = sb.container("c1");
+    let mut at = Attachment::new("c1", &ns);
+    chain.add(sb, &mut at);
+    assert!(has_flag(&link(&ns, "lo").unwrap(), "UP") && ping(&ns, "127.0.0.1") && ping(&ns, "::1"));
+    chain.check(sb, &at).silent();
+    chain.del(sb, &at);
+}
