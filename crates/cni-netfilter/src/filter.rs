@@ -106,7 +106,7 @@ impl Netfilter {
         let addresses: Vec<_> = hints.iter().map(IpNetwork::ip).collect();
         let nftables = self.in_nftables(|nft| nft.remove_masquerade(owner, &addresses));
         let (owned, hints) = (owner.clone(), hints.to_vec());
-        let iptables = self.in_iptables(&Iptables::masquerade_chains(owner), |tools| {
+        let iptables = self.in_iptables("nat", &Iptables::masquerade_chains(owner), |tools| {
             Ok(thread::spawn(move || tools.remove_masquerade(&owned, &hints)))
         });
         Removal { nftables, iptables }
@@ -115,7 +115,7 @@ impl Netfilter {
     /// Removes the masquerading of owners of `network` that are not in `valid`, from both backends.
     pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_masquerade(network, valid));
-        let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
+        let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
         nftables.and(iptables.map(drop))
     }
 
@@ -165,14 +165,14 @@ impl Netfilter {
     /// Removes the owner's ports from both backends, as [`Netfilter::remove_masquerade`] does.
     pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.remove_ports(owner, hints));
-        let iptables = self.in_iptables(&Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
+        let iptables = self.in_iptables("nat", &Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
         nftables.and(iptables.map(drop))
     }
 
     /// Removes the ports of owners of `network` that are not in `valid`, from both backends.
     pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
-        let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_ports(network, valid));
+        let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_ports(network, valid));
         nftables.and(iptables.map(drop))
     }
 
@@ -192,17 +192,17 @@ impl Netfilter {
     /// shares, when it is about to go or gone. Idempotent.
     pub fn remove_guard(&self, interface: &IfName) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.remove_guard(interface));
-        let iptables = self.in_iptables(&[HOSTPORTS], |tools| tools.remove_guard(interface));
+        let iptables = self.in_iptables("nat", &[HOSTPORTS], |tools| tools.remove_guard(interface));
         nftables.and(iptables.map(drop))
     }
 
     /// Removes the guards of all interfaces of which `exists` says that they are gone, from iptables; nftables' go with
     /// [`Netfilter::retain_ports`].
     pub fn retain_guards(&self, exists: impl Fn(&str) -> bool) -> Result<(), FilterError> {
-        self.in_iptables(&[HOSTPORTS], |tools| tools.retain_guards(exists)).map(drop)
+        self.in_iptables("nat", &[HOSTPORTS], |tools| tools.retain_guards(exists)).map(drop)
     }
 
-    fn nftables(&self) -> Result<&Nftables, NftError> {
+    pub(crate) fn nftables(&self) -> Result<&Nftables, NftError> {
         if let Some(open) = self.nftables.get() {
             return Ok(open);
         }
@@ -211,7 +211,10 @@ impl Netfilter {
     }
 
     /// A kernel without nf_tables has nothing to take away.
-    fn in_nftables(&self, remove: impl FnOnce(&Nftables) -> Result<(), NftError>) -> Result<(), FilterError> {
+    pub(crate) fn in_nftables(
+        &self,
+        remove: impl FnOnce(&Nftables) -> Result<(), NftError>,
+    ) -> Result<(), FilterError> {
         match self.nftables() {
             Ok(nftables) => Ok(remove(nftables)?),
             Err(_) => Ok(()),
@@ -220,22 +223,23 @@ impl Netfilter {
 
     /// Starts the tools only where something of theirs can be: one of `chains` in iptables-nft's tables, which netlink
     /// tells in constant time, or any legacy rule.
-    fn in_iptables<C: AsRef<str>, T>(
+    pub(crate) fn in_iptables<C: AsRef<str>, T>(
         &self,
+        table: &str,
         chains: &[C],
         remove: impl FnOnce(Iptables) -> Result<T, IptablesError>,
     ) -> Result<Option<T>, FilterError> {
-        if Family::ALL.iter().any(|family| family.legacy_nat_in_use()) || self.has_chain(chains)? {
+        if Family::ALL.iter().any(|family| family.legacy_in_use(table)) || self.has_chain(table, chains)? {
             return Ok(Some(remove(Iptables::find()?)?));
         }
         Ok(None)
     }
 
-    fn has_chain<C: AsRef<str>>(&self, chains: &[C]) -> Result<bool, FilterError> {
+    fn has_chain<C: AsRef<str>>(&self, table: &str, chains: &[C]) -> Result<bool, FilterError> {
         let Ok(nftables) = self.nftables() else { return Ok(false) };
         for family in [TableFamily::Ip, TableFamily::Ip6] {
             for chain in chains {
-                if nftables.chain_exists(family, "nat", chain.as_ref())? {
+                if nftables.chain_exists(family, table, chain.as_ref())? {
                     return Ok(true);
                 }
             }
