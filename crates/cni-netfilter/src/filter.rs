@@ -1,12 +1,13 @@
 //! One door to both backends: an intent goes to the chosen one, and what is taken away is taken from wherever it is.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 
-use cni_plugin::{Difference, NetworkName, Owner};
+use cni_plugin::{Difference, IfName, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
 use crate::conntrack::{self, Flush};
-use crate::intent::{Backend, Masquerade, PortForwards, Protocol};
+use crate::intent::{Backend, Masquerade, PortForward, PortForwards, Protocol};
 use crate::iptables::{Family, Iptables, IptablesError};
 use crate::nftables::{NftError, Nftables, TableFamily};
 
@@ -107,8 +108,9 @@ impl Netfilter {
         nftables.and(iptables)
     }
 
-    /// Publishes ports. Idempotent for the same owner; a port that another owner has is an error that names it.
-    pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<(), FilterError> {
+    /// Publishes ports. Idempotent for the same owner; a port that another owner has is an error that names it, unless that
+    /// owner's container is gone for certain ([`PortForwards::link`]): then it is evicted. Returns those in words.
+    pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<String>, FilterError> {
         match backend {
             Backend::Iptables => Ok(Iptables::find()?.add_ports(wanted)?),
             Backend::Nftables => Ok(self.nftables()?.add_ports(wanted)?),
@@ -123,30 +125,43 @@ impl Netfilter {
         }
     }
 
-    /// Removes the owner's ports from both backends, as [`Netfilter::remove_masquerade`] does.
-    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<(), FilterError> {
+    /// Removes the owner's ports from both backends, as [`Netfilter::remove_masquerade`] does. Returns what was published,
+    /// which may lack what is in `hints`.
+    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, FilterError> {
         let nftables = self.in_nftables(|nft| nft.remove_ports(owner, hints));
         let iptables = self.in_iptables(&Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
-        nftables.and(iptables)
+        Ok([nftables?, iptables?].concat())
     }
 
-    /// Removes the ports of owners of `network` that are not in `valid`, from both backends.
-    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
+    /// Removes the ports of owners of `network` that are not in `valid`, and the guards of interfaces that are gone, from
+    /// both backends. Returns what was published.
+    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<PortForward>, FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
         let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_ports(network, valid));
-        nftables.and(iptables)
+        let guards = self.in_guards(Iptables::retain_guards);
+        guards.and(Ok([nftables?, iptables?].concat()))
+    }
+
+    /// Removes the guard against neighbours that ask for 127.0.0.0/8 at `interface`, which no other attachment shares: it
+    /// is about to go, or has gone. From both backends. Idempotent.
+    pub fn remove_guard(&self, interface: &IfName) -> Result<(), FilterError> {
+        let nftables = self.in_nftables(|nft| nft.remove_guard(interface));
+        nftables.and(self.in_guards(|tools| tools.remove_guard(interface)))
     }
 
     /// Forgets the connections of UDP and SCTP clients to these ports: all of them, or those that go elsewhere than to the
     /// ports' container. Without that, a client that never pauses would stay with a container that is gone. TCP needs
     /// no help, for a new connection is a new entry. Idempotent; returns how many there were.
-    pub fn forget_flows(&self, ports: &[PortForwards], which: Flush) -> Result<usize, FilterError> {
-        let ports = ports.iter().flat_map(|forwards| &forwards.ports);
-        let sticky: Vec<_> = ports.filter(|port| port.protocol != Protocol::Tcp).cloned().collect();
+    pub fn forget_flows<'a>(
+        &self,
+        ports: impl IntoIterator<Item = &'a PortForward>,
+        which: Flush,
+    ) -> Result<usize, FilterError> {
+        let sticky: BTreeSet<_> = ports.into_iter().filter(|port| port.protocol != Protocol::Tcp).copied().collect();
         if sticky.is_empty() {
             return Ok(0);
         }
-        Ok(conntrack::flush_forwards(&sticky, which)?)
+        Ok(conntrack::flush_forwards(&Vec::from_iter(sticky), which)?)
     }
 
     fn nftables(&self) -> Result<&Nftables, NftError> {
@@ -158,31 +173,40 @@ impl Netfilter {
     }
 
     /// A kernel without nf_tables has nothing to take away.
-    fn in_nftables(&self, remove: impl FnOnce(&Nftables) -> Result<(), NftError>) -> Result<(), FilterError> {
-        match self.nftables() {
-            Ok(nftables) => Ok(remove(nftables)?),
-            Err(_) => Ok(()),
+    fn in_nftables<T: Default>(&self, remove: impl FnOnce(&Nftables) -> Result<T, NftError>) -> Result<T, FilterError> {
+        match self.nftables().map(remove) {
+            Ok(Err(error)) if !error.is_absent() => Err(error.into()),
+            Ok(Ok(removed)) => Ok(removed),
+            _ => Ok(T::default()),
         }
     }
 
     /// Starts the tools only where something of theirs can be: one of `chains` in iptables-nft's tables, which netlink
     /// tells in constant time, or any legacy rule.
-    fn in_iptables<C: AsRef<str>>(
+    fn in_iptables<C: AsRef<str>, T: Default>(
         &self,
         chains: &[C],
-        remove: impl FnOnce(&Iptables) -> Result<(), IptablesError>,
-    ) -> Result<(), FilterError> {
-        if Family::ALL.iter().any(|family| family.legacy_nat_in_use()) || self.has_chain(chains)? {
+        remove: impl FnOnce(&Iptables) -> Result<T, IptablesError>,
+    ) -> Result<T, FilterError> {
+        if Family::ALL.iter().any(|family| family.legacy_table_in_use("nat")) || self.has_chain("nat", chains)? {
+            return Ok(remove(&Iptables::find()?)?);
+        }
+        Ok(T::default())
+    }
+
+    /// The same for the guards, which are IPv4's and in another table.
+    fn in_guards(&self, remove: impl FnOnce(&Iptables) -> Result<(), IptablesError>) -> Result<(), FilterError> {
+        if Family::V4.legacy_table_in_use("raw") || self.has_chain("raw", &[Iptables::guard_chain()])? {
             remove(&Iptables::find()?)?;
         }
         Ok(())
     }
 
-    fn has_chain<C: AsRef<str>>(&self, chains: &[C]) -> Result<bool, FilterError> {
+    fn has_chain<C: AsRef<str>>(&self, table: &str, chains: &[C]) -> Result<bool, FilterError> {
         let Ok(nftables) = self.nftables() else { return Ok(false) };
         for family in [TableFamily::Ip, TableFamily::Ip6] {
             for chain in chains {
-                if nftables.chain_exists(family, "nat", chain.as_ref())? {
+                if nftables.chain_exists(family, table, chain.as_ref())? {
                     return Ok(true);
                 }
             }

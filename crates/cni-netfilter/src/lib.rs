@@ -4,6 +4,7 @@ pub mod conntrack;
 mod filter;
 mod intent;
 pub mod iptables;
+mod links;
 mod nftables;
 
 pub use conntrack::Flush;

@@ -1,11 +1,16 @@
 //! GC: withdraws what attachments of this network publish that the runtime no longer knows.
 
-use cni_netfilter::Netfilter;
+use cni_netfilter::{Flush, Netfilter};
 use cni_plugin::{CniError, Owner, Request};
 
 use crate::config::Config;
 
 /// Collects from both backends.
 pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
-    Ok(Netfilter::new().retain_ports(&request.network, valid)?)
+    let filter = Netfilter::new();
+    let withdrawn = filter.retain_ports(&request.network, valid)?;
+    if let Err(error) = filter.forget_flows(&withdrawn, Flush::Ours) {
+        eprintln!("flows to containers that are gone may continue: {error}");
+    }
+    Ok(())
 }

@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use cni_net::{NetError, Netlink, sysctl};
+use cni_net::{Link, NetError, Netlink, pair, sysctl};
 use cni_netfilter::{PortForwards, Snat};
-use cni_plugin::{CniError, Difference, IfName};
+use cni_plugin::{CniError, CniResult, Difference, IfName, Owner};
 
 /// The link towards the container, if a packet from 127.0.0.1 may have to go there: IPv4 with source NAT.
 ///
@@ -45,6 +45,22 @@ pub fn permit(way: &IfName) -> Result<(), CniError> {
 pub fn check(way: &IfName) -> Result<Option<Difference>, CniError> {
     let found = sysctl::read(&path(way))?;
     Ok((found.trim() != "1").then(|| Difference::new(format!("sysctl {}", path(way)), "1", found.trim())))
+}
+
+/// The interfaces whose guard goes with the container: links to it alone, and those that the previous result names and
+/// that are gone already. A bridge's guard stays, for others are behind it.
+pub fn no_longer_used(socket: &Netlink, owner: &Owner, told: Option<&CniResult>) -> Result<Vec<IfName>, CniError> {
+    let is_own = |link: &Link| link.master.is_none() && link.kind.as_deref() == Some("veth");
+    let found = pair::find(socket, owner)?.filter(is_own);
+    let mut names: Vec<IfName> = found.iter().filter_map(|link| link.name.parse().ok()).collect();
+    let interfaces = told.iter().flat_map(|told| &told.interfaces);
+    for interface in interfaces.filter(|interface| interface.sandbox.is_empty()) {
+        let Ok(name) = interface.name.parse() else { continue };
+        if !names.contains(&name) && socket.link_by_name(&interface.name)?.is_none_or(|link| is_own(&link)) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 fn path(way: &IfName) -> String {

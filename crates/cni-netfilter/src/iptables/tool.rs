@@ -44,16 +44,16 @@ impl Family {
         }
     }
 
-    /// True if the *legacy* variant's `nat` table exists in this network namespace: a file read, no process.
+    /// True if the *legacy* variant's `table` exists in this network namespace: a file read, no process.
     ///
     /// False says that no legacy rule can be there. The nft variant's rules are nf_tables chains in `ip nat` and
     /// `ip6 nat`, which netlink tells about.
-    pub fn legacy_nat_in_use(self) -> bool {
+    pub fn legacy_table_in_use(self, table: &str) -> bool {
         let list = match self {
             Self::V4 => "/proc/thread-self/net/ip_tables_names",
             Self::V6 => "/proc/thread-self/net/ip6_tables_names",
         };
-        fs::read_to_string(list).is_ok_and(|names| names.lines().any(|name| name == "nat"))
+        fs::read_to_string(list).is_ok_and(|names| names.lines().any(|name| name == table))
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) enum DataType {
     Protocol,
     Port,
     Interface,
+    Mark,
 }
 
 impl DataType {
@@ -22,6 +23,7 @@ impl DataType {
             Self::Address(Ip::V6) => 8,
             Self::Protocol => 12,
             Self::Port => 13,
+            Self::Mark => 19,
             Self::Interface => 41,
         }
     }
@@ -30,7 +32,7 @@ impl DataType {
     fn length(self) -> u32 {
         match self {
             Self::Address(ip) => ip.length(),
-            Self::Protocol | Self::Port => 4,
+            Self::Protocol | Self::Port | Self::Mark => 4,
             Self::Interface => 16,
         }
     }
@@ -40,7 +42,7 @@ impl DataType {
         const HOST: u32 = 1;
         const NETWORK: u32 = 2;
         match types {
-            [Self::Interface | Self::Protocol] => HOST,
+            [Self::Interface | Self::Protocol | Self::Mark] => HOST,
             [_] => NETWORK,
             _ => 0,
         }
