@@ -58,7 +58,7 @@ pub fn set_sysctl(ns: &Netns, key: &str, value: &str) {
 }
 
 /// `ip -j` prints nothing at all where there is nothing to show, and `{}` for some kinds of nothing.
-pub(crate) fn array(text: &str) -> Vec<Value> {
+pub fn array(text: &str) -> Vec<Value> {
     if text.trim().is_empty() {
         return Vec::new();
     }

@@ -4,7 +4,7 @@ use cni_tests::{Call, Netns, Sandbox, conf};
 use serde_json::{Value, json};
 
 /// The plugins that every table is about.
-pub(crate) const PLUGINS: [&str; 6] = ["bridge", "host-local", "portmap", "loopback", "static", "tuning"];
+pub(crate) const PLUGINS: [&str; 7] = ["bridge", "host-local", "portmap", "loopback", "static", "tuning", "ptp"];
 
 /// Every version of the spec, oldest first.
 pub(crate) const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -15,6 +15,10 @@ pub(crate) fn minimal(plugin: &str, version: &str) -> Value {
         "host-local" => conf::host_local(version, &["10.1.2.0/24"]),
         "bridge" => conf::named(version, json!({"type": "bridge", "bridge": "br-test"})),
         "portmap" | "tuning" => conf::named(version, json!({"type": plugin, "prevResult": previous(version)})),
+        "ptp" => {
+            let ipam = json!({"type": "host-local", "subnet": "10.1.2.0/24"});
+            conf::named(version, json!({"type": "ptp", "ipam": ipam}))
+        }
         "static" => {
             let ipam = json!({"type": "static", "addresses": [{"address": "10.1.2.3/24"}]});
             conf::named(version, json!({"type": "static", "ipam": ipam}))

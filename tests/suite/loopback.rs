@@ -122,8 +122,11 @@ fn shared(sb: &Sandbox) {
     for id in ["c1", "c2"] {
         call("ADD", id).result();
     }
+    // The kernel forgets such a route as soon as the link is down for a moment.
+    ns.sh(&["ip", "route", "add", "198.51.100.0/24", "dev", "lo"]);
     call("DEL", "c1").silent();
     assert!(is_up(&ns), "c2 is still there");
+    assert!(!ns.sh(&["ip", "route", "show", "198.51.100.0/24"]).is_empty(), "it was down for a moment");
     call("CHECK", "c2").silent();
     call("DEL", "c1").silent();
     assert!(is_up(&ns), "a repeated DEL of the one that is gone isn't the other's");

@@ -7,6 +7,8 @@ mod bad_input;
 mod bad_ranges;
 mod bridge;
 mod bridge_keys;
+mod bridge_spoof;
+mod bridge_vlan;
 mod case;
 mod check;
 mod delegation;
@@ -20,6 +22,7 @@ mod loopback;
 mod masquerade;
 mod portmap;
 mod protocol;
+mod ptp;
 mod rollback;
 mod r#static;
 mod status;
@@ -54,6 +57,8 @@ fn main() -> ExitCode {
         host_local::cases,
         bridge::cases,
         bridge_keys::cases,
+        bridge_spoof::cases,
+        bridge_vlan::cases,
         masquerade::cases,
         portmap::cases,
         leftovers::cases,
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
         host_local_state::cases,
         bad_ranges::cases,
         r#static::cases,
+        ptp::cases,
         tuning::cases,
         examples::cases,
     ];

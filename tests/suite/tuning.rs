@@ -16,7 +16,8 @@ const ARP: &str = "ipv4/conf/eth0/arp_filter";
 
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = vec![
+    let mut cases = better();
+    cases.extend([
         common("tuning::sysctls_are_set", sysctls),
         common("tuning::needs_a_previous_result", |sb| {
             let ns = container(sb);
@@ -35,6 +36,32 @@ pub(crate) fn cases() -> Vec<Case> {
         newer("tuning::tx_queue_length", tx_queue),
         newer("tuning::allow_list", allow_list),
         newer("tuning::sysctl_there_twice_is_refused", duplicates),
+    ]);
+    for (label, keys, flag) in [
+        ("mac", json!({"mac": "02:00:00:00:00:99"}), "address"),
+        ("mtu", json!({"mtu": 1400}), "mtu"),
+        ("promisc", json!({"promisc": true}), "PROMISC"),
+        ("allmulti", json!({"allmulti": true}), "ALLMULTI"),
+    ] {
+        cases.push(common(format!("tuning::{label}_is_set_and_put_back"), move |sb| attribute(sb, &keys, flag)));
+    }
+    for (label, keys, named) in refusals() {
+        let story = move |sb: &Sandbox| refused(sb, &keys, named);
+        cases.push(improved(format!("tuning::refuses_{label}"), story));
+    }
+    for version in VERSIONS {
+        cases.push(common(format!("tuning::passes_through_{version}"), move |sb: &Sandbox| {
+            sb.needs("tuning", version);
+            let result = ready(sb, "tuning", "ADD", version, &container(sb)).run().result();
+            assert_eq!(tidy(result), previous(version));
+        }));
+    }
+    cases
+}
+
+/// What the Go plugin doesn't do.
+fn better() -> Vec<Case> {
+    vec![
         improved("tuning::sysctls_are_put_back", sysctls_back),
         improved("tuning::args_without_a_configured_object", args_alone),
         improved("tuning::never_a_write_outside_net", outside_net),
@@ -59,27 +86,7 @@ pub(crate) fn cases() -> Vec<Case> {
             let conf = conf("1.1.0", &json!({"sysctl": {"net.ipv4.ip_forward": "1"}}));
             sb.plugin("tuning", "STATUS").conf(&conf).run().error().names(&["net.ipv4.ip_forward", "allowlist.conf"]);
         }),
-    ];
-    for (label, keys, flag) in [
-        ("mac", json!({"mac": "02:00:00:00:00:99"}), "address"),
-        ("mtu", json!({"mtu": 1400}), "mtu"),
-        ("promisc", json!({"promisc": true}), "PROMISC"),
-        ("allmulti", json!({"allmulti": true}), "ALLMULTI"),
-    ] {
-        cases.push(common(format!("tuning::{label}_is_set_and_put_back"), move |sb| attribute(sb, &keys, flag)));
-    }
-    for (label, keys, named) in refusals() {
-        let story = move |sb: &Sandbox| refused(sb, &keys, named);
-        cases.push(improved(format!("tuning::refuses_{label}"), story));
-    }
-    for version in VERSIONS {
-        cases.push(common(format!("tuning::passes_through_{version}"), move |sb: &Sandbox| {
-            sb.needs("tuning", version);
-            let result = ready(sb, "tuning", "ADD", version, &container(sb)).run().result();
-            assert_eq!(tidy(result), previous(version));
-        }));
-    }
-    cases
+    ]
 }
 
 fn refusals() -> Vec<(&'static str, Value, &'static [&'static str])> {

@@ -7,11 +7,10 @@ use cni_plugin::addr::same_family;
 use cni_plugin::{CniResult, Difference, IfName, IpConfig};
 use ipnetwork::IpNetwork;
 
+use crate::point_to_point::{self, PointToPoint};
 use crate::sysctl::{self, SysctlError};
 use crate::{Address, AddressOptions, Family, LinkChange, NetError, NetNs, NetNsError, Netlink, Route, RouteFilter};
 
-/// The main routing table (`RT_TABLE_MAIN`).
-const TABLE_MAIN: u32 = 254;
 /// From this scope on a route has no next hop (`RT_SCOPE_LINK`).
 const SCOPE_LINK: u8 = 253;
 
@@ -60,6 +59,9 @@ pub struct Layer3 {
     pub routes: Vec<cni_plugin::Route>,
     /// Duplicate address detection (RFC 4862) for its IPv6 addresses. Without it they can be used at once.
     pub dad: bool,
+    /// The gateways that all of an address's subnet is behind, if there is nobody but the node on the link: then the
+    /// subnet is routed through its gateway instead of being on the link.
+    pub point_to_point: Vec<PointToPoint>,
 }
 
 impl Layer3 {
@@ -74,7 +76,7 @@ impl Layer3 {
         }
         let routes = result.routes.iter().map(|route| with_next_hop(route, &ips)).collect::<Result<_, _>>()?;
         let addresses = ips.iter().map(|ip| ip.address).collect();
-        Ok(Self { ifname: ifname.clone(), addresses, routes, dad: false })
+        Ok(Self { ifname: ifname.clone(), addresses, routes, dad: false, point_to_point: Vec::new() })
     }
 
     /// Gives the interface its addresses, sets it up and adds the routes. `socket` and `namespace` are the container's.
@@ -82,15 +84,25 @@ impl Layer3 {
     /// Not idempotent, and not taken back on failure: the interface is new, and deleting it takes everything with it.
     pub fn apply(&self, namespace: &NetNs, socket: &Netlink, index: u32) -> Result<(), Layer3Error> {
         namespace.run(|| self.write_sysctls())??;
-        let options = AddressOptions { no_dad: !self.dad, ..AddressOptions::default() };
+        let options = AddressOptions { no_dad: !self.dad, no_prefix_route: !self.point_to_point.is_empty() };
         for address in &self.addresses {
             socket.add_address(index, *address, &options)?;
         }
         socket.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
-        for route in &self.routes {
-            socket.add_route(&kernel_route(route, index))?;
+        for route in self.kernel_routes(index) {
+            socket.add_route(&route)?;
         }
         Ok(())
+    }
+
+    /// All routes, in an order in which each one's next hop can be reached when it is added.
+    fn kernel_routes(&self, index: u32) -> Vec<Route> {
+        let mut routes = point_to_point::routes(&self.point_to_point, index);
+        routes.extend(self.routes.iter().map(|route| {
+            let onlink = route.gw.is_some_and(|gateway| point_to_point::is_hidden(&self.point_to_point, gateway));
+            Route { onlink, ..kernel_route(route, index) }
+        }));
+        routes
     }
 
     fn write_sysctls(&self) -> Result<(), SysctlError> {
@@ -98,6 +110,8 @@ impl Layer3 {
         // The kernel announces the addresses when the link comes up, so that an address that was somebody else's a
         // moment ago works at once.
         let _ = sysctl::write(&format!("net/ipv4/conf/{name}/arp_notify"), "1");
+        // The addresses come from IPAM: nobody on the link shall add others (CVE-2020-10749), of whatever family.
+        let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
         if !self.addresses.iter().any(IpNetwork::is_ipv6) {
             return Ok(());
         }
@@ -110,8 +124,6 @@ impl Layer3 {
         }
         sysctl::write(&format!("net/ipv6/conf/{name}/keep_addr_on_down"), "1")?;
         let _ = sysctl::write(&format!("net/ipv6/conf/{name}/ndisc_notify"), "1");
-        // The addresses come from IPAM: nobody on the link shall add others (CVE-2020-10749).
-        let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
         let dad = if self.dad { "1" } else { "0" };
         let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_dad"), dad);
         if self.dad {
@@ -126,13 +138,14 @@ impl Layer3 {
         let missing = self.addresses.iter().filter(|wanted| !present.iter().any(|found| found.network == **wanted));
         let mut differences: Vec<Difference> =
             missing.map(|wanted| self.address_difference(*wanted, &present)).collect();
-        for family in [Family::V4, Family::V6] {
-            let wanted: Vec<_> = self.routes.iter().filter(|route| Family::of(route.dst.ip()) == family).collect();
+        let wanted = self.kernel_routes(index);
+        for family in Family::ALL {
+            let wanted: Vec<_> = wanted.iter().filter(|route| Family::of(route.dst.ip()) == family).collect();
             if wanted.is_empty() {
                 continue;
             }
             let present = socket.routes(&RouteFilter { family, device: Some(index), table: None })?;
-            differences.extend(wanted.into_iter().filter_map(|route| self.route_difference(route, index, &present)));
+            differences.extend(wanted.into_iter().filter_map(|route| self.route_difference(route, &present)));
         }
         Ok(differences)
     }
@@ -145,21 +158,19 @@ impl Layer3 {
         Difference::new(format!("address of {}", self.ifname), wanted, found)
     }
 
-    fn route_difference(&self, wanted: &cni_plugin::Route, index: u32, present: &[Route]) -> Option<Difference> {
-        let wanted = kernel_route(wanted, index);
-        let table = wanted.table.unwrap_or(TABLE_MAIN);
-        let same_way = |found: &&Route| {
-            found.dst == wanted.dst
-                && found.table.unwrap_or(TABLE_MAIN) == table
-                && found.gateway == wanted.gateway
-                && wanted.priority.is_none_or(|priority| found.priority == Some(priority))
-        };
-        let thing = format!("route {} {}", shown(&wanted), self.ifname);
-        let Some(found) = present.iter().find(same_way) else { return Some(Difference::missing(thing)) };
-        let metrics = |route: &Route| format!("mtu {}, advmss {}", or_default(route.mtu), or_default(route.advmss));
-        let differs =
-            wanted.mtu.is_some() && wanted.mtu != found.mtu || wanted.advmss.is_some() && wanted.advmss != found.advmss;
-        differs.then(|| Difference::new(thing, metrics(&wanted), metrics(found)))
+    fn route_difference(&self, wanted: &Route, present: &[Route]) -> Option<Difference> {
+        // How the kernel was made to take the next hop is not a property of the way: the Go plugins do it otherwise.
+        let wanted = &Route { onlink: false, ..wanted.clone() };
+        if present.iter().any(|found| wanted.is_met_by(found)) {
+            return None;
+        }
+        // The same way with other properties says more than that it is missing.
+        let way = Route { mtu: None, advmss: None, source: None, scope: None, ..wanted.clone() };
+        let thing = format!("route {} {}", shown(wanted), self.ifname);
+        match present.iter().find(|found| way.is_met_by(found)) {
+            Some(found) => Some(Difference::new(thing, properties(wanted, wanted), properties(found, wanted))),
+            None => Some(Difference::missing(thing)),
+        }
     }
 }
 
@@ -218,8 +229,18 @@ fn shown(route: &Route) -> String {
     text
 }
 
-fn or_default(number: Option<u32>) -> String {
-    number.map_or_else(|| "unset".to_owned(), |number| number.to_string())
+/// What `wanted` states beside its way, as `route` has it.
+fn properties(route: &Route, wanted: &Route) -> String {
+    fn text<T: ToString>(name: &str, wanted: bool, value: Option<T>) -> Option<String> {
+        wanted.then(|| format!("{name} {}", value.map_or_else(|| "unset".to_owned(), |value| value.to_string())))
+    }
+    let parts = [
+        text("mtu", wanted.mtu.is_some(), route.mtu),
+        text("advmss", wanted.advmss.is_some(), route.advmss),
+        text("src", wanted.source.is_some(), route.source),
+        text("scope", wanted.scope.is_some(), route.scope),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod mac;
 mod netlink;
 mod netns;
 pub mod pair;
+mod point_to_point;
 mod route;
 pub mod sysctl;
 
@@ -40,5 +41,6 @@ pub use mac::random_mac;
 pub use netlink::Netlink;
 pub use netns::{NetNs, NetNsError};
 pub use pair::{Pair, PairError, PairSpec};
+pub use point_to_point::PointToPoint;
 pub use route::{Family, Route, RouteFilter, RouteKind, RouteLookup};
 pub use sysctl::SysctlError;

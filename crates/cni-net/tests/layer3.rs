@@ -29,6 +29,7 @@ private_tests! {
                 Route { scope: Some(253), ..route("198.51.100.0/24", None) },
             ],
             dad: false,
+            point_to_point: Vec::new(),
         };
         layer3.apply(&blue, &inside, index).unwrap();
         let addresses = run("ip -n blue -o addr show dev eth0");

@@ -2,12 +2,13 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
+use std::thread::{self, JoinHandle};
 
 use cni_plugin::{Difference, IfName, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
 use crate::conntrack::{self, Flush};
-use crate::intent::{Backend, Masquerade, PortForward, PortForwards, Protocol};
+use crate::intent::{Backend, MacGuard, MacGuardHint, Masquerade, PortForward, PortForwards, Protocol};
 use crate::iptables::{Family, Iptables, IptablesError};
 use crate::nftables::{NftError, Nftables, TableFamily};
 
@@ -94,18 +95,53 @@ impl Netfilter {
     /// Removes the owner's masquerading from both backends, the Go plugins' for the same owner included. `hints` are the
     /// addresses it is known to have; without them everything is searched. Idempotent.
     pub fn remove_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Result<(), FilterError> {
+        self.start_remove_masquerade(owner, hints).finish()
+    }
+
+    /// As [`Netfilter::remove_masquerade`], and returns while the iptables tools are at work: they wait for the kernel
+    /// (about 15 ms), and so does whoever deletes a link meanwhile.
+    pub fn start_remove_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Removal {
         let addresses: Vec<_> = hints.iter().map(IpNetwork::ip).collect();
         let nftables = self.in_nftables(|nft| nft.remove_masquerade(owner, &addresses));
-        let iptables =
-            self.in_iptables(&Iptables::masquerade_chains(owner), |tools| tools.remove_masquerade(owner, hints));
-        nftables.and(iptables)
+        let (owned, hints) = (owner.clone(), hints.to_vec());
+        let iptables = self.in_iptables(&Iptables::masquerade_chains(owner), |tools| {
+            Ok(thread::spawn(move || tools.remove_masquerade(&owned, &hints)))
+        });
+        Removal { nftables, iptables }
     }
 
     /// Removes the masquerading of owners of `network` that are not in `valid`, from both backends.
     pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_masquerade(network, valid));
         let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
-        nftables.and(iptables)
+        nftables.and(iptables.map(drop))
+    }
+
+    /// Checks the source addresses of what a container sends. nftables does it whatever the backend, as for the Go
+    /// plugin: iptables sees no frames. Idempotent.
+    pub fn add_mac_guard(&self, guard: &MacGuard) -> Result<(), FilterError> {
+        Ok(self.nftables()?.add_mac_guard(guard)?)
+    }
+
+    /// Fails, naming what is missing, if the kernel can't check source addresses.
+    pub fn can_guard_macs(&self) -> Result<(), FilterError> {
+        Ok(self.nftables()?.can_guard_macs()?)
+    }
+
+    /// What of `guard` is missing or altered.
+    pub fn check_mac_guard(&self, guard: &MacGuard) -> Result<Vec<Difference>, FilterError> {
+        Ok(self.nftables()?.check_mac_guard(guard)?)
+    }
+
+    /// Removes the owner's check, the Go plugin's for the same owner included. Constant time with a complete hint;
+    /// `thorough` searches everything without one. Idempotent.
+    pub fn remove_mac_guard(&self, owner: &Owner, hint: &MacGuardHint, thorough: bool) -> Result<(), FilterError> {
+        self.in_nftables(|nft| nft.remove_mac_guard(owner, hint, thorough))
+    }
+
+    /// Removes the checks of owners of `network` that are not in `valid`, and the Go plugin's of ports that are gone.
+    pub fn retain_mac_guards(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
+        self.in_nftables(|nft| nft.retain_mac_guards(network, valid))
     }
 
     /// Publishes ports. Idempotent for the same owner; a port that another owner has is an error that names it, unless that
@@ -130,7 +166,7 @@ impl Netfilter {
     pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, FilterError> {
         let nftables = self.in_nftables(|nft| nft.remove_ports(owner, hints));
         let iptables = self.in_iptables(&Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
-        Ok([nftables?, iptables?].concat())
+        Ok([nftables?, iptables?.unwrap_or_default()].concat())
     }
 
     /// Removes the ports of owners of `network` that are not in `valid`, and the guards of interfaces that are gone, from
@@ -139,14 +175,7 @@ impl Netfilter {
         let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
         let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_ports(network, valid));
         let guards = self.in_guards(Iptables::retain_guards);
-        guards.and(Ok([nftables?, iptables?].concat()))
-    }
-
-    /// Removes the guard against neighbours that ask for 127.0.0.0/8 at `interface`, which no other attachment shares: it
-    /// is about to go, or has gone. From both backends. Idempotent.
-    pub fn remove_guard(&self, interface: &IfName) -> Result<(), FilterError> {
-        let nftables = self.in_nftables(|nft| nft.remove_guard(interface));
-        nftables.and(self.in_guards(|tools| tools.remove_guard(interface)))
+        guards.and(Ok([nftables?, iptables?.unwrap_or_default()].concat()))
     }
 
     /// Forgets the connections of UDP and SCTP clients to these ports: all of them, or those that go elsewhere than to the
@@ -162,6 +191,13 @@ impl Netfilter {
             return Ok(0);
         }
         Ok(conntrack::flush_forwards(&Vec::from_iter(sticky), which)?)
+    }
+
+    /// Removes the `route_localnet` guard of `interface` from both backends: for an interface that no other attachment
+    /// shares, when it is about to go or gone. Idempotent.
+    pub fn remove_guard(&self, interface: &IfName) -> Result<(), FilterError> {
+        let nftables = self.in_nftables(|nft| nft.remove_guard(interface));
+        nftables.and(self.in_guards(|tools| tools.remove_guard(interface)))
     }
 
     fn nftables(&self) -> Result<&Nftables, NftError> {
@@ -183,15 +219,15 @@ impl Netfilter {
 
     /// Starts the tools only where something of theirs can be: one of `chains` in iptables-nft's tables, which netlink
     /// tells in constant time, or any legacy rule.
-    fn in_iptables<C: AsRef<str>, T: Default>(
+    fn in_iptables<C: AsRef<str>, T>(
         &self,
         chains: &[C],
-        remove: impl FnOnce(&Iptables) -> Result<T, IptablesError>,
-    ) -> Result<T, FilterError> {
+        remove: impl FnOnce(Iptables) -> Result<T, IptablesError>,
+    ) -> Result<Option<T>, FilterError> {
         if Family::ALL.iter().any(|family| family.legacy_table_in_use("nat")) || self.has_chain("nat", chains)? {
-            return Ok(remove(&Iptables::find()?)?);
+            return Ok(Some(remove(Iptables::find()?)?));
         }
-        Ok(T::default())
+        Ok(None)
     }
 
     /// The same for the guards, which are IPv4's and in another table.
@@ -212,5 +248,24 @@ impl Netfilter {
             }
         }
         Ok(false)
+    }
+}
+
+/// A removal of which the iptables tools' part may still be going on. Dropped, it goes on by itself as long as the process
+/// lives; so finish it.
+#[must_use = "the tools may still be at work"]
+pub struct Removal {
+    nftables: Result<(), FilterError>,
+    iptables: Result<Option<JoinHandle<Result<(), IptablesError>>>, FilterError>,
+}
+
+impl Removal {
+    /// Waits for the end, and returns the first error.
+    pub fn finish(self) -> Result<(), FilterError> {
+        let iptables = match self.iptables? {
+            Some(tools) => tools.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => Ok(()),
+        };
+        self.nftables.and(iptables.map_err(FilterError::from))
     }
 }

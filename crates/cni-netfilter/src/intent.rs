@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use cni_plugin::{IfName, Owner};
+use cni_plugin::{IfName, MacAddr, Owner};
 use ipnetwork::IpNetwork;
 
 /// Who carries the rules out.
@@ -25,6 +25,26 @@ pub struct Masquerade {
     pub address: IpAddr,
     /// The container's subnet, with or without host bits.
     pub subnet: IpNetwork,
+}
+
+/// What arrives by a bridge's port with another source address than the container's is dropped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MacGuard {
+    /// Whose check it is.
+    pub owner: Owner,
+    /// The port: the host's end of the container's veth pair.
+    pub port: IfName,
+    /// The container's hardware address.
+    pub mac: MacAddr,
+}
+
+/// What is known of a [`MacGuard`] that is to go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MacGuardHint {
+    /// The port, if it is known.
+    pub port: Option<IfName>,
+    /// The address, if it is known.
+    pub mac: Option<MacAddr>,
 }
 
 /// A transport protocol that has ports.

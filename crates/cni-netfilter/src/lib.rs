@@ -1,5 +1,6 @@
 //! Packet rules: an intent (masquerade, port forward) becomes iptables or nftables rules.
 
+mod configured;
 pub mod conntrack;
 mod filter;
 mod intent;
@@ -7,7 +8,8 @@ pub mod iptables;
 mod links;
 mod nftables;
 
+pub use configured::UnknownBackend;
 pub use conntrack::Flush;
-pub use filter::{FilterError, Netfilter};
-pub use intent::{Backend, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
+pub use filter::{FilterError, Netfilter, Removal};
+pub use intent::{Backend, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
 pub use nftables::{NftError, Nftables, TableFamily};

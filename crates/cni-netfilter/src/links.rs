@@ -11,6 +11,11 @@ pub(crate) fn name_exists(socket: impl AsFd, name: &str) -> bool {
     !matches!(name_to_index(socket.as_fd(), name), Err(Errno::NODEV))
 }
 
+/// The same for a name as the kernel stores it, padded with zeros.
+pub(crate) fn padded_name_exists(socket: impl AsFd, name: &[u8]) -> bool {
+    std::str::from_utf8(name).map_or(true, |name| name_exists(socket, name.trim_end_matches('\0')))
+}
+
 /// True if there is an interface with this index, or if that cannot be told. An index is not used again before all others
 /// have been.
 pub(crate) fn index_exists(socket: impl AsFd, index: u32) -> bool {

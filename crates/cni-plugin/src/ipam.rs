@@ -28,7 +28,7 @@ impl Ipam {
     /// Its DEL goes to `undo` first: whatever ADD does before it fails or is killed is taken back, as the spec asks for.
     /// So this must not be called for an attachment that exists already: the undo would release its addresses.
     pub fn start_add(&self, undo: &mut Undo) -> Result<PendingAdd, CniError> {
-        self.delegates.find(&self.plugin_type)?;
+        self.find()?;
         let ipam = self.clone();
         undo.push(format!("the addresses from IPAM plugin {:?}", self.plugin_type), move || ipam.del());
         Ok(PendingAdd { running: self.delegates.start(&self.plugin_type, Verb::Add)?, ipam: self.clone() })
@@ -36,27 +36,33 @@ impl Ipam {
 
     /// Releases the attachment's addresses; succeeds if there are none.
     pub fn del(&self) -> Result<(), CniError> {
-        self.delegates.run(&self.plugin_type, Verb::Del).map(drop)
-    }
-
-    /// Starts DEL and returns while it runs.
-    pub fn start_del(&self) -> Result<Running, CniError> {
-        self.delegates.start(&self.plugin_type, Verb::Del)
+        self.run(Verb::Del)
     }
 
     /// Asks whether the attachment's addresses are still reserved for it.
     pub fn check(&self) -> Result<(), CniError> {
-        self.delegates.run(&self.plugin_type, Verb::Check).map(drop)
+        self.run(Verb::Check)
     }
 
     /// Passes GC on.
     pub fn gc(&self) -> Result<(), CniError> {
-        self.delegates.run(&self.plugin_type, Verb::Gc).map(drop)
+        self.run(Verb::Gc)
     }
 
     /// Asks whether an ADD could succeed now.
     pub fn status(&self) -> Result<(), CniError> {
-        self.delegates.run(&self.plugin_type, Verb::Status).map(drop)
+        self.run(Verb::Status)
+    }
+
+    fn run(&self, verb: Verb) -> Result<(), CniError> {
+        self.find()?;
+        self.delegates.run(&self.plugin_type, verb).map(drop)
+    }
+
+    /// A type that can't be started is a fault of the configuration, and told as one.
+    fn find(&self) -> Result<(), CniError> {
+        let named = |error: CniError| CniError { msg: format!("ipam.type: {}", error.msg), ..error };
+        self.delegates.find(&self.plugin_type).map(drop).map_err(named)
     }
 }
 

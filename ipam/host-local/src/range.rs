@@ -1,7 +1,6 @@
 //! Ranges of addresses and sets of them, valid by construction.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use cni_plugin::addr;
 use ipnetwork::IpNetwork;
@@ -14,20 +13,23 @@ use crate::config::RangeKeys;
 pub(crate) enum RangeError {
     #[error("IP <nil> not v4 nor v6: a range needs a \"subnet\"")]
     NoSubnet,
-    #[error("invalid CIDR address: {0}")]
+    #[error("invalid CIDR address: {0} (subnet: an address, '/' and a prefix length are expected)")]
     Subnet(String),
-    #[error("Network {0} too small to allocate from")]
+    #[error("Network {0} too small to allocate from (subnet: at most /30 in IPv4 and /126 in IPv6)")]
     TooSmall(IpNetwork),
-    #[error("Network has host bits set. For a subnet mask of length {prefix} the network address is {network}")]
-    HostBits { prefix: u8, network: IpAddr },
+    #[error(
+        "Network has host bits set. For a subnet mask of length {} the network address is {} (subnet: {subnet})",
+        .subnet.prefix(), .subnet.network()
+    )]
+    HostBits { subnet: IpNetwork },
     #[error("{key}: invalid IP address: {value}")]
     Address { key: &'static str, value: String },
-    #[error("{key} {ip} not in network {subnet}")]
-    Outside { key: &'static str, ip: IpAddr, subnet: IpNetwork },
-    #[error("empty range set")]
+    #[error("{label} {ip} not in network {subnet} ({key}: an address from {first} to {last} is expected)")]
+    Outside { label: &'static str, key: &'static str, ip: Address, subnet: IpNetwork, first: Address, last: Address },
+    #[error("empty range set: each list in \"ranges\" needs at least one range")]
     EmptySet,
-    #[error("mixed address families")]
-    MixedFamilies,
+    #[error("mixed address families: {0} and {1} belong into lists of their own in \"ranges\"")]
+    MixedFamilies(IpNetwork, IpNetwork),
     #[error("subnets {0} and {1} overlap")]
     Overlap(String, String),
 }
@@ -54,7 +56,7 @@ impl Range {
             return Err(RangeError::TooSmall(subnet));
         }
         if subnet.ip() != subnet.network() {
-            return Err(RangeError::HostBits { prefix: subnet.prefix(), network: subnet.network() });
+            return Err(RangeError::HostBits { subnet });
         }
         // With two host bits at least, neither of these leaves the subnet.
         let first = Address::from(subnet.network());
@@ -63,13 +65,18 @@ impl Range {
         let gateway = optional("gateway", &keys.gateway)?.unwrap_or(first.after(1));
         let start = optional("rangeStart", &keys.range_start)?;
         let end = optional("rangeEnd", &keys.range_end)?;
-        let outside = |key, ip: Address| RangeError::Outside { key, ip: ip.into(), subnet };
-        if let Some(start) = start.filter(|start| !(first..=end.unwrap_or(last).min(last)).contains(start)) {
-            return Err(outside("RangeStart", start));
+        // A given end bounds the start already, as in the Go plugin.
+        if let Some(ip) = start.filter(|start| !(first..=end.unwrap_or(last).min(last)).contains(start)) {
+            // So an end before the start shows up here, and has to be named.
+            let (key, last) = match end {
+                Some(end) if (first..=last).contains(&ip) => ("rangeStart after rangeEnd", end),
+                _ => ("rangeStart", last),
+            };
+            return Err(RangeError::Outside { label: "RangeStart", key, ip, subnet, first, last });
         }
         let start = start.unwrap_or(first.after(1));
-        if let Some(end) = end.filter(|end| !(start..=last).contains(end)) {
-            return Err(outside("RangeEnd", end));
+        if let Some(ip) = end.filter(|end| !(start..=last).contains(end)) {
+            return Err(RangeError::Outside { label: "RangeEnd", key: "rangeEnd", ip, subnet, first: start, last });
         }
         // The broadcast address as the start is allowed, as it is for the end; then it is all there is.
         Ok(Self { subnet, start, end: end.unwrap_or(default_end.max(start)), gateway })
@@ -114,8 +121,8 @@ impl RangeSet {
     pub(crate) fn resolve(keys: &[RangeKeys]) -> Result<Self, RangeError> {
         let ranges: Vec<Range> = keys.iter().map(Range::resolve).collect::<Result<_, _>>()?;
         let first = ranges.first().ok_or(RangeError::EmptySet)?;
-        if ranges.iter().any(|range| range.subnet.is_ipv4() != first.subnet.is_ipv4()) {
-            return Err(RangeError::MixedFamilies);
+        if let Some(other) = ranges.iter().find(|range| range.subnet.is_ipv4() != first.subnet.is_ipv4()) {
+            return Err(RangeError::MixedFamilies(first.subnet, other.subnet));
         }
         for (i, range) in ranges.iter().enumerate() {
             if let Some(other) = ranges[i + 1..].iter().find(|other| range.overlaps(other)) {

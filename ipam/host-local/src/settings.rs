@@ -25,8 +25,8 @@ pub(crate) enum SettingsError {
     NoRanges,
     #[error("invalid range set {index}: {source}")]
     RangeSet { index: usize, source: RangeError },
-    #[error("range set {0} overlaps with {1}")]
-    SetsOverlap(usize, usize),
+    #[error("range set {0} overlaps with {1}: both have addresses of {2}")]
+    SetsOverlap(usize, usize, String),
     #[error("CNI version {0} does not support more than 1 address per family")]
     OneAddressPerFamily(SpecVersion),
     #[error("ipam.resolvConf: cannot read {path}: {source}")]
@@ -81,7 +81,7 @@ fn sets(
     }
     for (i, set) in sets.iter().enumerate() {
         if let Some(j) = sets[i + 1..].iter().position(|other| set.overlaps(other)) {
-            return Err(SettingsError::SetsOverlap(i, i + 1 + j));
+            return Err(SettingsError::SetsOverlap(i, i + 1 + j, set.to_string()));
         }
     }
     Ok(sets)

@@ -2,15 +2,15 @@
 
 use std::rc::Rc;
 
-use cni_net::{Layer3, LinkChange, NetNs, Netlink, pair};
-use cni_netfilter::Netfilter;
-use cni_plugin::{Attachment, CniError, CniResult, Ipam, Request, Undo};
+use cni_net::{Layer3, LinkChange, NetNs, Netlink, Pair, pair};
+use cni_netfilter::{MacGuard, MacGuardHint, Netfilter};
+use cni_plugin::{Attachment, CniError, CniResult, Ipam, Owner, Request, Undo};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
 use crate::plan::{self, AddressPlan, Links};
 use crate::settings::{Mode, Settings};
-use crate::{host, veth};
+use crate::{gateway, host, veth};
 
 /// Attaches the container.
 pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
@@ -34,7 +34,12 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     // 4. The pair. Deleting the host's end takes the container's, its addresses and its routes along.
     let pair = veth::create(&socket, &namespace, &settings, owner, &bridge, undo)?;
 
-    // 5. The container's addresses and routes.
+    // 5. The spoof check, before the container's end is up and could send.
+    if settings.mac_guard {
+        guard_source(&filter, owner, &pair, undo)?;
+    }
+
+    // 6. What IPAM says, completed by the configuration.
     let (addresses, dns) = match pending {
         Some(pending) => {
             let result = pending.finish()?;
@@ -42,34 +47,55 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
         }
         None => (AddressPlan::default(), settings.dns.clone().unwrap_or_default()),
     };
+
+    // 7. The bridge, or an interface in the containers' VLAN, as gateway.
+    let gateway = gateway::ensure(&socket, &settings, &bridge, &addresses.gateways)?;
+
+    // 8. The container's addresses and routes; its interface goes up.
     let links = Links {
         bridge: (settings.bridge.clone(), bridge.mac),
         host: (pair.host_name.clone(), pair.host_mac),
         container: (owner.ifname.clone(), pair.container_mac),
+        vlan_gateway: gateway.filter(|_| settings.vlan_gateway.is_some()).map(|link| (link.name, link.mac)),
         sandbox: attachment.netns.to_string_lossy().into_owned(),
     };
-    let (gateways, masquerade) = (addresses.gateways.clone(), addresses.masquerade.clone());
-    let result = plan::result(&links, addresses, dns);
-    match settings.mode {
-        Mode::Layer3 { .. } => {
-            let layer3 = Layer3 { dad: settings.dad, ..Layer3::of(&result, &owner.ifname)? };
-            layer3.apply(&namespace, &inside, pair.container_index)?;
-        }
-        Mode::Layer2 { up: true } => {
-            inside.change_link(pair.container_index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
-        }
-        Mode::Layer2 { up: false } => {}
-    }
+    let result = plan::result(&links, &addresses, dns);
+    configure(&settings, owner, &namespace, &inside, pair.container_index, &result)?;
 
-    // 6. The bridge as gateway.
-    host::ensure_gateways(&socket, &settings, &bridge, &gateways)?;
-
-    // 7. Masquerading.
+    // 9. Masquerading.
     if let Some(backend) = backend {
         let (taken_back, owner) = (Rc::clone(&filter), owner.clone());
         let hints: Vec<IpNetwork> = result.ips.iter().map(|ip| ip.address).collect();
         undo.push("the masquerade rules", move || taken_back.remove_masquerade(&owner, &hints));
-        filter.add_masquerade(backend, &masquerade)?;
+        filter.add_masquerade(backend, &addresses.masquerade)?;
     }
     Ok(result)
+}
+
+fn guard_source(filter: &Rc<Netfilter>, owner: &Owner, pair: &Pair, undo: &mut Undo) -> Result<(), CniError> {
+    let guard = MacGuard { owner: owner.clone(), port: pair.host_name.clone(), mac: pair.container_mac };
+    let (taken_back, owner) = (Rc::clone(filter), owner.clone());
+    let hint = MacGuardHint { port: Some(guard.port.clone()), mac: Some(guard.mac) };
+    undo.push("the spoof check", move || taken_back.remove_mac_guard(&owner, &hint, false));
+    Ok(filter.add_mac_guard(&guard)?)
+}
+
+fn configure(
+    settings: &Settings,
+    owner: &Owner,
+    namespace: &NetNs,
+    inside: &Netlink,
+    index: u32,
+    result: &CniResult,
+) -> Result<(), CniError> {
+    match settings.mode {
+        Mode::Layer3 { .. } => {
+            let layer3 = Layer3 { dad: settings.dad, ..Layer3::of(result, &owner.ifname)? };
+            Ok(layer3.apply(namespace, inside, index)?)
+        }
+        Mode::Layer2 { up: true } => {
+            Ok(inside.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?)
+        }
+        Mode::Layer2 { up: false } => Ok(()),
+    }
 }

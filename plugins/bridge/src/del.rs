@@ -1,8 +1,8 @@
 //! DEL: removes what the owner has, whatever is left of the configuration, the namespace and the previous result.
 
-use cni_net::pair;
-use cni_netfilter::Netfilter;
-use cni_plugin::{CniError, Detachment, Ipam, Request};
+use cni_net::{Link, Netlink, pair};
+use cni_netfilter::{MacGuardHint, Netfilter};
+use cni_plugin::{CniError, Detachment, Ipam, Owner, Request};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
@@ -11,16 +11,19 @@ use crate::config::Config;
 pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
     let owner = &detachment.owner;
     let filter = Netfilter::new();
+    let socket = Netlink::open()?;
     let mut steps = Vec::new();
 
     // 1. Rules first: the kernel's grace period for them passes while the link goes.
-    let hints = addresses_told(request);
-    if request.config.ip_masq {
-        steps.push(filter.remove_masquerade(owner, &hints).map_err(CniError::from));
-    }
+    let masquerade = request.config.ip_masq.then(|| filter.start_remove_masquerade(owner, &addresses_told(request)));
+    // The configuration may have changed since ADD; without it, only what a lookup finds.
+    let port = pair::find(&socket, owner)?;
+    let hint = guard_hint(request, owner, port.as_ref());
+    steps.push(filter.remove_mac_guard(owner, &hint, request.config.mac_spoof_check).map_err(CniError::from));
 
     // 2. The pair, before its addresses can be given to somebody else.
-    steps.push(pair::delete(detachment).map_err(CniError::from));
+    steps.push(pair::delete_told(detachment, request.prev_result.as_ref()).map_err(CniError::from));
+    steps.extend(masquerade.map(|removal| removal.finish().map_err(CniError::from)));
 
     // 3. The addresses.
     let ipam = &request.config.ipam.plugin_type;
@@ -32,4 +35,17 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
 
 fn addresses_told(request: &Request<Config>) -> Vec<IpNetwork> {
     request.prev_result.iter().flat_map(|result| &result.ips).map(|ip| ip.address).collect()
+}
+
+/// The port by its link, or by the result where that is gone; the address by the result, as a later plugin may have
+/// changed the link's.
+fn guard_hint(request: &Request<Config>, owner: &Owner, port: Option<&Link>) -> MacGuardHint {
+    let told = request.prev_result.as_ref().map(|result| result.interfaces.as_slice()).unwrap_or_default();
+    let container = told.iter().find(|found| found.name == owner.ifname.as_str() && !found.sandbox.is_empty());
+    let told_port = told.get(1).filter(|found| found.sandbox.is_empty()).map(|found| found.name.as_str());
+    let port = port.map(|link| link.name.as_str()).or(told_port);
+    MacGuardHint {
+        port: port.and_then(|name| name.parse().ok()),
+        mac: container.and_then(|container| container.mac.parse().ok()),
+    }
 }

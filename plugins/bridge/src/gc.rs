@@ -10,6 +10,7 @@ use crate::config::Config;
 pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     let filter = Netfilter::new();
     let mut steps = vec![filter.retain_masquerade(&request.network, valid).map_err(CniError::from)];
+    steps.push(filter.retain_mac_guards(&request.network, valid).map_err(CniError::from));
     steps.push(pair::retain(&request.network, valid).map_err(CniError::from));
     let ipam = &request.config.ipam.plugin_type;
     if !ipam.is_empty() {

@@ -2,13 +2,11 @@
 //! completed where it lacks something, never taken back.
 
 use cni_net::{
-    AddressOptions, BridgeSpec, Family, Link, LinkChange, NetError, Netlink, PairError, SysctlError, forwarding,
-    random_mac, sysctl,
+    BridgeSpec, Link, LinkChange, NetError, NetNsError, Netlink, PairError, SysctlError, random_mac, sysctl,
 };
-use cni_plugin::{IfName, MacAddr};
+use cni_plugin::{IfName, MacAddr, NameError};
 use ipnetwork::IpNetwork;
 
-use crate::plan::conflicts;
 use crate::settings::Settings;
 
 /// Why the bridge can't be used.
@@ -23,6 +21,12 @@ pub enum HostError {
     /// A setting could not be written.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    /// The node's own namespace could not be opened.
+    #[error(transparent)]
+    NetNs(#[from] NetNsError),
+    /// A name that was made up is not valid.
+    #[error(transparent)]
+    Name(NameError),
     /// There are no random numbers for the bridge's address.
     #[error("cannot choose a MAC address: {0}")]
     Random(#[from] std::io::Error),
@@ -34,6 +38,23 @@ pub enum HostError {
         /// What has it.
         kind: String,
     },
+    /// The name of the VLAN's gateway interface belongs to something else.
+    #[error("{name:?} already exists but is not an interface of a VLAN (it is a {kind}): rename it, or the bridge")]
+    NotAVlanLink {
+        /// The bridge's name and the VLAN.
+        name: IfName,
+        /// What has it.
+        kind: String,
+    },
+    /// The bridge was made without VLAN filtering.
+    #[error(
+        "bridge {0} does not filter VLANs, so vlan and vlanTrunk would have no effect: \
+         `ip link set {0} type bridge vlan_filtering 1`, or another \"bridge\""
+    )]
+    NoVlanFiltering(IfName),
+    /// No more ports.
+    #[error("bridge {0} is full: a bridge has 1023 ports at most (BR_MAX_PORTS); spread containers over more bridges")]
+    Full(IfName),
     /// It vanished while it was being used.
     #[error("bridge {0} was deleted by somebody else during this ADD: try again")]
     Vanished(IfName),
@@ -58,6 +79,10 @@ pub struct BridgeLink {
     pub index: u32,
     /// Its hardware address.
     pub mac: MacAddr,
+    /// In bytes.
+    pub mtu: u32,
+    /// The VLAN that it puts new ports into.
+    pub default_vlan: Option<u16>,
 }
 
 /// Makes sure that the bridge exists, is up and doesn't listen to router advertisements. Idempotent, and safe beside
@@ -67,20 +92,37 @@ pub fn ensure_bridge(socket: &Netlink, settings: &Settings) -> Result<BridgeLink
         Some(link) => link,
         None => create_bridge(socket, settings)?,
     };
-    // Before it is up: the node must not take addresses and routes from a container (CVE-2020-10749).
-    let accept_ra = format!("net/ipv6/conf/{}/accept_ra", settings.bridge);
-    if let Err(error) = sysctl::ensure(&accept_ra, "0") {
-        // A kernel without IPv6 accepts no advertisement either.
-        if sysctl::read("net/ipv6/conf/all/forwarding").is_ok() {
-            return Err(error.into());
-        }
-    }
+    refuse_without_filtering(settings, &link)?;
+    ignore_router_advertisements(&settings.bridge)?;
     let raise = (!link.up).then_some(true);
     let promisc = (settings.promisc && link.promiscuity == 0).then_some(true);
     if raise.is_some() || promisc.is_some() {
         socket.change_link(link.index, &LinkChange { up: raise, promisc, ..LinkChange::default() })?;
     }
-    Ok(BridgeLink { index: link.index, mac: link.mac.unwrap_or(MacAddr([0; 6])) })
+    Ok(BridgeLink {
+        index: link.index,
+        mac: link.mac.unwrap_or(MacAddr([0; 6])),
+        mtu: link.mtu,
+        default_vlan: link.bridge.and_then(|bridge| bridge.default_vlan),
+    })
+}
+
+/// A bridge that ignores VLANs would join containers that are to be kept apart.
+pub fn refuse_without_filtering(settings: &Settings, bridge: &Link) -> Result<(), HostError> {
+    let filters = bridge.bridge.as_ref().is_some_and(|bridge| bridge.vlan_filtering);
+    if settings.vlans.is_none() || filters {
+        return Ok(());
+    }
+    Err(HostError::NoVlanFiltering(settings.bridge.clone()))
+}
+
+/// Before the link is up: the node must not take addresses and routes from a container (CVE-2020-10749).
+pub fn ignore_router_advertisements(link: &IfName) -> Result<(), SysctlError> {
+    match sysctl::ensure(&format!("net/ipv6/conf/{link}/accept_ra"), "0") {
+        // A kernel without IPv6 accepts no advertisement either.
+        Err(error) if sysctl::read("net/ipv6/conf/all/forwarding").is_ok() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The link of that name, which must be a bridge.
@@ -102,53 +144,11 @@ fn create_bridge(socket: &Netlink, settings: &Settings) -> Result<Link, HostErro
         name: name.clone(),
         mtu: settings.mtu,
         mac: Some(random_mac()?),
-        vlan_filtering: false,
+        vlan_filtering: settings.vlans.is_some(),
     })?;
+    // A gateway's neighbour solicitations leave from its link-local address, and not before duplicate address detection
+    // has let it (`ndisc_send_ns` in net/ipv6/ndisc.c): the first second of published IPv6 ports would be lost. The
+    // address comes from a random MAC of ours. A kernel without IPv6 has no such setting.
+    let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_dad"), "0");
     find_bridge(socket, &name)?.ok_or(HostError::Vanished(name))
-}
-
-/// Gives the bridge the gateways' addresses and lets the node forward in their families. Idempotent.
-pub fn ensure_gateways(
-    socket: &Netlink,
-    settings: &Settings,
-    bridge: &BridgeLink,
-    gateways: &[IpNetwork],
-) -> Result<(), HostError> {
-    if gateways.is_empty() {
-        return Ok(());
-    }
-    let present: Vec<IpNetwork> = socket.addresses(bridge.index)?.into_iter().map(|found| found.network).collect();
-    for wanted in gateways.iter().filter(|wanted| !present.contains(wanted)) {
-        make_room(socket, settings, bridge, gateways, *wanted, &present)?;
-        // The gateway must answer at once, not after a second of duplicate address detection.
-        socket.add_address(bridge.index, *wanted, &AddressOptions { no_dad: true, ..AddressOptions::default() })?;
-        if bridge.mac != MacAddr([0; 6]) {
-            // Setting the address that it has makes the kernel keep it, on a bridge that somebody else made too.
-            socket.change_link(bridge.index, &LinkChange { mac: Some(bridge.mac), ..LinkChange::default() })?;
-        }
-    }
-    for family in Family::ALL {
-        if gateways.iter().any(|gateway| Family::of(gateway.ip()) == family) {
-            forwarding::ensure(family)?;
-        }
-    }
-    Ok(())
-}
-
-fn make_room(
-    socket: &Netlink,
-    settings: &Settings,
-    bridge: &BridgeLink,
-    gateways: &[IpNetwork],
-    wanted: IpNetwork,
-    present: &[IpNetwork],
-) -> Result<(), HostError> {
-    let in_the_way = present.iter().filter(|found| conflicts(**found, wanted) && !gateways.contains(found));
-    for found in in_the_way {
-        if !settings.force_address {
-            return Err(HostError::AddressConflict { bridge: settings.bridge.clone(), wanted, present: *found });
-        }
-        socket.delete_address(bridge.index, *found)?;
-    }
-    Ok(())
 }

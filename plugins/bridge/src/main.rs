@@ -5,12 +5,14 @@ mod add;
 mod check;
 mod config;
 mod del;
+mod gateway;
 mod gc;
 mod host;
 mod plan;
 mod settings;
 mod status;
 mod veth;
+mod vlan;
 
 use std::process::ExitCode;
 

@@ -44,14 +44,7 @@ impl AddressPlan {
 
     /// The plan that an earlier ADD carried out, from the result it told.
     pub fn from_result(settings: &Settings, owner: &Owner, result: &CniResult) -> Self {
-        let is_ours = |ip: &&IpConfig| match ip.interface.and_then(|index| usize::try_from(index).ok()) {
-            Some(index) => result.interfaces.get(index).is_some_and(|found| found.name == owner.ifname.as_str()),
-            None => true,
-        };
-        let position = result.interfaces.iter().position(|found| found.name == owner.ifname.as_str());
-        let position = position.and_then(|position| i64::try_from(position).ok());
-        let placed = |ip: &IpConfig| IpConfig { interface: ip.interface.or(position), ..ip.clone() };
-        let ips: Vec<IpConfig> = result.ips.iter().filter(is_ours).map(placed).collect();
+        let ips = result.ips_of(&owner.ifname);
         let routes = result.routes.clone();
         Self { gateways: gateways(settings, &ips), masquerade: masquerade(settings, owner, &ips), ips, routes }
     }
@@ -73,7 +66,7 @@ fn masquerade(settings: &Settings, owner: &Owner, ips: &[IpConfig]) -> Vec<Masqu
     if !settings.masquerade {
         return Vec::new();
     }
-    ips.iter().map(|ip| Masquerade { owner: owner.clone(), address: ip.address.ip(), subnet: ip.address }).collect()
+    Masquerade::of_each(owner, ips)
 }
 
 /// Once a family, unless IPAM gave a default route already (with or without a next hop of its own: without one the
@@ -106,23 +99,20 @@ pub fn conflicts(present: IpNetwork, wanted: IpNetwork) -> bool {
 }
 
 /// The result, from the links as they were made.
-pub fn result(links: &Links, plan: AddressPlan, dns: cni_plugin::Dns) -> CniResult {
+pub fn result(links: &Links, plan: &AddressPlan, dns: cni_plugin::Dns) -> CniResult {
     let interface = |name: &IfName, mac: MacAddr, sandbox: &str| Interface {
         name: name.to_string(),
         mac: mac.to_string(),
         sandbox: sandbox.to_owned(),
         ..Interface::default()
     };
-    CniResult {
-        interfaces: vec![
-            interface(&links.bridge.0, links.bridge.1, ""),
-            interface(&links.host.0, links.host.1, ""),
-            interface(&links.container.0, links.container.1, &links.sandbox),
-        ],
-        ips: plan.ips,
-        routes: plan.routes,
-        dns,
-    }
+    let mut interfaces = vec![
+        interface(&links.bridge.0, links.bridge.1, ""),
+        interface(&links.host.0, links.host.1, ""),
+        interface(&links.container.0, links.container.1, &links.sandbox),
+    ];
+    interfaces.extend(links.vlan_gateway.iter().map(|(name, mac)| interface(name, *mac, "")));
+    CniResult { interfaces, ips: plan.ips.clone(), routes: plan.routes.clone(), dns }
 }
 
 /// The result that was told, with the addresses of this attachment only: later plugins may have added others.
@@ -139,6 +129,8 @@ pub struct Links {
     pub host: (IfName, MacAddr),
     /// The container's end.
     pub container: (IfName, MacAddr),
+    /// The gateway, where it is another interface than the bridge.
+    pub vlan_gateway: Option<(IfName, MacAddr)>,
     /// The namespace's path, as the runtime gave it.
     pub sandbox: String,
 }

@@ -1,9 +1,10 @@
 //! What remains of the configuration when every contradiction has been refused. Effects take nothing else.
 
-use cni_netfilter::Backend;
+use cni_netfilter::{Backend, UnknownBackend};
 use cni_plugin::{ArgsError, CniArgs, Dns, IfName, MacAddr, NameError, SpecVersion};
 
 use crate::config::Config;
+use crate::vlan::{PortVlans, VlanError};
 
 /// The largest MTU of a veth (`ETH_MAX_MTU` in `include/uapi/linux/if_ether.h`).
 const MTU_MAX: i64 = 65535;
@@ -31,15 +32,29 @@ pub enum SettingsError {
     /// Two keys that exclude each other.
     #[error("{0} and {1} exclude each other: remove one of them")]
     Conflict(&'static str, &'static str),
-    /// A backend that doesn't exist.
-    #[error("unknown ipmasq backend {0:?}: ipMasqBackend is \"iptables\" or \"nftables\"")]
-    Backend(String),
+    /// `ipMasqBackend`.
+    #[error(transparent)]
+    Backend(#[from] UnknownBackend),
     /// Old results can't say that there is no address.
-    #[error("a network without ipam needs cniVersion 0.3.0 or later: a result of version {0} must have an address")]
+    #[error(
+        "no valid IP addresses: a result of version {0} must have one, so a network without ipam needs \
+         cniVersion 0.3.0 or later"
+    )]
     Layer2TooOld(SpecVersion),
-    /// Not there yet.
-    #[error("{0} is not supported by this version of the plugin")]
-    Unsupported(&'static str),
+    /// The port's VLANs.
+    #[error(transparent)]
+    Vlan(#[from] VlanError),
+    /// The name that `bridge` and `vlan` make.
+    #[error("bridge and vlan: the gateway's interface {name:?} can't have that name: {source}")]
+    VlanGateway {
+        /// `<bridge>.<vlan>`
+        name: String,
+        /// The rule that it breaks.
+        source: NameError,
+    },
+    /// The delegate's name.
+    #[error("ipam.type: {0:?} is not a plugin's name: it is a file name, without '/'")]
+    Ipam(String),
 }
 
 /// Whether the network has addresses.
@@ -70,6 +85,12 @@ pub struct Settings {
     pub hairpin: bool,
     /// Ports don't exchange frames.
     pub isolated: bool,
+    /// The VLANs of the container's port, if it has any to do with them.
+    pub vlans: Option<PortVlans>,
+    /// The interface that is the gateway where the containers are in a VLAN.
+    pub vlan_gateway: Option<IfName>,
+    /// Frames with another source address than the container's are dropped.
+    pub mac_guard: bool,
     /// The container's hardware address, if it is given.
     pub mac: Option<MacAddr>,
     /// The bridge gets the gateway's address.
@@ -93,25 +114,30 @@ pub struct Settings {
 impl Settings {
     /// Refuses what can't be carried out, before anything has been touched.
     pub fn resolve(config: &Config, args: &CniArgs, version: SpecVersion) -> Result<Self, SettingsError> {
-        refuse_unsupported(config)?;
         if config.hairpin_mode && config.promisc_mode {
             return Err(SettingsError::Conflict("hairpinMode", "promiscMode"));
         }
         if config.mtu > MTU_MAX {
             return Err(SettingsError::Mtu(config.mtu));
         }
+        let vlans = PortVlans::resolve(config)?;
+        let bridge = bridge_name(config)?;
+        let gateway = config.is_gateway || config.is_default_gateway;
         Ok(Self {
-            bridge: bridge_name(config)?,
+            vlan_gateway: if gateway { vlan_gateway(&bridge, vlans.as_ref())? } else { None },
+            bridge,
+            vlans,
+            mac_guard: config.mac_spoof_check,
             mtu: u32::try_from(config.mtu).ok().filter(|mtu| *mtu > 0),
             promisc: config.promisc_mode,
             hairpin: config.hairpin_mode,
             isolated: config.port_isolation,
             mac: container_mac(config, args)?,
-            gateway: config.is_gateway || config.is_default_gateway,
+            gateway,
             default_gateway: config.is_default_gateway,
             force_address: config.force_address,
             masquerade: config.ip_masq && !config.ipam.plugin_type.is_empty(),
-            backend: backend(config)?,
+            backend: Backend::configured(&config.ip_masq_backend)?,
             dad: config.enable_dad,
             mode: mode(config, version)?,
             dns: config.dns.configured(),
@@ -125,6 +151,12 @@ impl Settings {
             Mode::Layer3 { ipam } => Some(ipam),
         }
     }
+
+    /// The VLANs of the gateway interface's port.
+    pub fn gateway_port(&self) -> Option<PortVlans> {
+        let vlans = self.vlans.as_ref()?;
+        Some(vlans.gateway_port(vlans.access?))
+    }
 }
 
 /// `bridge`, or the name that the Go plugin gives.
@@ -132,31 +164,16 @@ pub fn bridge_name(config: &Config) -> Result<IfName, SettingsError> {
     config.bridge.as_deref().unwrap_or("cni0").parse().map_err(SettingsError::Bridge)
 }
 
-fn backend(config: &Config) -> Result<Option<Backend>, SettingsError> {
-    match config.ip_masq_backend.as_str() {
-        "" => Ok(None),
-        "iptables" => Ok(Some(Backend::Iptables)),
-        "nftables" => Ok(Some(Backend::Nftables)),
-        other => Err(SettingsError::Backend(other.to_owned())),
-    }
-}
-
-fn refuse_unsupported(config: &Config) -> Result<(), SettingsError> {
-    let keys = [
-        (config.vlan != 0, "vlan"),
-        (config.vlan_trunk.is_some(), "vlanTrunk"),
-        (config.preserve_default_vlan, "preserveDefaultVlan"),
-        (config.mac_spoof_check, "macspoofchk"),
-    ];
-    match keys.iter().find(|(used, _)| *used) {
-        Some((_, key)) => Err(SettingsError::Unsupported(key)),
-        None => Ok(()),
-    }
+fn vlan_gateway(bridge: &IfName, vlans: Option<&PortVlans>) -> Result<Option<IfName>, SettingsError> {
+    let Some(access) = vlans.and_then(|vlans| vlans.access) else { return Ok(None) };
+    let name = format!("{bridge}.{access}");
+    name.parse().map(Some).map_err(|source| SettingsError::VlanGateway { name, source })
 }
 
 fn mode(config: &Config, version: SpecVersion) -> Result<Mode, SettingsError> {
     let ipam = &config.ipam.plugin_type;
     match (ipam.is_empty(), config.disable_container_interface) {
+        (false, _) if ipam.contains('/') || ipam == "." || ipam == ".." => Err(SettingsError::Ipam(ipam.clone())),
         (false, true) => Err(SettingsError::Conflict("disableContainerInterface", "ipam.type")),
         (false, false) => Ok(Mode::Layer3 { ipam: ipam.clone() }),
         (true, _) if version < SpecVersion::V0_3_0 => Err(SettingsError::Layer2TooOld(version)),

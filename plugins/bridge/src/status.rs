@@ -5,17 +5,26 @@ use cni_netfilter::Netfilter;
 use cni_plugin::{CniArgs, CniError, Ipam, Request, code};
 
 use crate::config::Config;
-use crate::host;
 use crate::settings::Settings;
+use crate::{gateway, host};
 
 /// Asks the configuration, the kernel, the packet filter and IPAM.
 pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config, &CniArgs::default(), request.version)?;
     let unavailable = |error: CniError| CniError { code: code::UNAVAILABLE, ..error };
     let socket = Netlink::open()?;
-    host::find_bridge(&socket, &settings.bridge).map_err(|error| unavailable(error.into()))?;
+    let bridge = host::find_bridge(&socket, &settings.bridge).map_err(|error| unavailable(error.into()))?;
+    if let Some(bridge) = bridge {
+        host::refuse_without_filtering(&settings, &bridge).map_err(|error| unavailable(error.into()))?;
+    }
+    if let Some(name) = &settings.vlan_gateway {
+        gateway::find_vlan_link(&socket, name).map_err(|error| unavailable(error.into()))?;
+    }
+    let filter = Netfilter::new();
+    if settings.mac_guard {
+        filter.can_guard_macs().map_err(|error| unavailable(error.into()))?;
+    }
     if settings.masquerade {
-        let filter = Netfilter::new();
         let backend = filter.choose(settings.backend).map_err(|error| unavailable(error.into()))?;
         filter.usable(backend).map_err(|error| unavailable(error.into()))?;
     }

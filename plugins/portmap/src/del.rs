@@ -27,7 +27,7 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     if let Err(error) = filter.forget_flows(known.chain(&withdrawn), Flush::Ours) {
         eprintln!("flows to {owner} may continue: {error}");
     }
-    for guarded in localnet::no_longer_used(&Netlink::open()?, owner, request.prev_result.as_ref())? {
+    for guarded in localnet::withdraw(&Netlink::open()?, owner, request.prev_result.as_ref())? {
         filter.remove_guard(&guarded)?;
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Serving 127.0.0.1: the kernel routes such a packet out of the node only where the link's `route_localnet` allows it,
 //! and the link must then be guarded against its neighbours (CVE-2020-8558).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni_net::{Link, NetError, Netlink, pair, sysctl};
@@ -11,8 +12,7 @@ use cni_plugin::{CniError, CniResult, Difference, IfName, Owner};
 ///
 /// A container that the node has no route to is served without 127.0.0.1.
 pub fn way(socket: &Netlink, wanted: &[PortForwards]) -> Result<Option<IfName>, CniError> {
-    let is_served = |forwards: &&PortForwards| forwards.container.is_ipv4() && forwards.snat != Snat::Off;
-    let Some(forwards) = wanted.iter().find(is_served) else { return Ok(None) };
+    let Some(forwards) = wanted.iter().find(|forwards| is_served(forwards)) else { return Ok(None) };
     let container: IpAddr = forwards.container.ip();
     let route = match socket.route_to(container) {
         Ok(route) => route,
@@ -41,6 +41,10 @@ pub fn permit(way: &IfName) -> Result<(), CniError> {
     })
 }
 
+fn is_served(forwards: &PortForwards) -> bool {
+    forwards.container.is_ipv4() && forwards.snat != Snat::Off
+}
+
 /// The setting, if it isn't as [`permit`] left it.
 pub fn check(way: &IfName) -> Result<Option<Difference>, CniError> {
     let found = sysctl::read(&path(way))?;
@@ -49,18 +53,25 @@ pub fn check(way: &IfName) -> Result<Option<Difference>, CniError> {
 
 /// The interfaces whose guard goes with the container: links to it alone, and those that the previous result names and
 /// that are gone already. A bridge's guard stays, for others are behind it.
-pub fn no_longer_used(socket: &Netlink, owner: &Owner, told: Option<&CniResult>) -> Result<Vec<IfName>, CniError> {
+///
+/// What is still there gets its `route_localnet` switched off, before it loses its guard.
+pub fn withdraw(socket: &Netlink, owner: &Owner, told: Option<&CniResult>) -> Result<Vec<IfName>, CniError> {
     let is_own = |link: &Link| link.master.is_none() && link.kind.as_deref() == Some("veth");
-    let found = pair::find(socket, owner)?.filter(is_own);
-    let mut names: Vec<IfName> = found.iter().filter_map(|link| link.name.parse().ok()).collect();
+    let mut names: BTreeSet<IfName> = BTreeSet::new();
+    let mut here: Vec<Link> = pair::find(socket, owner)?.into_iter().collect();
     let interfaces = told.iter().flat_map(|told| &told.interfaces);
     for interface in interfaces.filter(|interface| interface.sandbox.is_empty()) {
-        let Ok(name) = interface.name.parse() else { continue };
-        if !names.contains(&name) && socket.link_by_name(&interface.name)?.is_none_or(|link| is_own(&link)) {
-            names.push(name);
+        match socket.link_by_name(&interface.name)? {
+            Some(link) => here.push(link),
+            None => names.extend(interface.name.parse::<IfName>()),
         }
     }
-    Ok(names)
+    for link in here.iter().filter(|link| is_own(link)) {
+        let Ok(name) = link.name.parse() else { continue };
+        sysctl::ensure(&path(&name), "0")?;
+        names.insert(name);
+    }
+    Ok(names.into_iter().collect())
 }
 
 fn path(way: &IfName) -> String {

@@ -88,10 +88,7 @@ mod tests {
         let interfaces = json!([{"name": "eth0", "sandbox": ""}, {"name": "eth1", "sandbox": "/n"}, {"name": "eth0", "sandbox": "/n"}]);
         let ips = json!([{"address": "10.0.0.1/24", "interface": 0}, {"address": "10.0.0.3/24", "interface": 1}, {"address": "10.0.0.2/24", "interface": 2}]);
         let mapping = json!([{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}]);
-        assert_eq!(
-            published(&planned(json!({"interfaces": interfaces, "ips": ips}), &mapping)),
-            ["80 10.0.0.2:80"]
-        );
+        assert_eq!(published(&planned(json!({"interfaces": interfaces, "ips": ips}), &mapping)), ["80 10.0.0.2:80"]);
         let out_of_range = json!({"ips": [{"address": "10.0.0.9/24", "interface": 7}]});
         assert_eq!(published(&planned(out_of_range, &mapping)), ["80 10.0.0.9:80"]);
     }

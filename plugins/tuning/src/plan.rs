@@ -1,6 +1,7 @@
 //! What should be, as data; computed without touching the kernel.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use cni_net::{Link, LinkChange};
 use cni_plugin::{CniResult, Difference, IfName};
@@ -45,13 +46,9 @@ impl Plan {
     /// The previous result with what the interface is now.
     pub fn result(&self, prev: &CniResult, ifname: &IfName) -> CniResult {
         let mut result = prev.clone();
-        // An interface of the host may have the same name; results that don't tell where theirs are mean the container's.
-        let named = |interface: &&mut cni_plugin::Interface| interface.name == ifname.as_str();
-        let located = prev.interfaces.iter().any(|found| found.name == ifname.as_str() && !found.sandbox.is_empty());
-        for interface in result.interfaces.iter_mut().filter(named) {
-            if located && interface.sandbox.is_empty() {
-                continue;
-            }
+        // An interface of the host may have the same name.
+        let position = prev.interface(ifname).map(|(position, _)| position);
+        if let Some(interface) = position.and_then(|position| result.interfaces.get_mut(position)) {
             if let Some(mac) = self.link.mac {
                 interface.mac = mac.to_string();
             }
@@ -67,11 +64,11 @@ impl Plan {
         let name = &link.name;
         let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
         [
-            differs("MAC address of", name, self.link.mac.map(|mac| mac.to_string()), mac),
-            differs("mtu of", name, self.link.mtu, link.mtu),
-            differs("promisc of", name, self.link.promisc, link.promisc),
-            differs("allmulti of", name, self.link.allmulti, link.all_multicast),
-            differs("txQLen of", name, self.link.txqlen, link.txqlen),
+            differs("MAC address of", name, self.link.mac.map(|mac| mac.to_string()).as_ref(), &mac),
+            differs("mtu of", name, self.link.mtu.as_ref(), &link.mtu),
+            differs("promisc of", name, self.link.promisc.as_ref(), &link.promisc),
+            differs("allmulti of", name, self.link.allmulti.as_ref(), &link.all_multicast),
+            differs("txQLen of", name, self.link.txqlen.as_ref(), &link.txqlen),
         ]
         .into_iter()
         .flatten()
@@ -79,9 +76,9 @@ impl Plan {
     }
 }
 
-fn differs<T: PartialEq + ToString>(what: &str, name: &str, wanted: Option<T>, found: T) -> Option<Difference> {
+fn differs<T: PartialEq + Display>(what: &str, name: &str, wanted: Option<&T>, found: &T) -> Option<Difference> {
     let wanted = wanted.filter(|wanted| *wanted != found)?;
-    Some(Difference::new(format!("{what} {name}"), wanted.to_string(), found.to_string()))
+    Some(Difference::new(format!("{what} {name}"), wanted, found))
 }
 
 /// The kernel parts a sysctl's numbers with tabs, people with spaces.

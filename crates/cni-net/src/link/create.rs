@@ -113,6 +113,8 @@ impl Netlink {
         match self.ask(RouteNetlinkMessage::NewLink(veth_message(spec)), NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO) {
             Ok(answers) => {
                 let made = answers.into_iter().filter_map(described).find(|link| link.name == spec.host.name.as_str());
+                // Before Linux 6.2 there is no echo.
+                let made = made.map_or_else(|| self.link_by_name(spec.host.name.as_str()), |link| Ok(Some(link)))?;
                 made.as_ref().and_then(Link::as_veth).ok_or(NetError::NoAnswer { operation })
             }
             Err(failure) if failure.is(Errno::EXIST) => {

@@ -83,6 +83,8 @@ pub struct PortState {
 pub struct BridgeState {
     /// Its ports have VLANs.
     pub vlan_filtering: bool,
+    /// The VLAN that a new port is put into, whether the bridge filters or not; none if that is switched off.
+    pub default_vlan: Option<u16>,
 }
 
 impl Link {
@@ -145,7 +147,11 @@ impl Link {
             LinkInfo::Kind(kind) => self.kind = Some(kind.to_string()),
             LinkInfo::Data(InfoData::Bridge(settings)) => {
                 let vlan_filtering = settings.contains(&InfoBridge::VlanFiltering(true));
-                self.bridge = Some(BridgeState { vlan_filtering });
+                let default_vlan = settings.iter().find_map(|setting| match setting {
+                    InfoBridge::VlanDefaultPvid(id) if *id != 0 => Some(*id),
+                    _ => None,
+                });
+                self.bridge = Some(BridgeState { vlan_filtering, default_vlan });
             }
             LinkInfo::PortData(InfoPortData::BridgePort(settings)) => {
                 let state = settings.iter().find_map(|setting| match setting {

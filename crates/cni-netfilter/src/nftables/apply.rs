@@ -14,6 +14,8 @@ use super::transport::Socket;
 
 /// How often an addition is tried while others change the same things.
 const ADD_ATTEMPTS: u32 = 8;
+/// Up to so many elements are asked for before they are created.
+const ASKED_FIRST: usize = 64;
 
 /// What should be there.
 #[derive(Debug, Default)]
@@ -118,6 +120,11 @@ impl<'a> Todo<'a> {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        let frame = self.missing.frames.is_empty() && self.missing.chains.is_empty() && self.own_chains.is_empty();
+        frame && self.create.is_empty() && self.register.is_empty() && self.delete.is_empty()
+    }
+
     fn batch(&self) -> Batch {
         let mut batch = Batch::default();
         for frame in &self.missing.frames {
@@ -135,10 +142,15 @@ impl<'a> Todo<'a> {
 
 /// Makes the plan so, in one transaction. Idempotent.
 ///
-/// Tables and chains are declared only if they are missing: declaring a base chain again waits for RCU (10–20 ms), and so
-/// does a transaction that fails. So a question goes first, which takes microseconds.
+/// Declaring a base chain again waits for RCU (10–20 ms), and so does a transaction that fails. So questions go first,
+/// which take microseconds each: about tables, chains and, unless there are many, elements, which may be there already.
 pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), Failure> {
-    let mut todo = Todo { missing: missing(socket, plan)?, ..Todo::everything(plan) };
+    let few = plan.elements.len() <= ASKED_FIRST;
+    let todo = if few { outstanding(socket, plan)? } else { Todo::everything(plan) };
+    let mut todo = Todo { missing: missing(socket, plan)?, ..todo };
+    if todo.is_empty() {
+        return Ok(());
+    }
     for _ in 0..ADD_ATTEMPTS {
         let Err(error) = socket.commit(&todo.batch(), None) else { return Ok(()) };
         match error.errno() {

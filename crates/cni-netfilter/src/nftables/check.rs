@@ -188,8 +188,8 @@ fn same_expression(wanted: &Expressions, found: &Expressions) -> bool {
         (Expressions::Cmp(a), Expressions::Cmp(b)) => all_in::<Cmp>(a, b),
         (Expressions::Immediate(a), Expressions::Immediate(b)) => all_in::<Immediate>(a, b),
         (Expressions::Lookup(a), Expressions::Lookup(b)) => {
-            // Flags say "not in the set".
-            all_in(a, b) && !b.iter().any(|attribute| matches!(attribute, Lookup::Flags(flags) if *flags != 0))
+            // Flags say "not in the set": either both say so, or none.
+            all_in(a, b) && b.iter().all(|attribute| !matches!(attribute, Lookup::Flags(1..)) || a.contains(attribute))
         }
         (Expressions::Meta(a), Expressions::Meta(b)) => all_in::<Meta>(a, b),
         (Expressions::Payload(a), Expressions::Payload(b)) => all_in::<Payload>(a, b),

@@ -9,7 +9,8 @@ use netlink_packet_netfilter::nftables::{
 
 use super::raw;
 
-/// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+/// `NFT_PAYLOAD_LL_HEADER`, `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+const LINK: u32 = 0;
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 /// `NF_DROP`.
@@ -170,6 +171,11 @@ pub(super) fn incoming_interface() -> Expressions {
     load_meta(MetaKey::Iifname, 0)
 }
 
+/// `ether saddr` into a slot.
+pub(super) fn ethernet_source(slot: u32) -> Expressions {
+    load(LINK, 6, 6, slot)
+}
+
 /// `fib daddr type local`.
 pub(super) fn destination_is_local() -> [Expressions; 2] {
     [raw::fib_daddr_type(register(0)), compare(Operator::Equal, LOCAL.to_ne_bytes())]
@@ -183,6 +189,13 @@ pub(super) fn has_been_forwarded() -> [Expressions; 3] {
 /// `@set`: what starts at slot 0 is in it.
 pub(super) fn is_in(set: &str) -> Expressions {
     Expressions::Lookup(vec![Lookup::Set(set.to_owned()), Lookup::SourceRegister(register(0))])
+}
+
+/// `!= @set`: what starts at slot 0 is not in it.
+pub(super) fn is_not_in(set: &str) -> Expressions {
+    /// `NFT_LOOKUP_F_INV`.
+    const INVERTED: u32 = 1;
+    Expressions::Lookup(vec![Lookup::Set(set.to_owned()), Lookup::SourceRegister(register(0)), Lookup::Flags(INVERTED)])
 }
 
 /// `vmap @set`: the verdict that it has for what starts at slot 0.

@@ -27,6 +27,7 @@ pub(super) struct TableId {
 pub(super) enum Family {
     Inet,
     Only(Ip),
+    Bridge,
 }
 
 impl Family {
@@ -34,6 +35,7 @@ impl Family {
         match self {
             Self::Inet => NetfilterProtoFamily::Inet,
             Self::Only(ip) => ip.number().into(),
+            Self::Bridge => NetfilterProtoFamily::Bridge,
         }
     }
 }
@@ -43,6 +45,7 @@ impl fmt::Display for TableId {
         let family = match self.family {
             Family::Inet => "inet",
             Family::Only(ip) => ip.word(),
+            Family::Bridge => "bridge",
         };
         write!(f, "{family} {}", self.name)
     }

@@ -84,11 +84,7 @@ pub(super) fn remove(socket: &Socket, interface: &str) -> Result<(), NftError> {
 /// Removes the guards of all interfaces that do not exist any more. Idempotent.
 pub(super) fn sweep(socket: &Socket) -> Result<(), NftError> {
     let guards = element::dump(socket, GUARDED)?.into_iter().map(|found| found.key);
-    let exists = |key: &[u8]| {
-        let name = std::str::from_utf8(key).map(|name| name.trim_end_matches('\0'));
-        name.map_or(true, |name| links::name_exists(socket.descriptor(), name))
-    };
-    let gone = guards.filter(|key| !exists(key)).collect();
+    let gone = guards.filter(|key| !links::padded_name_exists(socket.descriptor(), key)).collect();
     remove_guards(socket, gone)
 }
 

@@ -9,7 +9,7 @@ use super::batch::Batch;
 use super::error::NftError;
 use super::expr::Ip;
 use super::frame::Frame;
-use super::{Nftables, localnet, masquerade, portframe};
+use super::{Nftables, localnet, macspoof, masquerade, portframe};
 
 /// The family of a table, as the nft language calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,18 @@ impl Nftables {
             })?;
         }
         Ok(())
+    }
+
+    /// Asks the kernel in the same way whether it can check source addresses on bridges.
+    ///
+    /// # Errors
+    /// [`NftError::Unusable`] names what is missing.
+    pub fn can_guard_macs(&self) -> Result<(), NftError> {
+        self.rehearse([&macspoof::frame()]).map_err(|source| NftError::Unusable {
+            feature: "filter frames on bridges in nftables".to_owned(),
+            module: "nf_tables with CONFIG_NF_TABLES_BRIDGE",
+            source: Box::new(source),
+        })
     }
 
     fn rehearse<'a>(&self, frames: impl IntoIterator<Item = &'a Frame>) -> Result<(), NftError> {

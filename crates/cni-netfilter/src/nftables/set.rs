@@ -10,6 +10,7 @@ use super::raw;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DataType {
     Address(Ip),
+    Ethernet,
     Protocol,
     Port,
     Interface,
@@ -21,6 +22,7 @@ impl DataType {
         match self {
             Self::Address(Ip::V4) => 7,
             Self::Address(Ip::V6) => 8,
+            Self::Ethernet => 9,
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Mark => 19,
@@ -33,6 +35,7 @@ impl DataType {
         match self {
             Self::Address(ip) => ip.length(),
             Self::Protocol | Self::Port | Self::Mark => 4,
+            Self::Ethernet => 8,
             Self::Interface => 16,
         }
     }
@@ -42,7 +45,7 @@ impl DataType {
         const HOST: u32 = 1;
         const NETWORK: u32 = 2;
         match types {
-            [Self::Interface | Self::Protocol | Self::Mark] => HOST,
+            [Self::Interface | Self::Protocol | Self::Mark | Self::Ethernet] => HOST,
             [_] => NETWORK,
             _ => 0,
         }

@@ -1,6 +1,7 @@
 //! The result of ADD, in the newest version's terms (SPEC.md, "Success"), and its way into and out of every version.
 
 mod read;
+mod select;
 mod write;
 
 use std::net::IpAddr;

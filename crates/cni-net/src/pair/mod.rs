@@ -1,6 +1,8 @@
 //! The veth pair of an attachment: one end on the node, with the owner written on it, the other in the container. The
 //! same for every plugin that makes one.
 
+mod check;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -10,6 +12,8 @@ use cni_plugin::{Attachment, CniResult, Detachment, IfName, MacAddr, NetworkName
 use crate::{
     Link, LinkChange, NetError, NetNs, NetNsError, Netlink, VethEnd, VethIndexes, VethSpec, random_mac, sysctl,
 };
+
+pub use check::{check_container, check_host};
 
 /// What the alternative names of all attachments begin with.
 const ALTNAME_PREFIX: &str = "cni-";
@@ -193,18 +197,24 @@ pub fn find_or_told(socket: &Netlink, owner: &Owner, told: &CniResult) -> Result
 ///
 /// A veth of that name whose host end says that it is another owner's stays.
 pub fn delete(detachment: &Detachment) -> Result<(), PairError> {
+    delete_told(detachment, None)
+}
+
+/// As [`delete`]; a veth without an owner whose host end is not among the result's interfaces stays too: the namespace
+/// is another container's by now.
+pub fn delete_told(detachment: &Detachment, told: Option<&CniResult>) -> Result<(), PairError> {
     let socket = Netlink::open()?;
     if let Some(link) = find(&socket, &detachment.owner)? {
         socket.delete_link(link.index)?;
         return Ok(());
     }
     match &detachment.netns {
-        Some(path) => delete_unowned(&socket, path, &detachment.owner.ifname),
+        Some(path) => delete_unowned(&socket, path, &detachment.owner.ifname, told),
         None => Ok(()),
     }
 }
 
-fn delete_unowned(socket: &Netlink, netns: &Path, ifname: &IfName) -> Result<(), PairError> {
+fn delete_unowned(socket: &Netlink, netns: &Path, ifname: &IfName, told: Option<&CniResult>) -> Result<(), PairError> {
     let inside = match NetNs::open(netns) {
         Ok(namespace) => Netlink::open_in(&namespace)?,
         Err(NetNsError::NotFound { .. }) => return Ok(()),
@@ -212,10 +222,13 @@ fn delete_unowned(socket: &Netlink, netns: &Path, ifname: &IfName) -> Result<(),
     };
     let Some(link) = inside.link_by_name(ifname.as_str())?.filter(is_veth) else { return Ok(()) };
     let other_end = link.peer_index.map(|index| socket.link_by_index(index)).transpose()?.flatten();
-    let is_owned = other_end.is_some_and(|end| {
-        end.peer_index == Some(link.index) && end.altnames.iter().any(|name| name.starts_with(ALTNAME_PREFIX))
+    let host_end = other_end.filter(|end| is_veth(end) && end.peer_index == Some(link.index));
+    let of_others = host_end.is_some_and(|end| {
+        let told = told.map(|result| &result.interfaces).filter(|interfaces| !interfaces.is_empty());
+        let untold = told.is_some_and(|told| told.iter().all(|interface| interface.name != end.name));
+        untold || end.altnames.iter().any(|name| name.starts_with(ALTNAME_PREFIX))
     });
-    if !is_owned {
+    if !of_others {
         inside.delete_link(link.index)?;
     }
     Ok(())

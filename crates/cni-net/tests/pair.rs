@@ -1,0 +1,131 @@
+//! The pair of an attachment, seen by `ip -d -j link`.
+#![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml allows them only directly in #[test] functions.
+
+mod common;
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use cni_net::{NetNs, Netlink, Pair, PairError, PairSpec, pair};
+use cni_plugin::{Attachment, CniArgs, Detachment, Owner, Undo};
+use common::{first, json, namespace, run};
+
+fn owner(network: &str, id: &str) -> Owner {
+    Owner { network: network.parse().unwrap(), container_id: id.parse().unwrap(), ifname: "eth0".parse().unwrap() }
+}
+
+fn path(name: &str) -> PathBuf {
+    format!("/run/netns/{name}").into()
+}
+
+fn attachment(owner: &Owner, netns: &str) -> Attachment {
+    Attachment { owner: owner.clone(), netns: path(netns), args: CniArgs::default() }
+}
+
+fn detachment(owner: &Owner, netns: Option<&str>) -> Detachment {
+    Detachment { owner: owner.clone(), netns: netns.map(path), args: CniArgs::default() }
+}
+
+fn create(socket: &Rc<Netlink>, owner: &Owner, namespace: &NetNs, undo: &mut Undo) -> Pair {
+    let spec = PairSpec { owner, namespace, mtu: Some(1400), mac: None, master: None };
+    pair::create(socket, &spec, undo).unwrap()
+}
+
+fn veths() -> usize {
+    json("ip -j link show type veth").as_array().unwrap().len()
+}
+
+private_tests! {
+    fn a_pair_says_whose_it_is_and_is_found_by_it() {
+        let blue = namespace("blue");
+        let socket = Rc::new(Netlink::open().unwrap());
+        let owner = owner("net", "c1");
+        let mut undo = Undo::new();
+        let made = create(&socket, &owner, &blue, &mut undo);
+        undo.commit();
+
+        let host = first(&format!("ip -d -j link show dev {}", made.host_name));
+        assert_eq!(host["address"], made.host_mac.to_string());
+        assert_eq!((&host["mtu"], &host["ifalias"]), (&1400.into(), &"cni net c1 eth0".into()));
+        assert_eq!(host["altnames"][0], format!("cni-{}", owner.key()));
+        let inside = first("ip -n blue -d -j link show dev eth0");
+        assert_eq!((&inside["address"], &inside["mtu"]), (&made.container_mac.to_string().into(), &1400.into()));
+        assert_eq!(run(&format!("sysctl -n net.ipv6.conf.{}.accept_ra", made.host_name)).trim(), "0");
+        assert_eq!(pair::find(&socket, &owner).unwrap().unwrap().index, made.host_index);
+        // Its maker was killed before the name could be given.
+        run(&format!("ip link property del dev {} altname cni-{}", made.host_name, owner.key()));
+        assert_eq!(pair::find(&socket, &owner).unwrap().unwrap().index, made.host_index);
+    }
+
+    fn an_undone_pair_is_gone() {
+        let blue = namespace("blue");
+        let socket = Rc::new(Netlink::open().unwrap());
+        let mut undo = Undo::new();
+        create(&socket, &owner("net", "c1"), &blue, &mut undo);
+        assert_eq!(veths(), 1);
+        drop(undo);
+        assert_eq!(veths(), 0);
+    }
+
+    fn a_second_attachment_is_refused_in_the_same_namespace_and_in_another() {
+        let (blue, _green) = (namespace("blue"), namespace("green"));
+        let socket = Rc::new(Netlink::open().unwrap());
+        let owner = owner("net", "c1");
+        let refused = |netns: &str| {
+            let inside = Netlink::open_in(&NetNs::open(&path(netns)).unwrap()).unwrap();
+            pair::refuse_repeat(&socket, &inside, &attachment(&owner, netns))
+        };
+        refused("blue").unwrap();
+        let mut undo = Undo::new();
+        create(&socket, &owner, &blue, &mut undo);
+        assert!(matches!(refused("blue"), Err(PairError::InterfaceExists { .. })));
+        assert!(matches!(refused("green"), Err(PairError::Attached { .. })));
+    }
+
+    fn a_name_that_is_taken_is_not_fought_for() {
+        let blue = namespace("blue");
+        let socket = Rc::new(Netlink::open().unwrap());
+        let owner = owner("net", "c1");
+        let names: Vec<String> = pair::host_names(&owner).map(|name| name.to_string()).collect();
+        run(&format!("ip link add {} type bridge", names[0]));
+        let mut undo = Undo::new();
+        assert_eq!(create(&socket, &owner, &blue, &mut undo).host_name.as_str(), names[1]);
+        assert_eq!(pair::find(&socket, &owner).unwrap().unwrap().name, names[1]);
+    }
+
+    fn deleting_needs_no_namespace_and_spares_other_owners() {
+        let blue = namespace("blue");
+        let socket = Rc::new(Netlink::open().unwrap());
+        let (ours, theirs) = (owner("net", "c1"), owner("other", "c1"));
+        let mut undo = Undo::new();
+        create(&socket, &theirs, &blue, &mut undo);
+        // The interface of this name is another network's.
+        pair::delete(&detachment(&ours, Some("blue"))).unwrap();
+        assert_eq!(veths(), 1);
+        for _ in 0..2 {
+            pair::delete(&detachment(&theirs, None)).unwrap();
+            assert_eq!(veths(), 0);
+        }
+        pair::delete(&detachment(&theirs, Some("never-was"))).unwrap();
+        undo.commit();
+        // One that the Go plugin made says nothing about its owner.
+        run("ip link add vethgo type veth peer name eth0 netns blue");
+        pair::delete(&detachment(&ours, Some("blue"))).unwrap();
+        assert_eq!(veths(), 0);
+    }
+
+    fn collecting_keeps_the_valid_and_other_networks() {
+        let socket = Rc::new(Netlink::open().unwrap());
+        let owners = [owner("net", "stays"), owner("net", "goes"), owner("other", "c1")];
+        let mut undo = Undo::new();
+        for (owner, name) in owners.iter().zip(["a", "b", "c"]) {
+            create(&socket, owner, &namespace(name), &mut undo);
+        }
+        undo.commit();
+        run("ip link add vethgo type veth peer name vethgo2");
+        pair::retain(&owners[0].network, &owners[..1]).unwrap();
+        let there: Vec<bool> = owners.iter().map(|owner| pair::find(&socket, owner).unwrap().is_some()).collect();
+        assert_eq!(there, [true, false, true]);
+        assert_eq!(veths(), 4);
+    }
+}

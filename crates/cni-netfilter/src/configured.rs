@@ -1,0 +1,53 @@
+//! What network configurations say about masquerading, the same for every plugin that has `ipMasq`.
+
+use std::str::FromStr;
+
+use cni_plugin::{IpConfig, Owner};
+
+use crate::intent::{Backend, Masquerade};
+
+/// A backend that doesn't exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown ipmasq backend {0:?}: ipMasqBackend is \"iptables\" or \"nftables\"")]
+pub struct UnknownBackend(pub String);
+
+impl FromStr for Backend {
+    type Err = UnknownBackend;
+
+    fn from_str(text: &str) -> Result<Self, UnknownBackend> {
+        match text {
+            "iptables" => Ok(Self::Iptables),
+            "nftables" => Ok(Self::Nftables),
+            other => Err(UnknownBackend(other.to_owned())),
+        }
+    }
+}
+
+impl Backend {
+    /// The value of `ipMasqBackend`: empty is for the node to decide.
+    pub fn configured(text: &str) -> Result<Option<Self>, UnknownBackend> {
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+    }
+}
+
+impl Masquerade {
+    /// One for every address: what goes elsewhere than to its own subnet.
+    pub fn of_each(owner: &Owner, ips: &[IpConfig]) -> Vec<Self> {
+        let of = |ip: &IpConfig| Self { owner: owner.clone(), address: ip.address.ip(), subnet: ip.address };
+        ips.iter().map(of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backends_have_exactly_these_names() {
+        assert_eq!(Backend::configured(""), Ok(None));
+        assert_eq!(Backend::configured("nftables"), Ok(Some(Backend::Nftables)));
+        for bad in ["pf", "NFTABLES", " "] {
+            assert_eq!(Backend::configured(bad), Err(UnknownBackend(bad.to_owned())));
+        }
+    }
+}

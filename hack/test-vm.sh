@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Runs the black-box suite in a small virtual machine with Debian's cloud kernel, which has what other kernels may lack
+# (VLAN filtering on bridges). No KVM: any machine will do. Boots in a few seconds.
+# Usage: hack/test-vm.sh [DIR] [-- SUITE ARGUMENTS]   without DIR: builds and judges bin/; without arguments: cases of bridge::
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+dir=
+if [ $# -gt 0 ] && [ "$1" != -- ]; then
+    dir=$(cd "$1" && pwd) || fail "no directory $1"
+    shift
+fi
+[ "${1:-}" != -- ] || shift
+filters=("$@")
+[ ${#filters[@]} -gt 0 ] || filters=(bridge::)
+seconds=${CNI_VM_SECONDS:-600}
+
+need_root
+need_tools
+need_build
+need_packages qemu-system-x86 busybox-static cpio kmod
+cd "$repo"
+if [ -z "$dir" ]; then
+    say "build"
+    hack/build.sh
+    dir=$repo/bin
+fi
+suite=$(cargo test --quiet -p cni-tests --locked --test suite --no-run --message-format=json |
+    jq -r 'select(.executable != null and .target.name == "suite") | .executable')
+
+# The kernel, unpacked and not installed: this machine keeps booting what it boots.
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/cni-test-vm
+mkdir -p "$cache"
+if ! compgen -G "$cache/root/boot/vmlinuz-*" >/dev/null; then
+    say "kernel"
+    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -1)
+    [ -n "$package" ] || fail "apt knows no linux-image-cloud-amd64: apt-get update?"
+    (cd "$cache" && apt-get download -qq "$package" 2>/dev/null) || fail "cannot download $package"
+    dpkg -x "$cache/$package"_*.deb "$cache/root.new"
+    mv "$cache/root.new" "$cache/root"
+fi
+kernel=$(ls "$cache"/root/boot/vmlinuz-* | tail -1)
+release=${kernel##*/vmlinuz-}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+root=$work/root
+
+# --- the machine's only file system ----------------------------------------------------------------------------------
+
+# put FILE...: copies executables or libraries, with all the libraries that they load
+put() {
+    local file library
+    for file in "$@"; do
+        mkdir -p "$root$(dirname "$file")"
+        cp -L "$file" "$root$file"
+        # A static executable has none.
+        for library in $(ldd "$file" 2>/dev/null | grep -o '/[^ )]*' || true); do
+            [ -e "$root$library" ] || { mkdir -p "$root$(dirname "$library")" && cp -L "$library" "$root$library"; }
+        done
+    done
+}
+
+say "file system for Linux $release"
+mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc/iproute2,dev,proc,sys,run,tmp,var/lib,opt/cni,etc/cni,plugins}
+for tool in ip bridge nft ping sysctl unshare nsenter mount socat nc jq tcpdump strace modprobe arping tc ethtool; do
+    ! path=$(command -v "$tool") || put "$path"
+done
+for tool in iptables ip6tables; do
+    for kind in '' -nft -legacy; do
+        for what in '' -save -restore; do put "$(command -v "$tool$kind$what")"; done
+    done
+done
+put "$(dirname "$(find /usr/lib -name libxt_comment.so | head -1)")"/*.so
+put "$(command -v busybox)"
+# Where the kernel looks for it.
+ln -sf "$(command -v modprobe)" "$root/sbin/modprobe"
+# Those of busybox come last in PATH.
+mkdir "$root/busybox"
+for applet in $(busybox --list); do ln -s "$(command -v busybox)" "$root/busybox/$applet"; done
+ln -sf "$(command -v busybox)" "$root/bin/sh"
+cp /etc/protocols /etc/services "$root/etc/" 2>/dev/null || true
+printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\ntcpdump:x:999:999::/:/bin/false\n' >"$root/etc/passwd"
+printf 'root:x:0:\nnogroup:x:65534:\ntcpdump:x:999:\n' >"$root/etc/group"
+printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
+put "$suite"
+cp "$dir"/* "$root/plugins/"
+cp -r conf-examples "$root/" 2>/dev/null || true
+
+modules=lib/modules/$release
+mkdir -p "$root/$modules/kernel/drivers/net"
+cp -r "$cache/root/$modules/kernel/net" "$cache/root/$modules/kernel/lib" "$cache/root/$modules/kernel/crypto" \
+    "$cache/root/$modules/kernel/arch" "$root/$modules/kernel/"
+for module in veth dummy macvlan ipvlan/ipvlan ifb; do
+    cp "$cache/root/$modules/kernel/drivers/net/$module.ko" "$root/$modules/kernel/drivers/net/" 2>/dev/null || true
+done
+cp "$cache/root/$modules"/modules.{order,builtin,builtin.modinfo} "$root/$modules/"
+depmod -b "$root" "$release"
+
+printf '%s\n' "${filters[@]}" >"$root/filters"
+cat >"$root/init" <<EOF
+#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/busybox HOME=/ CNI_TEST_DIR=/plugins
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+mount --make-rprivate / 2>/dev/null
+ip link set lo up
+for module in bridge br_netfilter 8021q veth nf_tables nft_chain_nat nft_masq nft_fib_inet nf_conntrack_netlink \
+    xt_MASQUERADE xt_comment xt_addrtype iptable_nat ip6table_nat; do modprobe -q \$module; done
+set --
+while read -r word; do set -- "\$@" "\$word"; done </filters
+$suite "\$@" --color never --test-threads \$(nproc) 2>&1
+echo "VM-EXIT \$?"
+poweroff -f
+EOF
+chmod +x "$root/init"
+# The initramfs is a rootfs, out of which nobody can pivot; private mounts are all that the suite needs.
+(cd "$root" && find . | cpio --quiet -o -H newc) | gzip -1 >"$work/initrd"
+
+say "Linux $release, $(($(stat -c %s "$work/initrd") / 1048576)) MiB, suite: ${filters[*]}"
+timeout "$seconds" qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -smp "$(nproc)" -m 3072 \
+    -kernel "$kernel" -initrd "$work/initrd" -append 'console=ttyS0 quiet panic=-1' \
+    -display none -serial stdio -monitor none -net none -no-reboot </dev/null >"$work/log" 2>&1 || true
+
+tr -d '\r' <"$work/log" | grep -av '\.\.\. ok$' || true
+status=$(tr -d '\r' <"$work/log" | sed -n 's/^VM-EXIT //p')
+[ -n "$status" ] || fail "the machine didn't come to its end within $seconds s"
+[ "$status" = 0 ] || fail "the suite failed in the virtual machine"
+echo "OK: the suite passed on Linux $release"

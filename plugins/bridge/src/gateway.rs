@@ -1,0 +1,147 @@
+//! The node as the containers' gateway: addresses on the bridge, or on an interface of its own in the containers' VLAN,
+//! and forwarding. Shared, and never taken back.
+
+use cni_net::{
+    AddressOptions, Family, Link, LinkChange, NetError, NetNs, Netlink, VethEnd, VethSpec, forwarding, random_mac,
+};
+use cni_plugin::{IfName, MacAddr, sha512_hex};
+use ipnetwork::IpNetwork;
+
+use crate::host::{self, BridgeLink, HostError};
+use crate::plan::conflicts;
+use crate::settings::Settings;
+use crate::veth;
+
+/// The link that has the gateway's addresses.
+#[derive(Debug, Clone)]
+pub struct GatewayLink {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: IfName,
+    /// Its hardware address.
+    pub mac: MacAddr,
+}
+
+/// Makes the node the containers' gateway; nothing if it isn't to be one. Idempotent.
+pub fn ensure(
+    socket: &Netlink,
+    settings: &Settings,
+    bridge: &BridgeLink,
+    gateways: &[IpNetwork],
+) -> Result<Option<GatewayLink>, HostError> {
+    if gateways.is_empty() {
+        return Ok(None);
+    }
+    let link = ensure_link(socket, settings, bridge)?;
+    ensure_addresses(socket, settings, &link, gateways)?;
+    Ok(Some(link))
+}
+
+/// Makes sure of the link that is to have the gateway's addresses: the bridge itself or, where the containers are in a
+/// VLAN, the interface `<bridge>.<vlan>`. Idempotent, also beside others that do the same.
+fn ensure_link(socket: &Netlink, settings: &Settings, bridge: &BridgeLink) -> Result<GatewayLink, HostError> {
+    match &settings.vlan_gateway {
+        None => Ok(GatewayLink { index: bridge.index, name: settings.bridge.clone(), mac: bridge.mac }),
+        Some(name) => ensure_vlan_link(socket, settings, bridge, name),
+    }
+}
+
+/// A veth pair within the node: one end a port of the bridge in that VLAN, the other one the interface.
+fn ensure_vlan_link(
+    socket: &Netlink,
+    settings: &Settings,
+    bridge: &BridgeLink,
+    name: &IfName,
+) -> Result<GatewayLink, HostError> {
+    let link = match find_vlan_link(socket, name)? {
+        Some(link) => link,
+        None => create_vlan_link(socket, settings, bridge, name)?,
+    };
+    let made_by_us = link.kind.as_deref() == Some("veth");
+    if made_by_us && let (Some(vlans), Some(port)) = (settings.gateway_port(), link.peer_index) {
+        // Again on each ADD: whoever made the pair may have been killed before it came to this.
+        veth::set_vlans(socket, port, &vlans, bridge.default_vlan)?;
+    }
+    host::ignore_router_advertisements(name)?;
+    if !link.up {
+        socket.change_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+    }
+    Ok(GatewayLink { index: link.index, name: name.clone(), mac: link.mac.unwrap_or(MacAddr([0; 6])) })
+}
+
+/// The interface of that name, which must be one that can be in a VLAN of the bridge: a veth, or an 802.1Q link that
+/// the node's administrator made.
+pub fn find_vlan_link(socket: &Netlink, name: &IfName) -> Result<Option<Link>, HostError> {
+    match socket.link_by_name(name.as_str())? {
+        Some(link) if !matches!(link.kind.as_deref(), Some("veth" | "vlan")) => {
+            let kind = link.kind.unwrap_or_else(|| "physical device".to_owned());
+            Err(HostError::NotAVlanLink { name: name.clone(), kind })
+        }
+        found => Ok(found),
+    }
+}
+
+fn create_vlan_link(
+    socket: &Netlink,
+    settings: &Settings,
+    bridge: &BridgeLink,
+    name: &IfName,
+) -> Result<Link, HostError> {
+    let here = NetNs::current()?;
+    let port: IfName =
+        format!("veth{}", sha512_hex(&[name.as_str(), "gateway"], 8)).parse().map_err(HostError::Name)?;
+    let end = |name| Ok::<_, HostError>(VethEnd { name, mtu: Some(bridge.mtu), mac: Some(random_mac()?) });
+    let mut spec = VethSpec::new(end(port)?, end(name.clone())?, &here);
+    spec.master = Some(bridge.index);
+    match socket.create_veth(&spec) {
+        // Another ADD was faster; its link is as good.
+        Ok(_) | Err(NetError::Exists { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    host::ignore_router_advertisements(&spec.host.name)?;
+    find_vlan_link(socket, name)?.ok_or_else(|| HostError::Vanished(settings.bridge.clone()))
+}
+
+/// Gives the link the gateways' addresses and lets the node forward in their families. Idempotent.
+fn ensure_addresses(
+    socket: &Netlink,
+    settings: &Settings,
+    link: &GatewayLink,
+    gateways: &[IpNetwork],
+) -> Result<(), HostError> {
+    let present: Vec<IpNetwork> = socket.addresses(link.index)?.into_iter().map(|found| found.network).collect();
+    for wanted in gateways.iter().filter(|wanted| !present.contains(wanted)) {
+        make_room(socket, settings, link, gateways, *wanted, &present)?;
+        // The gateway must answer at once, not after a second of duplicate address detection.
+        socket.add_address(link.index, *wanted, &AddressOptions { no_dad: true, ..AddressOptions::default() })?;
+        if link.mac != MacAddr([0; 6]) {
+            // Setting the address that it has makes the kernel keep it, on a bridge that somebody else made too.
+            socket.change_link(link.index, &LinkChange { mac: Some(link.mac), ..LinkChange::default() })?;
+        }
+    }
+    for family in Family::ALL {
+        if gateways.iter().any(|gateway| Family::of(gateway.ip()) == family) {
+            forwarding::ensure(family)?;
+        }
+    }
+    Ok(())
+}
+
+fn make_room(
+    socket: &Netlink,
+    settings: &Settings,
+    link: &GatewayLink,
+    gateways: &[IpNetwork],
+    wanted: IpNetwork,
+    present: &[IpNetwork],
+) -> Result<(), HostError> {
+    let in_the_way = present.iter().filter(|found| conflicts(**found, wanted) && !gateways.contains(found));
+    for found in in_the_way {
+        if !settings.force_address {
+            return Err(HostError::AddressConflict { bridge: link.name.clone(), wanted, present: *found });
+        }
+        socket.delete_address(link.index, *found)?;
+    }
+    Ok(())
+}

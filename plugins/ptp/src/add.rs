@@ -1,0 +1,51 @@
+//! ADD: makes the plan so.
+
+use std::rc::Rc;
+
+use cni_net::{NetNs, Netlink, PairSpec, pair};
+use cni_netfilter::Netfilter;
+use cni_plugin::{Attachment, CniError, CniResult, Ipam, Request, Undo};
+use ipnetwork::IpNetwork;
+
+use crate::config::Config;
+use crate::host;
+use crate::plan::{self, Plan};
+use crate::settings::Settings;
+
+/// Attaches the container.
+pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
+    // 1. Refuse what can't be done while nothing has been touched.
+    let owner = &attachment.owner;
+    let settings = Settings::resolve(&request.config)?;
+    let filter = Rc::new(Netfilter::new());
+    let backend = if settings.masquerade { Some(filter.choose(settings.backend)?) } else { None };
+    let namespace = NetNs::open(&attachment.netns)?;
+    let socket = Rc::new(Netlink::open()?);
+    let inside = Netlink::open_in(&namespace)?;
+    pair::refuse_repeat(&socket, &inside, attachment)?;
+
+    // 2. IPAM works while the pair is made.
+    let pending = Ipam::new(&request.delegates, &settings.ipam, request.version).start_add(undo)?;
+
+    // 3. The pair. Deleting the host's end takes the container's along, and all addresses and routes of both.
+    let spec = PairSpec { owner, namespace: &namespace, mtu: settings.mtu, mac: None, master: None };
+    let made = pair::create(&socket, &spec, undo)?;
+
+    // 4. The plan for IPAM's addresses.
+    let sandbox = attachment.netns.to_string_lossy().into_owned();
+    let result = plan::result(&made, &owner.ifname, sandbox, pending.finish()?, settings.dns.clone());
+    let plan = Plan::of(&settings, owner, &result)?;
+
+    // 5. The host's end first: the gateway is there when the container's end comes up and looks for it.
+    host::apply(&socket, made.host_index, &plan)?;
+    plan.layer3.apply(&namespace, &inside, made.container_index)?;
+
+    // 6. Masquerading.
+    if let Some(backend) = backend {
+        let (taken_back, owner) = (Rc::clone(&filter), owner.clone());
+        let hints: Vec<IpNetwork> = result.ips.iter().map(|ip| ip.address).collect();
+        undo.push("the masquerade rules", move || taken_back.remove_masquerade(&owner, &hints));
+        filter.add_masquerade(backend, &plan.masquerade)?;
+    }
+    Ok(result)
+}

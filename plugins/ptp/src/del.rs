@@ -1,0 +1,30 @@
+//! DEL: removes what the owner has, whatever is left of the configuration, the namespace and the previous result.
+
+use cni_net::pair;
+use cni_netfilter::Netfilter;
+use cni_plugin::{CniError, Detachment, Ipam, Request};
+use ipnetwork::IpNetwork;
+
+use crate::config::Config;
+
+/// Detaches the container. Every part is tried, and the first failure is reported.
+pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
+    let filter = Netfilter::new();
+    let mut steps = Vec::new();
+
+    // 1. Rules first: the kernel's grace period for them passes while the link goes.
+    let told = request.prev_result.iter().flat_map(|result| &result.ips);
+    let hints: Vec<IpNetwork> = told.map(|ip| ip.address).collect();
+    let masquerade = request.config.ip_masq.then(|| filter.start_remove_masquerade(&detachment.owner, &hints));
+
+    // 2. The pair, before its addresses can be given to somebody else.
+    steps.push(pair::delete(detachment).map_err(CniError::from));
+    steps.extend(masquerade.map(|removal| removal.finish().map_err(CniError::from)));
+
+    // 3. The addresses.
+    let ipam = &request.config.ipam.plugin_type;
+    if !ipam.is_empty() {
+        steps.push(Ipam::new(&request.delegates, ipam, request.version).del());
+    }
+    steps.into_iter().collect()
+}

@@ -1,0 +1,21 @@
+//! GC: removes what belongs to attachments of this network that the runtime no longer knows.
+
+use cni_net::pair;
+use cni_netfilter::Netfilter;
+use cni_plugin::{CniError, Ipam, Owner, Request};
+
+use crate::config::Config;
+
+/// Collects. Every part is tried, and the first failure is reported.
+pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
+    let filter = Netfilter::new();
+    let mut steps = vec![
+        filter.retain_masquerade(&request.network, valid).map_err(CniError::from),
+        pair::retain(&request.network, valid).map_err(CniError::from),
+    ];
+    let ipam = &request.config.ipam.plugin_type;
+    if !ipam.is_empty() {
+        steps.push(Ipam::new(&request.delegates, ipam, request.version).gc());
+    }
+    steps.into_iter().collect()
+}

@@ -1,0 +1,18 @@
+//! STATUS: says no when an ADD would fail now.
+
+use cni_netfilter::Netfilter;
+use cni_plugin::{CniError, Ipam, Request, code};
+
+use crate::config::Config;
+use crate::settings::Settings;
+
+/// Asks the configuration, the packet filter and IPAM.
+pub fn status(request: &Request<Config>) -> Result<(), CniError> {
+    let settings = Settings::resolve(&request.config)?;
+    if settings.masquerade {
+        let filter = Netfilter::new();
+        let usable = filter.choose(settings.backend).and_then(|backend| filter.usable(backend));
+        usable.map_err(|error| CniError { code: code::UNAVAILABLE, ..error.into() })?;
+    }
+    Ipam::new(&request.delegates, &settings.ipam, request.version).status()
+}

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Podman 4 with its CNI backend.
+. "$(dirname "$0")/node.sh"
+. "$(dirname "$0")/story.sh"
+. "$(dirname "$0")/libpod.sh"
+
+image=docker.io/library/peer:1
+
+netns() { cat "$work/$1.netns"; }
+
+# run NAME OPTION...: a container that serves on 80
+run() {
+    podman run -d --name "$1" "${@:2}" "$image" /bin/peer serve "$1" 80 >/dev/null &&
+        podman inspect -f '{{.NetworkSettings.SandboxKey}}' "$1" >"$work/$1.netns" &&
+        within 5 ask "$1" tcp 127.0.0.1 80
+}
+start() { run "$1" --network "${network:-e2e}" -p "$2:80/tcp" -p "$2:80/udp"; }
+stop() { podman rm -f -t 0 "$1"; }
+
+# --- what only Podman does -------------------------------------------------------------------------------------------
+
+connect() {
+    podman network connect second one && pings one "$(address other 4)" &&
+        is "$(at one ip -4 -o addr show dev eth1 | wc -l)" 1 && reached one 8081 outside
+}
+disconnect() {
+    podman network disconnect second one &&
+        { ! at one ip link show eth1 2>/dev/null || { echo "eth1 is still there" && return 1; }; } &&
+        reached one 8081 outside
+}
+
+# Somebody's firewall restart wipes every rule; a reload brings those of the containers back.
+reload() {
+    local address
+    address=$(address one 4)
+    nft flush ruleset
+    podman network reload one two >/dev/null || return 1
+    is "$(address one 4)" "$address" && every outside one 8081 two 8082 && masqueraded one
+}
+
+pod() {
+    podman pod create --name pod --network e2e -p 8083:80/tcp -p 8083:80/udp -p 8084:81/tcp >/dev/null &&
+        podman run -d --name in-pod --pod pod "$image" /bin/peer serve in-pod 80 &&
+        podman run -d --name also-in-pod --pod pod "$image" /bin/peer serve also 81 &&
+        within 5 both outside "$node4" 8083 "in-pod *" && both outside "$node6" 8083 "in-pod *" &&
+        sees outside tcp "$node4" 8084 "also $world4"
+}
+pod_end() { podman pod rm -f -t 0 pod && closed 8083 8084 && nothing_left; }
+
+requested() {
+    run fixed --network "e2e:ip=10.73.0.77,mac=02:00:00:00:00:77" &&
+        is "$(address fixed 4)" 10.73.0.77 && is "$(at fixed ip -j link show eth0 | jq -r '.[0].address')" 02:00:00:00:00:77
+}
+
+restarted() {
+    podman restart -t 0 one >/dev/null && podman inspect -f '{{.NetworkSettings.SandboxKey}}' one >"$work/one.netns" &&
+        within 5 reached one 8081 outside
+}
+
+# The port is held by one: the second container must not start, and must leave nothing.
+port_taken() {
+    ! run taken --network e2e -p 8081:80 2>"$work/taken" || { echo "it started" && return 1; }
+    podman rm -f -t 0 taken >/dev/null
+    reached one 8081 outside
+}
+
+host_ip() {
+    run bound --network e2e -p "$node4:8085:80/tcp" && sees outside tcp "$node4" 8085 "bound $world4" &&
+        { ! ask node tcp 127.0.0.1 8085 2>/dev/null || { echo "127.0.0.1 answers too" && return 1; }; }
+}
+
+two_networks() {
+    run both --network e2e --network second -p 8086:80/tcp && sees outside tcp "$node4" 8086 "both $world4" &&
+        is "$(at both ip -4 -o addr show scope global | wc -l)" 2 && stop both
+}
+
+with_capabilities() { jq '.plugins[0].capabilities = {ips: true, mac: true}'; }
+
+node
+libpod_up
+conflist e2e cni0 73 | with_capabilities >/etc/cni/net.d/e2e.conflist
+# Only one network has the default route: with two of them, answers to datagrams leave by the wrong one.
+conflist second cni1 74 | with_capabilities | jq '.plugins[0] |= (del(.isDefaultGateway) | .isGateway = true)' >/etc/cni/net.d/second.conflist
+must podman load -i "$BUILT/peer.tar"
+must run warm --network second
+must stop warm
+story
+
+must run other --network second
+must start one 8081
+must start two 8082
+check "network connect" connect
+check "network disconnect" disconnect
+check "network reload after a flush" reload
+check "restart" restarted
+check "port taken: refused" port_taken
+must stop one
+must stop two
+must stop other
+check "nothing left after these" nothing_left
+
+check "pod with ports" pod
+check "pod: nothing left" pod_end
+check "requested address and MAC" requested
+check "port on one address only" host_ip
+must stop fixed
+must stop bound
+check "two networks at once" two_networks
+check "nothing left at the end" nothing_left
