@@ -104,7 +104,7 @@ impl Netfilter {
         let addresses: Vec<_> = hints.iter().map(IpNetwork::ip).collect();
         let nftables = self.in_nftables(|nft| nft.remove_masquerade(owner, &addresses));
         let (owned, hints) = (owner.clone(), hints.to_vec());
-        let iptables = self.in_iptables(&Iptables::masquerade_chains(owner), |tools| {
+        let iptables = self.in_iptables("nat", &Iptables::masquerade_chains(owner), |tools| {
             Ok(thread::spawn(move || tools.remove_masquerade(&owned, &hints)))
         });
         Removal { nftables, iptables }
@@ -113,7 +113,7 @@ impl Netfilter {
     /// Removes the masquerading of owners of `network` that are not in `valid`, from both backends.
     pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_masquerade(network, valid));
-        let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
+        let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
         nftables.and(iptables.map(drop))
     }
 
@@ -165,7 +165,7 @@ impl Netfilter {
     /// which may lack what is in `hints`.
     pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, FilterError> {
         let nftables = self.in_nftables(|nft| nft.remove_ports(owner, hints));
-        let iptables = self.in_iptables(&Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
+        let iptables = self.in_iptables("nat", &Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
         Ok([nftables?, iptables?.unwrap_or_default()].concat())
     }
 
@@ -173,9 +173,10 @@ impl Netfilter {
     /// both backends. Returns what was published.
     pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<PortForward>, FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
-        let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_ports(network, valid));
-        let guards = self.in_guards(Iptables::retain_guards);
-        guards.and(Ok([nftables?, iptables?.unwrap_or_default()].concat()))
+        let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_ports(network, valid));
+        let guards = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.retain_guards());
+        guards?;
+        Ok([nftables?, iptables?.unwrap_or_default()].concat())
     }
 
     /// Forgets the connections of UDP and SCTP clients to these ports: all of them, or those that go elsewhere than to the
@@ -197,10 +198,11 @@ impl Netfilter {
     /// shares, when it is about to go or gone. Idempotent.
     pub fn remove_guard(&self, interface: &IfName) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.remove_guard(interface));
-        nftables.and(self.in_guards(|tools| tools.remove_guard(interface)))
+        let iptables = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.remove_guard(interface));
+        nftables.and(iptables.map(drop))
     }
 
-    fn nftables(&self) -> Result<&Nftables, NftError> {
+    pub(crate) fn nftables(&self) -> Result<&Nftables, NftError> {
         if let Some(open) = self.nftables.get() {
             return Ok(open);
         }
@@ -209,7 +211,10 @@ impl Netfilter {
     }
 
     /// A kernel without nf_tables has nothing to take away.
-    fn in_nftables<T: Default>(&self, remove: impl FnOnce(&Nftables) -> Result<T, NftError>) -> Result<T, FilterError> {
+    pub(crate) fn in_nftables<T: Default>(
+        &self,
+        remove: impl FnOnce(&Nftables) -> Result<T, NftError>,
+    ) -> Result<T, FilterError> {
         match self.nftables().map(remove) {
             Ok(Err(error)) if !error.is_absent() => Err(error.into()),
             Ok(Ok(removed)) => Ok(removed),
@@ -219,23 +224,16 @@ impl Netfilter {
 
     /// Starts the tools only where something of theirs can be: one of `chains` in iptables-nft's tables, which netlink
     /// tells in constant time, or any legacy rule.
-    fn in_iptables<C: AsRef<str>, T>(
+    pub(crate) fn in_iptables<C: AsRef<str>, T>(
         &self,
+        table: &str,
         chains: &[C],
         remove: impl FnOnce(Iptables) -> Result<T, IptablesError>,
     ) -> Result<Option<T>, FilterError> {
-        if Family::ALL.iter().any(|family| family.legacy_table_in_use("nat")) || self.has_chain("nat", chains)? {
+        if Family::ALL.iter().any(|family| family.legacy_in_use(table)) || self.has_chain(table, chains)? {
             return Ok(Some(remove(Iptables::find()?)?));
         }
         Ok(None)
-    }
-
-    /// The same for the guards, which are IPv4's and in another table.
-    fn in_guards(&self, remove: impl FnOnce(&Iptables) -> Result<(), IptablesError>) -> Result<(), FilterError> {
-        if Family::V4.legacy_table_in_use("raw") || self.has_chain("raw", &[Iptables::guard_chain()])? {
-            remove(&Iptables::find()?)?;
-        }
-        Ok(())
     }
 
     fn has_chain<C: AsRef<str>>(&self, table: &str, chains: &[C]) -> Result<bool, FilterError> {
