@@ -13,9 +13,10 @@ mod case;
 mod check;
 mod delegation;
 mod each;
+mod examples;
 mod firewall;
 mod firewall_state;
-mod examples;
+mod firewalld;
 mod gc;
 mod host_local;
 mod host_local_state;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         portmap::cases,
         firewall::cases,
         firewall_state::cases,
+        firewalld::cases,
         leftovers::cases,
         check::cases,
         gc::cases,
