@@ -124,7 +124,7 @@ impl Fake {
         let sources = Sources::default();
         let zones = Zones { sources: Arc::clone(&sources) };
         // Connected here: zbus' own threads are in whatever mount namespace the first case had.
-        let service = connection::Builder::unix_stream(UnixStream::connect(SOCKET).unwrap())
+        let service = connection::Builder::async_io_unix_stream(UnixStream::connect(SOCKET).unwrap())
             .name("org.fedoraproject.FirewallD1")
             .and_then(|builder| builder.serve_at("/org/fedoraproject/FirewallD1", zones))
             .and_then(connection::Builder::build)

@@ -15,6 +15,8 @@ mod delegation;
 mod each;
 mod examples;
 mod firewall;
+mod firewall_check;
+mod firewall_go;
 mod firewall_state;
 mod firewalld;
 mod gc;
@@ -66,6 +68,8 @@ fn main() -> ExitCode {
         portmap::cases,
         firewall::cases,
         firewall_state::cases,
+        firewall_check::cases,
+        firewall_go::cases,
         firewalld::cases,
         leftovers::cases,
         check::cases,
