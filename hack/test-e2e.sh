@@ -38,7 +38,8 @@ mkdir -p "$built"
 export GO111MODULE=off GOPATH=/usr/share/gocode CGO_ENABLED=0
 go build -o "$built/peer" "$repo/tests/e2e/peer/main.go"
 go build -o "$built/attach" "$repo/tests/e2e/libcni/main.go"
-"$repo/tests/e2e/image.sh" "$built/peer" docker.io/library/peer:1 "$built/peer.tar"
+"$repo/tests/e2e/image.sh" "$built/peer" docker.io/library/peer:1 "$built/peer.tar" /bin/peer serve peer 80
+"$repo/tests/e2e/image.sh" "$built/peer" docker.io/library/pause:1 "$built/pause.tar" /bin/sleep 1000000
 case " ${clients[*]} " in *' cri '* | *' upgrade-containerd '*) "$repo/tests/e2e/cri/build.sh" "$built/cri" ;; esac
 
 results=$(mktemp)

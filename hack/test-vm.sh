@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the black-box suite in a small virtual machine with Debian's cloud kernel, which has what other kernels may lack
 # (VLAN filtering on bridges). No KVM: any machine will do. Boots in a few seconds.
-# Usage: hack/test-vm.sh [DIR] [-- SUITE ARGUMENTS]   without DIR: builds and judges bin/; without arguments: bridge cases
+# Usage: hack/test-vm.sh [DIR] [-- SUITE ARGUMENTS]   without DIR: builds and judges bin/; without arguments: cases of bridge::
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -12,7 +12,7 @@ if [ $# -gt 0 ] && [ "$1" != -- ]; then
 fi
 [ "${1:-}" != -- ] || shift
 filters=("$@")
-[ ${#filters[@]} -gt 0 ] || filters=(bridge)
+[ ${#filters[@]} -gt 0 ] || filters=(bridge::)
 seconds=${CNI_VM_SECONDS:-600}
 
 need_root
@@ -73,6 +73,8 @@ for tool in iptables ip6tables; do
 done
 put "$(dirname "$(find /usr/lib -name libxt_comment.so | head -1)")"/*.so
 put "$(command -v busybox)"
+# Where the kernel looks for it.
+ln -sf "$(command -v modprobe)" "$root/sbin/modprobe"
 # Those of busybox come last in PATH.
 mkdir "$root/busybox"
 for applet in $(busybox --list); do ln -s "$(command -v busybox)" "$root/busybox/$applet"; done
@@ -111,7 +113,7 @@ for module in bridge br_netfilter 8021q veth nf_tables nft_chain_nat nft_masq nf
     xt_MASQUERADE xt_comment xt_addrtype iptable_nat ip6table_nat; do modprobe -q \$module; done
 set --
 while read -r word; do set -- "\$@" "\$word"; done </filters
-$suite "\$@" --test-threads \$(nproc) 2>&1
+$suite "\$@" --color never --test-threads \$(nproc) 2>&1
 echo "VM-EXIT \$?"
 poweroff -f
 EOF

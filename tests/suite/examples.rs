@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use cni_tests::kernel::{addresses, default_routes, has_flag, link};
+use cni_tests::kernel::{addresses, default_routes, has_flag, link, sysctl};
 use cni_tests::packets::{Outside, Proto, Server, ask, at, ping, silent};
 use cni_tests::{Attachment, Chain, Netns, Sandbox, Snapshot, rules};
 
@@ -12,11 +12,13 @@ use crate::case::{Case, common};
 type Told = fn(&Sandbox, &Chain);
 
 /// A story needs its own proof; a file without one is an error.
-const STORIES: [(&str, Told); 5] = [
+const STORIES: [(&str, Told); 7] = [
     ("10-dual-stack.conflist", dual_stack),
     ("11-dual-stack-iptables.conflist", dual_stack),
     ("20-layer-2.conflist", layer_2),
     ("30-no-gateway.conflist", no_gateway),
+    ("40-ptp.conflist", dual_stack),
+    ("50-static-tuning.conflist", static_tuning),
     ("99-loopback.conflist", loopback),
 ];
 
@@ -102,6 +104,29 @@ fn no_gateway(sb: &Sandbox, chain: &Chain) {
         let _world = Server::start(&outside.ns, "world", 7000);
         assert!(silent(one, Proto::Tcp, at(Outside::V4, 7000)), "nobody else");
     });
+}
+
+/// One container with the configured addresses, one whose addresses and MAC the runtime gives.
+fn static_tuning(sb: &Sandbox, chain: &Chain) {
+    let mac = "02:00:00:00:93:03";
+    let (one, two) = (sb.container("one"), sb.container("two"));
+    let mut configured = Attachment::new("one", &one);
+    let given = serde_json::json!(["10.93.0.3/24", "fd00:93::3/64"]);
+    let mut at = Attachment::new("two", &two).with("ips", given).with("mac", mac.into());
+    chain.add(sb, &mut configured);
+    chain.add(sb, &mut at);
+    assert_eq!(addresses(&one, "eth0"), ["10.93.0.2/24", "fd00:93::2/64"]);
+    assert_eq!(addresses(&two, "eth0"), ["10.93.0.3/24", "fd00:93::3/64"]);
+    let eth0 = link(&two, "eth0").unwrap();
+    assert_eq!((eth0["mtu"].as_u64(), eth0["address"].as_str()), (Some(1400), Some(mac)));
+    assert_eq!(sysctl(&two, "core/somaxconn").as_deref(), Some("1024"));
+    assert_eq!(sysctl(&two, "ipv4/conf/eth0/arp_filter").as_deref(), Some("1"));
+    assert!(ping(&one, "10.93.0.3") && ping(&one, "fd00:93::3") && ping(&two, "10.93.0.1"));
+    for at in [configured, at] {
+        chain.check(sb, &at).silent();
+        chain.del(sb, &at);
+    }
+    assert!(link(&two, "eth0").is_none());
 }
 
 fn loopback(sb: &Sandbox, chain: &Chain) {

@@ -54,7 +54,7 @@ impl Netfilter {
         });
         let chains = &Iptables::FORWARDING_CHAINS;
         let iptables = self.in_iptables("filter", chains, |tools| tools.remove_forwarding(owner, &hints));
-        nftables.and(iptables).map(|()| addresses)
+        nftables.and(iptables.map(drop)).map(|()| addresses)
     }
 
     /// Removes what owners of `network` that are not in `valid` may forward, from both backends.
@@ -68,7 +68,7 @@ impl Netfilter {
         });
         let chains = &Iptables::FORWARDING_CHAINS;
         let iptables = self.in_iptables("filter", chains, |tools| tools.retain_forwarding(network, valid));
-        nftables.and(iptables).map(|()| addresses)
+        nftables.and(iptables.map(drop)).map(|()| addresses)
     }
 
     /// Those of `addresses` that nobody has in the nftables backend.

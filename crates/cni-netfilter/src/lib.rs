@@ -11,7 +11,7 @@ mod nftables;
 
 pub use configured::UnknownBackend;
 pub use conntrack::Flush;
-pub use filter::{FilterError, Netfilter};
+pub use filter::{FilterError, Netfilter, Removal};
 pub use forwarding::{Forwarding, Ingress, IngressPolicy};
 pub use intent::{Backend, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
 pub use nftables::{NftError, Nftables, TableFamily};

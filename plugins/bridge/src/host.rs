@@ -146,5 +146,9 @@ fn create_bridge(socket: &Netlink, settings: &Settings) -> Result<Link, HostErro
         mac: Some(random_mac()?),
         vlan_filtering: settings.vlans.is_some(),
     })?;
+    // A gateway's neighbour solicitations leave from its link-local address, and not before duplicate address detection
+    // has let it (`ndisc_send_ns` in net/ipv6/ndisc.c): the first second of published IPv6 ports would be lost. The
+    // address comes from a random MAC of ours. A kernel without IPv6 has no such setting.
+    let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_dad"), "0");
     find_bridge(socket, &name)?.ok_or(HostError::Vanished(name))
 }

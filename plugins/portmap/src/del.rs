@@ -1,9 +1,11 @@
 //! DEL: withdraws what the owner publishes.
 
+use cni_net::Netlink;
 use cni_netfilter::{Flush, Netfilter, PortForwards};
 use cni_plugin::{CniError, Detachment, Request};
 
 use crate::config::Config;
+use crate::localnet;
 use crate::plan::plan;
 use crate::settings::Settings;
 
@@ -17,6 +19,11 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     };
     let filter = Netfilter::new();
     filter.remove_ports(owner, &hints)?;
+    if let (Some(prev), false) = (&request.prev_result, hints.is_empty()) {
+        for interface in localnet::withdraw(&Netlink::open()?, &hints, prev)? {
+            filter.remove_guard(&interface)?;
+        }
+    }
     // After the rules, or the next packet would make the entry anew.
     if let Err(error) = filter.forget_flows(&hints, Flush::Ours) {
         eprintln!("flows to {owner} may continue: {error}");

@@ -5,14 +5,13 @@ use std::net::IpAddr;
 
 use cni_net::{NetError, Netlink, sysctl};
 use cni_netfilter::{PortForwards, Snat};
-use cni_plugin::{CniError, Difference, IfName};
+use cni_plugin::{CniError, CniResult, Difference, IfName};
 
 /// The link towards the container, if a packet from 127.0.0.1 may have to go there: IPv4 with source NAT.
 ///
 /// A container that the node has no route to is served without 127.0.0.1.
 pub fn way(socket: &Netlink, wanted: &[PortForwards]) -> Result<Option<IfName>, CniError> {
-    let is_served = |forwards: &&PortForwards| forwards.container.is_ipv4() && forwards.snat != Snat::Off;
-    let Some(forwards) = wanted.iter().find(is_served) else { return Ok(None) };
+    let Some(forwards) = wanted.iter().find(|forwards| is_served(forwards)) else { return Ok(None) };
     let container: IpAddr = forwards.container.ip();
     let route = match socket.route_to(container) {
         Ok(route) => route,
@@ -39,6 +38,34 @@ pub fn permit(way: &IfName) -> Result<(), CniError> {
     sysctl::ensure(&path(way), "1").map(drop).map_err(|error| {
         CniError::plugin(format!("unable to enable route_localnet, so that 127.0.0.1 could be served: {error}"))
     })
+}
+
+/// The links of the result that served this attachment only, gone or about to go: their guards need not stay.
+///
+/// Where one of the result's links is a bridge, the way is through it, and others share it. What is still there gets
+/// its `route_localnet` switched off, before it loses its guard.
+pub fn withdraw(socket: &Netlink, wanted: &[PortForwards], told: &CniResult) -> Result<Vec<IfName>, CniError> {
+    if !wanted.iter().any(is_served) {
+        return Ok(Vec::new());
+    }
+    let mut own = Vec::new();
+    for interface in told.interfaces.iter().filter(|interface| interface.sandbox.is_empty()) {
+        let Ok(name) = interface.name.parse::<IfName>() else { continue };
+        match socket.link_by_name(name.as_str())? {
+            Some(link) if link.kind.as_deref() == Some("bridge") => return Ok(Vec::new()),
+            Some(link) if link.kind.as_deref() == Some("veth") && link.master.is_none() => {
+                sysctl::ensure(&path(&name), "0")?;
+                own.push(name);
+            }
+            Some(_) => {}
+            None => own.push(name),
+        }
+    }
+    Ok(own)
+}
+
+fn is_served(forwards: &PortForwards) -> bool {
+    forwards.container.is_ipv4() && forwards.snat != Snat::Off
 }
 
 /// The setting, if it isn't as [`permit`] left it.

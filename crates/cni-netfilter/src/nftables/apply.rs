@@ -90,9 +90,8 @@ impl Todo<'_> {
 
 /// Makes the plan so, in one transaction. Idempotent.
 ///
-/// Tables and chains are declared only if they are missing: declaring a base chain again waits for RCU (10–20 ms), and so
-/// does a transaction that fails. So questions go first, which take microseconds each: about tables and chains, and,
-/// unless there are many, about elements, for one that others share may be there already.
+/// Declaring a base chain again waits for RCU (10–20 ms), and so does a transaction that fails. So questions go first,
+/// which take microseconds each: about tables, chains and, unless there are many, elements, which may be there already.
 pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), NftError> {
     let mut todo =
         Todo { missing: missing(socket, plan)?, create: plan.elements.iter().collect(), replace: Vec::new() };

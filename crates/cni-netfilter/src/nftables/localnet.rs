@@ -6,8 +6,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use cni_plugin::IfName;
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
+use super::Nftables;
 use super::apply::{self, Plan};
 use super::element::{self, Element, SetId, Value};
 use super::error::NftError;
@@ -73,6 +75,19 @@ pub(super) fn add(intent: &PortForwards, plan: &mut Plan) {
         comment: COMMENT.to_owned(),
         name: format!("guard of 127.0.0.0/8 at {interface}"),
     });
+}
+
+impl Nftables {
+    /// Removes the `route_localnet` guard of `interface`: for one that no other attachment shares, when it is about to go.
+    /// Idempotent.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn remove_guard(&self, interface: &IfName) -> Result<(), NftError> {
+        let guard = [(GUARDED, key(interface.as_str()))];
+        apply::remove_keys(&self.socket, &guard, &|comment| comment == COMMENT)?;
+        Ok(())
+    }
 }
 
 /// Removes the guards of interfaces that do not exist any more: those that `hints` name, or all. Idempotent.

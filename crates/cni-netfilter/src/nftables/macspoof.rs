@@ -89,7 +89,7 @@ impl Nftables {
     /// The port must exist and be the owner's: what an earlier link of that name left is replaced.
     ///
     /// # Errors
-    /// If the kernel refuses: `EOPNOTSUPP` or `ENOENT` without nf_tables for bridges.
+    /// [`NftError::Unusable`] if the kernel has no nf_tables for bridges; otherwise if it refuses.
     pub fn add_mac_guard(&self, guard: &MacGuard) -> Result<(), NftError> {
         let plan = plan(guard);
         match apply::apply(&self.socket, &plan) {
@@ -98,7 +98,9 @@ impl Nftables {
                 apply::remove_keys(&self.socket, &keys, &|comment| !guard.owner.wrote(comment))?;
                 apply::apply(&self.socket, &plan)
             }
-            outcome => outcome,
+            // Where the kernel has no nf_tables for bridges, it says that the chain does not exist, again and again.
+            Err(error) => self.can_guard_macs().and(Err(error)),
+            Ok(()) => Ok(()),
         }
     }
 

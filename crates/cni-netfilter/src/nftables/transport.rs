@@ -1,7 +1,6 @@
 //! A blocking netlink socket to netfilter: requests, dumps, and a batch of changes as one transaction.
 //!
-//! The kernel works in the sender's context (`nfnetlink_rcv`): when `send` returns, the transaction is committed or
-//! aborted and every answer is queued. So nothing here ever blocks in `recv`.
+//! The kernel works in the sender's context (`nfnetlink_rcv`): when `send` returns, every answer is queued.
 
 use std::cell::Cell;
 use std::io;

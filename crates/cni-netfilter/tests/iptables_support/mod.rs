@@ -16,6 +16,7 @@ const INSIDE: &str = "CNI_IPTABLES_TEST_VARIANT";
 /// binary again inside them; without root it does nothing.
 pub fn in_either_variant(name: &str, body: impl Fn()) {
     if env::var_os(INSIDE).is_some() {
+        assert_private();
         return body();
     }
     if !Path::new("/proc/self").exists() || run("id", &["-u"]).trim() != "0" {
@@ -30,15 +31,28 @@ pub fn in_either_variant(name: &str, body: impl Fn()) {
         let path = format!("{}:{}", tools.path().display(), env::var("PATH").unwrap_or_default());
         let me = env::current_exe().unwrap();
         let script = "mount -t tmpfs none /run && ip link set lo up && exec \"$@\"";
-        let status = Command::new("unshare")
+        let inner = Command::new("unshare")
             .args(["--net", "--mount", "--propagation", "private", "sh", "-c", script, "sh"])
             .arg(me)
             .args(["--exact", name, "--nocapture"])
             .env("PATH", path)
             .env(INSIDE, variant)
-            .status()
+            .output()
             .unwrap();
-        assert!(status.success(), "{name} failed with iptables-{variant}");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let told = format!("{}\n{}", text(&inner.stdout), text(&inner.stderr));
+        // Not passed on when all is well: a reader of the totals would count the test three times.
+        assert!(inner.status.success(), "{name} with iptables-{variant}:\n{told}");
+        assert!(told.contains("1 passed"), "{name} did not run with iptables-{variant}: {told}");
+    }
+}
+
+/// The variable alone is not believed: the namespaces must be other ones than those of the process that started us.
+fn assert_private() {
+    let parent = std::os::unix::process::parent_id();
+    for kind in ["net", "mnt"] {
+        let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/{kind}")).unwrap();
+        assert_ne!(of("self"), of(&parent.to_string()), "not in a {kind} namespace of its own");
     }
 }
 

@@ -12,6 +12,7 @@ const INSIDE: &str = "CNI_NETFILTER_TEST_INSIDE";
 /// nothing to test, and that is said.
 pub(crate) fn inside(name: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
+        assert_private();
         run("mount -t tmpfs tmpfs /run; ip link set lo up");
         body();
         return;
@@ -20,14 +21,26 @@ pub(crate) fn inside(name: &str, body: impl FnOnce()) {
         eprintln!("{name}: skipped, it needs root for a network namespace");
         return;
     }
-    let status = Command::new("unshare")
+    let inner = Command::new("unshare")
         .args(["--net", "--mount", "--propagation", "private"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads", "1"])
         .env(INSIDE, "1")
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success(), "{name} failed inside its namespaces");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    // Not passed on when all is well: a reader of the totals would count the test twice.
+    assert!(inner.status.success(), "{name}:\n{}\n{}", text(&inner.stdout), text(&inner.stderr));
+    assert!(text(&inner.stdout).contains("1 passed"), "{name} did not run: {}", text(&inner.stdout));
+}
+
+/// The variable alone is not believed: the namespaces must be other ones than those of the process that started us.
+fn assert_private() {
+    let parent = std::os::unix::process::parent_id();
+    for kind in ["net", "mnt"] {
+        let of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).unwrap();
+        assert_ne!(of("self"), of(&parent.to_string()), "not in a {kind} namespace of its own");
+    }
 }
 
 /// Runs a shell command that must succeed.
