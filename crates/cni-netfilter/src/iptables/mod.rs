@@ -10,6 +10,7 @@ mod detach;
 mod error;
 mod firewall;
 pub(crate) mod firewall_legacy;
+mod firewall_model;
 mod firewall_plan;
 mod firewall_rules;
 mod guard;
