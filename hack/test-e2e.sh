@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # End-to-end tests: real runtimes call the plugins, in private namespaces; nothing of the machine is touched.
 # Usage: hack/test-e2e.sh [--only CLIENT]... [DIR]   without DIR: builds and tests bin/
-#   CLIENT   one of ctr cri podman buildah libcni upgrade-podman upgrade-containerd
+#   CLIENT   one of install ctr cri podman buildah libcni upgrade-podman upgrade-containerd
 # BACKEND=iptables runs the hand-written networks on that backend. What is needed is installed from Debian and PyPI.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -16,7 +16,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ ${#clients[@]} -gt 0 ] || clients=(libcni ctr cri podman buildah upgrade-podman upgrade-containerd)
+[ ${#clients[@]} -gt 0 ] || clients=(install libcni ctr cri podman buildah upgrade-podman upgrade-containerd)
 for client in "${clients[@]}"; do
     [ -x "$repo/tests/e2e/$client.sh" ] || fail "no client $client: see tests/e2e/"
 done
