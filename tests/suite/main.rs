@@ -14,6 +14,8 @@ mod check;
 mod delegation;
 mod each;
 mod examples;
+mod firewall;
+mod firewall_state;
 mod gc;
 mod host_local;
 mod host_local_state;
@@ -61,6 +63,8 @@ fn main() -> ExitCode {
         bridge_vlan::cases,
         masquerade::cases,
         portmap::cases,
+        firewall::cases,
+        firewall_state::cases,
         leftovers::cases,
         check::cases,
         gc::cases,

@@ -8,6 +8,10 @@
 mod attach;
 mod detach;
 mod error;
+mod firewall;
+pub(crate) mod firewall_legacy;
+mod firewall_plan;
+mod firewall_rules;
 mod guard;
 mod held;
 mod masquerade;

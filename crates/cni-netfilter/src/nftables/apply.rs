@@ -273,6 +273,22 @@ pub(super) fn delete_unused(socket: &Socket, table: TableId, names: &[String], o
     Ok(())
 }
 
+/// How many rules are in a chain and lead to it; `None` if there is no such chain.
+pub(super) fn uses(socket: &Socket, table: TableId, chain: &str) -> Result<Option<u32>, NftError> {
+    let question = vec![Chain::question(table, chain)];
+    match socket.ask("look for a chain", question)?.pop() {
+        Some(Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)))) => Ok(Some(
+            chain
+                .attributes
+                .iter()
+                .find_map(|a| if let ChainAttribute::Use(n) = a { Some(*n) } else { None })
+                .unwrap_or(0),
+        )),
+        Some(Err(error)) if error.errno() != Some(Errno::NOENT) => Err(error),
+        _ => Ok(None),
+    }
+}
+
 /// The names of all chains of `table` that begin with `prefix`.
 pub(super) fn chains_with(socket: &Socket, table: TableId, prefix: &str) -> Result<Vec<String>, NftError> {
     let question = table.question(NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() }));

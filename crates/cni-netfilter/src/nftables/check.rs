@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use cni_plugin::Difference;
-use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{
     Bitwise, ChainAttribute, Cmp, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
     NfTablesMessage, Payload, RuleAttribute, RuleMessage,
 };
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
 
 use super::apply::{Plan, same_owner};
 use super::element::{self, Element, Found, Value};
@@ -17,7 +17,8 @@ use super::set::Set;
 use super::transport::Socket;
 use rustix::io::Errno;
 
-type RuleExpressions = Vec<ListAttribute<ExpressionAttribute>>;
+/// A rule as the kernel lists it.
+pub(super) type RuleExpressions = Vec<ListAttribute<ExpressionAttribute>>;
 
 /// Everything in which the kernel's rule set differs from `plan`.
 pub(super) fn check(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, NftError> {
@@ -119,8 +120,19 @@ fn describe(attributes: &[ChainAttribute]) -> String {
 }
 
 fn rules_of(socket: &Socket, table: TableId, chain: &str) -> Result<Vec<RuleExpressions>, NftError> {
-    let attributes = vec![RuleAttribute::Table(table.name.to_owned()), RuleAttribute::Chain(chain.to_owned())];
-    let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
+    rules_of_any(socket, table.family.number().into(), table.name, chain)
+}
+
+/// The rules of anybody's chain, in order.
+pub(super) fn rules_of_any(
+    socket: &Socket,
+    family: u8,
+    table: &str,
+    chain: &str,
+) -> Result<Vec<RuleExpressions>, NftError> {
+    let attributes = vec![RuleAttribute::Table(table.to_owned()), RuleAttribute::Chain(chain.to_owned())];
+    let message = NfTablesMessage::GetRule(RuleMessage { attributes });
+    let question = NetfilterMessage::new(NetfilterHeader::new(family.into(), 0, 0), message);
     let what = format!("list the rules of {table} {chain}");
     socket.dump_state(&what, &question, |rules: &mut Vec<RuleExpressions>, message| {
         let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode(&what)? else {
@@ -160,7 +172,8 @@ fn same_rule(wanted: &[Expressions], found: &[ListAttribute<ExpressionAttribute>
     wanted.len() == found.len() && wanted.iter().zip(found).all(|(wanted, found)| same_expression(wanted, found))
 }
 
-fn data_of(entry: &ListAttribute<ExpressionAttribute>) -> Option<&Expressions> {
+/// The expression in an entry of a rule.
+pub(super) fn data_of(entry: &ListAttribute<ExpressionAttribute>) -> Option<&Expressions> {
     let ListAttribute::Element(attributes) = entry else { return None };
     attributes.iter().find_map(|a| if let ExpressionAttribute::Data(data) = a { Some(data) } else { None })
 }
