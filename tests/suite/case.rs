@@ -16,7 +16,7 @@ pub(crate) enum Basis {
     Common,
     /// Go plugins later than Debian 12's (1.1.1) do it.
     Newer,
-    /// Deliberately better than the Go plugins (DESIGN: "where we differ on purpose").
+    /// Deliberately better than the Go plugins (ARCHITECTURE.md says where and why).
     Improved,
 }
 

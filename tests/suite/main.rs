@@ -26,11 +26,18 @@ mod networks;
 mod portmap;
 mod protocol;
 mod ptp;
+mod ptp_check;
+mod ptp_ipam;
+mod ptp_leftovers;
+mod ptp_masquerade;
 mod rollback;
 mod r#static;
 mod status;
 mod story;
 mod tuning;
+mod tuning_backup;
+mod tuning_check;
+mod tuning_sysctl;
 mod versions;
 
 use std::path::PathBuf;
@@ -76,7 +83,14 @@ fn main() -> ExitCode {
         bad_ranges::cases,
         r#static::cases,
         ptp::cases,
+        ptp_ipam::cases,
+        ptp_masquerade::cases,
+        ptp_check::cases,
+        ptp_leftovers::cases,
         tuning::cases,
+        tuning_sysctl::cases,
+        tuning_check::cases,
+        tuning_backup::cases,
         examples::cases,
     ];
     let cases = subjects.iter().flat_map(|cases| cases()).collect();

@@ -7,6 +7,7 @@ mod forward_filter;
 mod forwarding;
 mod intent;
 pub mod iptables;
+mod links;
 mod nftables;
 
 pub use configured::UnknownBackend;

@@ -57,12 +57,14 @@ impl Iptables {
     pub fn remove_forwarding(&self, owner: &Owner, hints: &[IpAddr]) -> Result<(), IptablesError> {
         let hinted = present(|family| hints.iter().any(|hint| Family::of(*hint) == family));
         if hinted.is_empty() {
-            return all(concurrently(&Family::ALL, |family| tolerant(family, remove_reading(family, owner, &[]))));
+            return all(concurrently(&Family::ALL, |family| tolerant(family, remove_reading(family, owner, &[]))))
+                .map(drop);
         }
         all(concurrently(&hinted, |family| {
             let hints: Vec<IpAddr> = hints.iter().copied().filter(|hint| Family::of(*hint) == family).collect();
             remove(family, owner, &hints)
         }))
+        .map(drop)
     }
 
     /// Removes what owners in `network` other than `valid` have. What Go made names no owner and stays.
@@ -70,6 +72,7 @@ impl Iptables {
         all(concurrently(&Family::ALL, |family| {
             tolerant(family, reading(family, |model| plan::retain(model, network, valid)))
         }))
+        .map(drop)
     }
 }
 

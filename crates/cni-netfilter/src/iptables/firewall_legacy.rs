@@ -22,6 +22,7 @@ pub(crate) fn accept_marked(families: &[Family], mark: u32, comment: &str) -> Re
             outcome => outcome.map(drop),
         }
     }))
+    .map(drop)
 }
 
 /// The rule of [`accept_marked`], where it is missing.

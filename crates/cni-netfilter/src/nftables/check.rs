@@ -9,7 +9,7 @@ use netlink_packet_netfilter::nftables::{
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
 
-use super::apply::{Plan, same_owner};
+use super::apply::{Plan, same_container, same_owner};
 use super::element::{self, Element, Found, Value};
 use super::error::{NftError, holder};
 use super::frame::{Base, Chain, Frame, Rule, TableId};
@@ -32,7 +32,7 @@ pub(super) fn check(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, Nft
             check_chain(socket, frame.table, chain, &mut differences)?;
         }
     }
-    for (table, chain) in &plan.chains {
+    for (table, chain) in plan.chains.iter().chain(&plan.own_chains) {
         if sound.insert((table.to_string(), &chain.name)) {
             check_chain(socket, *table, chain, &mut differences)?;
         }
@@ -40,12 +40,25 @@ pub(super) fn check(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, Nft
     let keys = plan.elements.iter().map(|element| (element.set, element.key.as_slice()));
     let found = element::look_up(socket, keys)?;
     differences.extend(plan.elements.iter().zip(found).filter_map(|(wanted, found)| check_element(wanted, found)));
+    differences.extend(check_index(socket, plan)?);
     Ok(differences)
 }
 
+/// Each owner must be in the index, or DEL would not find what it has. How much that is, the elements themselves tell.
+fn check_index(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, NftError> {
+    let keys = plan.owners.iter().map(|owner| (owner.set, owner.key.as_slice()));
+    let found = element::look_up(socket, keys)?;
+    let missing = plan.owners.iter().zip(found).filter(|(_, found)| found.is_none());
+    Ok(missing.map(|(owner, _)| Difference::missing(owner.element(0).name)).collect())
+}
+
+/// What another attachment of the same container holds is served by that.
 fn check_element(wanted: &Element, found: Option<Found>) -> Option<Difference> {
     let Some(found) = found else { return Some(Difference::missing(&wanted.name)) };
     if !same_owner(&found.comment, &wanted.comment) {
+        if same_container(&found.comment, &wanted.comment) {
+            return None;
+        }
         let ours = format!("held by {}", holder(&wanted.comment));
         return Some(Difference::new(&wanted.name, ours, format!("held by {}", holder(&found.comment))));
     }

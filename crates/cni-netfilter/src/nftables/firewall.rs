@@ -16,7 +16,7 @@ use super::firewall_frame::{self as frame, ADMIN, CLOSED, INSIDE, OWNED, TABLE};
 use super::firewall_iptables as iptables;
 use super::frame::{Chain, Family};
 use super::masquerade::targets;
-use super::{Nftables, check, valid_keys};
+use super::{Nftables, chains, check, remove, valid_keys};
 use crate::{Forwarding, Ingress, IngressPolicy};
 
 /// The comment on what a bridge's policy consists of. It is the same for all owners, so whoever comes may change it.
@@ -110,12 +110,12 @@ impl Nftables {
         let keys = own.iter().map(|element| (element.set, element.key.as_slice()));
         let found = element::look_up(&self.socket, keys)?;
         let again = found.iter().flatten().any(|found| intent.owner.wrote(&found.comment));
-        if apply::uses(&self.socket, TABLE, ADMIN)?.is_none() {
+        if chains::uses(&self.socket, TABLE, ADMIN)?.is_none() {
             self.make_admin_chain()?;
         }
         // IPAM gave the addresses to this owner, so whoever has them is gone.
         if found.iter().flatten().any(|found| !intent.owner.wrote(&found.comment)) {
-            self.evict(intent, &own)?;
+            self.give_up_others(intent, &own)?;
         }
         apply::apply(&self.socket, &plan(intent)?)?;
         if again {
@@ -145,11 +145,11 @@ impl Nftables {
     pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<Vec<IpAddr>, NftError> {
         let is_mine = |comment: &str| owner.wrote(comment);
         let places: Vec<_> = hint.iter().flat_map(|hint| places(&hint.addresses)).collect();
-        let mut removed = apply::remove_keys(&self.socket, &places, &is_mine)?;
+        let mut removed = remove::remove_keys(&self.socket, &places, &is_mine)?;
         let found =
             |element: &Element| removed.iter().any(|(set, there)| *set == element.set && there.key == element.key);
         if !hint.is_some_and(|hint| own(hint).iter().all(found)) {
-            removed.extend(apply::remove_walking(&self.socket, &OWNED, is_mine)?);
+            removed.extend(remove::remove_walking(&self.socket, &OWNED, is_mine)?);
         }
         targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))?;
         Ok(frame::addresses(&removed))
@@ -162,7 +162,7 @@ impl Nftables {
     /// # Errors
     /// If the kernel refuses.
     pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<IpAddr>, NftError> {
-        let removed = apply::remove_walking(&self.socket, &OWNED, valid_keys(network, valid))?;
+        let removed = remove::remove_walking(&self.socket, &OWNED, valid_keys(network, valid))?;
         self.release_bridges()?;
         Ok(frame::addresses(&removed))
     }
@@ -212,10 +212,10 @@ impl Nftables {
     }
 
     /// Removes others' elements for these addresses.
-    fn evict(&self, intent: &Forwarding, own: &[Element]) -> Result<(), NftError> {
+    fn give_up_others(&self, intent: &Forwarding, own: &[Element]) -> Result<(), NftError> {
         let keys: Vec<_> = own.iter().map(|element| (element.set, element.key.clone())).collect();
         let others = |comment: &str| !intent.owner.wrote(comment);
-        let removed = apply::remove_keys(&self.socket, &keys, &others)?;
+        let removed = remove::remove_keys(&self.socket, &keys, &others)?;
         targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
     }
 
@@ -224,13 +224,13 @@ impl Nftables {
         if intent.ingress.is_none() {
             let behind = |(set, _): &(SetId, Vec<u8>)| [Ip::V4, Ip::V6].map(frame::behind).contains(set);
             let keys: Vec<_> = places(&intent.addresses).filter(behind).collect();
-            apply::remove_keys(&self.socket, &keys, &|comment| intent.owner.wrote(comment))?;
+            remove::remove_keys(&self.socket, &keys, &|comment| intent.owner.wrote(comment))?;
         }
         self.release_bridges()
     }
 
     fn release_bridges(&self) -> Result<(), NftError> {
-        let bridges = apply::chains_with(&self.socket, TABLE, BRIDGE)?;
+        let bridges = chains::chains_with(&self.socket, TABLE, BRIDGE)?;
         bridges.iter().try_for_each(|chain| self.release_bridge(chain))
     }
 
@@ -238,7 +238,7 @@ impl Nftables {
     /// kernel refuses to delete a chain that an element leads to.
     fn release_bridge(&self, chain: &str) -> Result<(), NftError> {
         let Some(Ok(bridge)) = chain.strip_prefix(BRIDGE).map(str::parse::<IfName>) else { return Ok(()) };
-        if apply::uses(&self.socket, TABLE, chain)?.is_none_or(|uses| uses > 0) {
+        if chains::uses(&self.socket, TABLE, chain)?.is_none_or(|uses| uses > 0) {
             return Ok(());
         }
         let wanted = policy(&Ingress { bridge, policy: IngressPolicy::SameBridge });

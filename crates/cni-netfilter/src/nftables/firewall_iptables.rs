@@ -9,14 +9,13 @@ use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{Expressions, NfTablesMessage, RuleAttribute, RuleMessage};
 use rustix::io::Errno;
 
-use super::apply;
 use super::batch::Batch;
 use super::error::NftError;
 use super::expr::Ip;
 use super::firewall_frame::{MARK, accept, is_marked};
 use super::frame::{Family, TableId};
-use super::raw;
 use super::transport::Socket;
+use super::{chains, raw};
 use crate::Forwarding;
 
 const CHAIN: &str = "FORWARD";
@@ -32,7 +31,7 @@ fn concerned(socket: &Socket, intent: &Forwarding) -> Result<Vec<TableId>, NftEr
     let mut tables: Vec<TableId> = Vec::new();
     for ip in [Ip::V4, Ip::V6] {
         let wanted = intent.addresses.iter().any(|address| Ip::of(*address) == ip);
-        if wanted && apply::uses(socket, table(ip), CHAIN)?.is_some() {
+        if wanted && chains::uses(socket, table(ip), CHAIN)?.is_some() {
             tables.push(table(ip));
         }
     }

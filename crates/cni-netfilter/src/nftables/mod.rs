@@ -8,6 +8,7 @@
 //! | `inet cni_masquerade` | `hosts4`, `hosts6`: container's address → `goto subnet-…` | masquerades what leaves the subnet |
 //! | `ip cni_ports`, `ip6 cni_ports` | `ports`: protocol, host port → container; `address_ports`: the same with a host address | forwards what is for this node |
 //! | | `sources`: container, protocol, its port, host port → `goto snat-…` | masquerades forwarded connections |
+//! | each of these | `owners`: owner → number of elements, link | tells in constant time what an owner has |
 //! | `ip cni_localnet` | `guarded`: interfaces | drops what arrives there for or from 127.0.0.0/8 |
 //!
 //! A packet costs the same number of lookups however many elements there are. So does a deletion; an addition to a map of
@@ -16,6 +17,7 @@
 mod answer;
 mod apply;
 mod batch;
+mod chains;
 mod check;
 mod element;
 mod error;
@@ -25,6 +27,7 @@ mod firewall_foreign;
 mod firewall_frame;
 mod firewall_iptables;
 mod frame;
+mod index;
 mod legacy;
 mod legacy_macspoof;
 mod localnet;
@@ -32,8 +35,10 @@ mod macspoof;
 mod masquerade;
 mod portforward;
 mod portframe;
+mod portkeys;
 mod probe;
 mod raw;
+mod remove;
 mod set;
 mod transport;
 

@@ -1,0 +1,201 @@
+//! tuning: what was before is written down, and put back by DEL or when ADD fails.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use cni_tests::kernel::{has_flag, sysctl};
+use cni_tests::{Call, Outcome, Sandbox};
+use serde_json::{Value, json};
+
+use crate::case::{Case, common, improved};
+use crate::tuning::{FILE, add, call, conf, container, del, eth0};
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        common("tuning::backup_has_what_changes_and_root_alone_reads_it", backup),
+        common("tuning::data_dir", data_dir),
+        common("tuning::a_backup_of_the_go_plugin_is_put_back", go_backup),
+        improved("tuning::a_failed_add_takes_everything_back", rollback),
+        improved("tuning::a_repeated_add_keeps_the_first_backup", repeat),
+        improved("tuning::two_in_a_chain_put_back_what_was_before_both", two_in_a_chain),
+        improved("tuning::a_stale_backup_is_not_put_back", stale),
+        common("tuning::del_twice_and_without_anything", del_twice),
+        improved("tuning::del_without_namespace_removes_the_backup", del_without_namespace),
+        improved("tuning::del_with_a_broken_backup", broken_backup),
+        improved("tuning::gc_removes_backups_of_its_own_network_only", gc),
+    ]
+}
+
+fn backup(sb: &Sandbox) {
+    let ns = container(sb);
+    let before = eth0(&ns);
+    add(sb, &json!({"mtu": 1400, "allmulti": true}), &ns);
+    let text = fs::read_to_string(FILE).unwrap();
+    assert!(text.starts_with("{\n \"") && text.contains("\n \"mtu\": 1500"), "as the Go plugin writes it: {text}");
+    let saved: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&saved["mtu"], &saved["allmulti"]), (&before["mtu"], &json!(false)));
+    for absent in ["mac", "promisc", "txQLen"] {
+        assert!(saved[absent].is_null(), "{absent} isn't changed: {text}");
+    }
+    assert_eq!(fs::metadata(FILE).unwrap().permissions().mode() & 0o777, 0o600);
+    let dir = fs::metadata("/run/cni/tuning").unwrap().permissions().mode();
+    assert_eq!(dir & 0o077, 0, "nobody else may look: {dir:o}");
+    assert_eq!(fs::read_dir("/run/cni/tuning").unwrap().count(), 1);
+}
+
+fn data_dir(sb: &Sandbox) {
+    let ns = container(sb);
+    let keys = json!({"mtu": 1400, "dataDir": "/run/elsewhere/backups"});
+    add(sb, &keys, &ns);
+    assert!(Path::new("/run/elsewhere/backups/c1_eth0.json").exists() && !Path::new(FILE).exists());
+    del(sb, &keys, &ns);
+    assert!(!Path::new("/run/elsewhere/backups/c1_eth0.json").exists());
+    assert_eq!(eth0(&ns)["mtu"], 1500);
+}
+
+/// Byte for byte what tuning 1.1.1 writes for these attributes.
+fn go_backup(sb: &Sandbox) {
+    let ns = container(sb);
+    ns.sh(&["ip", "link", "set", "eth0", "promisc", "on"]);
+    fs::create_dir_all("/run/cni/tuning").unwrap();
+    fs::write(FILE, "{\n \"mac\": \"02:00:00:00:00:42\",\n \"promisc\": false,\n \"mtu\": 1399\n}").unwrap();
+    del(sb, &json!({}), &ns);
+    let link = eth0(&ns);
+    assert_eq!((&link["address"], &link["mtu"]), (&json!("02:00:00:00:00:42"), &json!(1399)));
+    assert!(!has_flag(&link, "PROMISC") && !Path::new(FILE).exists());
+}
+
+fn rollback(sb: &Sandbox) {
+    let ns = container(sb);
+    let before = (sysctl(&ns, "core/somaxconn"), eth0(&ns));
+    let good = json!({"net.core.somaxconn": "77"});
+    let rows = [
+        // The kernel allows a veth no more than 65535.
+        (json!({"sysctl": good, "mac": "02:00:00:00:00:99", "mtu": 1_000_000}), "1000000"),
+        (
+            json!({"sysctl": {"net.core.somaxconn": "77", "net.ipv4.ip_local_port_range": "x"}, "mtu": 1400}),
+            "port_range",
+        ),
+        (json!({"sysctl": {"net.core.somaxconn": "77", "net.ipv4.nope": "1"}, "mtu": 1400}), "net/ipv4/nope"),
+        (json!({"sysctl": good, "mac": "01:00:5e:00:00:01"}), "01:00:5e:00:00:01"),
+    ];
+    for (keys, named) in rows {
+        call(sb, "ADD", &conf("1.0.0", &keys), &ns).run().error().names(&[named]);
+        assert_eq!((sysctl(&ns, "core/somaxconn"), eth0(&ns)), before, "{keys}");
+        assert!(!Path::new(FILE).exists());
+    }
+    // The last moment: the result can't be told at this version.
+    let mut conf = conf("0.2.0", &json!({"mtu": 1400}));
+    conf["prevResult"] = json!({"cniVersion": "0.2.0"});
+    call(sb, "ADD", &conf, &ns).run().error();
+    assert_eq!(eth0(&ns)["mtu"], 1500);
+    assert!(!Path::new(FILE).exists());
+    // Without the interface.
+    ns.sh(&["ip", "link", "set", "eth0", "name", "other"]);
+    let keys = json!({"mtu": 1400});
+    call(sb, "ADD", &self::conf("1.0.0", &keys), &ns).run().error().names(&["eth0"]);
+}
+
+fn repeat(sb: &Sandbox) {
+    let ns = container(sb);
+    let before = (sysctl(&ns, "core/somaxconn"), eth0(&ns));
+    let keys = json!({"sysctl": {"net.core.somaxconn": "77"}, "mtu": 1400});
+    let first = add(sb, &keys, &ns);
+    assert_eq!(add(sb, &keys, &ns), first);
+    del(sb, &keys, &ns);
+    assert_eq!((sysctl(&ns, "core/somaxconn"), eth0(&ns)), before);
+}
+
+fn two_in_a_chain(sb: &Sandbox) {
+    let ns = container(sb);
+    let before = eth0(&ns);
+    add(sb, &json!({"mtu": 1400, "allmulti": true}), &ns);
+    // The second fails: what the first has done and written down stays.
+    let bad = json!({"mtu": 1300, "mac": "01:00:5e:00:00:01"});
+    call(sb, "ADD", &conf("1.0.0", &bad), &ns).run().error();
+    assert_eq!(eth0(&ns)["mtu"], 1400);
+    add(sb, &json!({"mtu": 1300, "mac": "02:00:00:00:00:99"}), &ns);
+    del(sb, &json!({}), &ns);
+    del(sb, &json!({}), &ns);
+    assert_eq!(eth0(&ns), before);
+}
+
+/// The container came back with the same name and another namespace, without a DEL between.
+fn stale(sb: &Sandbox) {
+    let ns = container(sb);
+    add(sb, &json!({"mac": "02:00:00:00:00:99"}), &ns);
+    ns.delete();
+    let ns = sb.container("again");
+    sb.node().sh(&["ip", "link", "add", "host1", "type", "veth", "peer", "name", "eth0", "netns", "again"]);
+    let before = eth0(&ns);
+    add(sb, &json!({"mtu": 1400}), &ns);
+    del(sb, &json!({}), &ns);
+    assert_eq!(eth0(&ns), before, "the old interface's MAC isn't this one's");
+}
+
+fn del_twice(sb: &Sandbox) {
+    let ns = container(sb);
+    let keys = json!({"mtu": 1400});
+    del(sb, &keys, &ns);
+    add(sb, &keys, &ns);
+    (0..2).for_each(|_| del(sb, &keys, &ns));
+    assert_eq!(eth0(&ns)["mtu"], 1500);
+}
+
+fn del_without_namespace(sb: &Sandbox) {
+    let keys = json!({"sysctl": {"net.core.somaxconn": "77"}, "mtu": 1400});
+    let ns = container(sb);
+    type End = fn(Call) -> Call;
+    let ends: [End; 2] = [|call| call.without("CNI_NETNS"), |call| call.env("CNI_NETNS", "/run/netns/never-was")];
+    for end in ends {
+        add(sb, &keys, &ns);
+        end(call(sb, "DEL", &conf("1.0.0", &keys), &ns)).run().silent();
+        assert!(!Path::new(FILE).exists());
+    }
+    add(sb, &keys, &ns);
+    ns.sh(&["ip", "link", "del", "eth0"]);
+    del(sb, &keys, &ns);
+    assert!(!Path::new(FILE).exists());
+}
+
+fn broken_backup(sb: &Sandbox) {
+    let ns = container(sb);
+    fs::create_dir_all("/run/cni/tuning").unwrap();
+    for text in ["", "{", "[]", r#"{"mtu": "x"}"#] {
+        fs::write(FILE, text).unwrap();
+        del(sb, &json!({}), &ns);
+        assert!(!Path::new(FILE).exists());
+    }
+    // A configuration that ADD would refuse.
+    add(sb, &json!({"mtu": 1400}), &ns);
+    del(sb, &json!({"mtu": "x", "sysctl": 3}), &ns);
+    assert_eq!(eth0(&ns)["mtu"], 1500);
+}
+
+fn gc(sb: &Sandbox) {
+    sb.needs("tuning", "1.1.0");
+    let ns = container(sb);
+    add(sb, &json!({"mtu": 1400}), &ns);
+    let mut other = conf("1.0.0", &json!({"mtu": 1400}));
+    other["name"] = "another".into();
+    let foreign = call(sb, "ADD", &other, &ns).names("c2", "eth0");
+    foreign.run().result();
+    fs::write("/run/cni/tuning/c3_eth0.json", "{\n \"mtu\": 1500\n}").unwrap();
+    let gc = |valid: Value| -> Outcome {
+        let mut conf = conf("1.1.0", &json!({}));
+        conf["cni.dev/valid-attachments"] = valid;
+        sb.plugin("tuning", "GC").conf(&conf).run()
+    };
+    let names = || {
+        let entries = fs::read_dir("/run/cni/tuning").unwrap().flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    gc(json!([{"containerID": "c1", "ifname": "eth0"}])).silent();
+    assert_eq!(names(), ["c1_eth0.json", "c2_eth0.json", "c3_eth0.json"]);
+    gc(json!([{"containerID": "c1", "ifname": "eth1"}])).silent();
+    assert_eq!(names(), ["c2_eth0.json", "c3_eth0.json"], "another network's and the Go plugin's stay");
+}

@@ -1,0 +1,130 @@
+//! tuning: sysctls, which of them may be set, and that none is written outside of `net/`.
+
+use std::fs;
+use std::path::Path;
+
+use cni_tests::kernel::sysctl;
+use cni_tests::{Sandbox, Snapshot};
+use serde_json::{Value, json};
+
+use crate::case::{Case, common, improved, newer};
+use crate::tuning::{ARP, FILE, add, call, conf, container, del};
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        common("tuning::sysctls_are_set", sysctls),
+        improved("tuning::sysctls_are_put_back", sysctls_back),
+        newer("tuning::sysctl_there_twice_is_refused", duplicates),
+        newer("tuning::allow_list", allow_list),
+        improved("tuning::status_reads_the_allow_list", |sb| {
+            sb.needs("tuning", "1.1.0");
+            allow("^net\\.core\\.");
+            let conf = conf("1.1.0", &json!({"sysctl": {"net.ipv4.ip_forward": "1"}}));
+            sb.plugin("tuning", "STATUS").conf(&conf).run().error().names(&["net.ipv4.ip_forward", "allowlist.conf"]);
+        }),
+        improved("tuning::never_a_write_outside_net", outside_net),
+        improved("tuning::never_through_a_symbolic_link", through_link),
+    ]
+}
+
+fn sysctls(sb: &Sandbox) {
+    let ns = container(sb);
+    let node = sysctl(&sb.node(), "core/somaxconn");
+    let keys = json!({"sysctl": {
+        "net.ipv4.conf.IFNAME.arp_filter": "1", "net/core/somaxconn": "77", "net.ipv4.ip_local_port_range": "1024 2048"
+    }});
+    add(sb, &keys, &ns);
+    assert_eq!(sysctl(&ns, ARP).as_deref(), Some("1"));
+    assert_eq!(sysctl(&ns, "core/somaxconn").as_deref(), Some("77"));
+    assert_eq!(sysctl(&ns, "ipv4/ip_local_port_range").as_deref(), Some("1024\t2048"));
+    assert_eq!(sysctl(&sb.node(), "core/somaxconn"), node, "the node's own is untouched");
+}
+
+fn sysctls_back(sb: &Sandbox) {
+    let ns = container(sb);
+    let before = sysctl(&ns, "core/somaxconn");
+    let keys = json!({"sysctl": {"net.core.somaxconn": "77", "net.ipv4.conf.IFNAME.arp_filter": "1"}});
+    add(sb, &keys, &ns);
+    del(sb, &keys, &ns);
+    assert_eq!(sysctl(&ns, "core/somaxconn"), before);
+    assert_eq!(sysctl(&ns, ARP).as_deref(), Some("0"));
+    assert!(!Path::new(FILE).exists());
+}
+
+fn duplicates(sb: &Sandbox) {
+    let ns = container(sb);
+    let text = conf("1.0.0", &json!({"sysctl": {"net.core.somaxconn": "77"}})).to_string();
+    let twice = text.replace(r#""net.core.somaxconn":"77""#, r#""net.core.somaxconn":"77","net.core.somaxconn":"78""#);
+    assert_ne!(twice, text);
+    let error = call(sb, "ADD", &Value::Null, &ns).stdin(&twice).run().error();
+    error.names(&["duplicated sysctl keys are not allowed"]);
+}
+
+fn allow(list: &str) {
+    fs::create_dir_all("/etc/cni/tuning").unwrap();
+    fs::write("/etc/cni/tuning/allowlist.conf", list).unwrap();
+}
+
+fn allow_list(sb: &Sandbox) {
+    let ns = container(sb);
+    allow("^net\\.core\\.somaxconn$\n\n  ^net\\.ipv4\\.conf\\.IFNAME\\.[a-z_]*$  \n");
+    add(sb, &json!({"sysctl": {"net.core.somaxconn": "77", "net.ipv4.conf.IFNAME.arp_filter": "1"}}), &ns);
+    let before = Snapshot::of(&[&ns]);
+    let keys = json!({"sysctl": {"net.core.somaxconn": "78", "net.ipv4.ip_forward": "1"}});
+    let error = call(sb, "ADD", &conf("1.0.0", &keys), &ns).run().error();
+    error.names(&["net.ipv4.ip_forward", "not allowed"]);
+    Snapshot::of(&[&ns]).same_as(&before);
+    assert_eq!(sysctl(&ns, "core/somaxconn").as_deref(), Some("77"), "nothing of it was set");
+}
+
+/// Names that lead, by one reading or another, to a file of ours outside.
+fn outside_net(sb: &Sandbox) {
+    let ns = container(sb);
+    let canary = "/run/cni-test/canary";
+    fs::create_dir_all("/run/cni-test").unwrap();
+    fs::write(canary, "0").unwrap();
+    let up = "net/../../../run/cni-test/canary";
+    let keys = [
+        canary,
+        up,
+        "/run//cni-test/canary",
+        "net/../../..//run/cni-test/canary",
+        "../../run/cni-test/canary",
+        "net/ipv4/../../../../run/cni-test/canary",
+        "net/./../../../run/cni-test/canary",
+        "/proc/sys/net/core/somaxconn",
+        "net//core/somaxconn",
+        "net/../net/core/somaxconn",
+        "net",
+        "net/",
+        "net/.",
+        "",
+        "net.core..somaxconn",
+        "netx.core.somaxconn",
+    ];
+    let before = Snapshot::of(&[&sb.node(), &ns]);
+    for key in keys {
+        for keys in [json!({"sysctl": {key: "1"}}), json!({"args": {"cni": {"sysctl": {key: "1"}}}})] {
+            call(sb, "ADD", &conf("1.0.0", &keys), &ns).run().error().names(&[key]);
+        }
+    }
+    assert_eq!(fs::read_to_string(canary).unwrap(), "0");
+    Snapshot::of(&[&sb.node(), &ns]).same_as(&before);
+}
+
+/// procfs has no links below `/proc/sys`; a mount over it may.
+fn through_link(sb: &Sandbox) {
+    let ns = container(sb);
+    let canary = "/run/cni-test/canary";
+    fs::create_dir_all("/run/cni-test").unwrap();
+    fs::write(canary, "0").unwrap();
+    sb.node().sh(&["mount", "-t", "tmpfs", "tmpfs", "/proc/sys/net"]);
+    std::os::unix::fs::symlink(canary, "/proc/sys/net/last").unwrap();
+    std::os::unix::fs::symlink("/run/cni-test", "/proc/sys/net/way").unwrap();
+    for key in ["net.last", "net.way.canary"] {
+        let keys = json!({"sysctl": {key: "1"}});
+        call(sb, "ADD", &conf("1.0.0", &keys), &ns).run().error().names(&[&key.replace('.', "/")]);
+    }
+    assert_eq!(fs::read_to_string(canary).unwrap(), "0");
+}
