@@ -23,6 +23,12 @@ check() {
     [ -z "${TIMES:-}" ] || echo "           $(((${EPOCHREALTIME/./} - ${begun/./}) / 1000)) ms"
 }
 
+# skip WHAT WHY: a line of the table that says that it wasn't tried
+skip() {
+    printf '%s\t%s\tskipped\n' "$CLIENT" "$1" >>"$RESULTS"
+    printf '   skipped %s: %s\n' "$1" "$2"
+}
+
 # must COMMAND...: what isn't checked but has to work; the client's script ends with it
 must() {
     local said

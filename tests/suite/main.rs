@@ -25,6 +25,7 @@ mod host_local_state;
 mod leftovers;
 mod loopback;
 mod masquerade;
+mod networks;
 mod portmap;
 mod protocol;
 mod ptp;
