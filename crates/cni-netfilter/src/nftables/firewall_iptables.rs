@@ -10,7 +10,6 @@ use netlink_packet_netfilter::nftables::{Expressions, NfTablesMessage, RuleAttri
 use rustix::io::Errno;
 
 use super::batch::Batch;
-use super::chains;
 use super::error::NftError;
 use super::expr::Ip;
 use super::firewall_frame::{MARK, accept, is_marked};
