@@ -46,14 +46,13 @@ impl Netfilter {
     ///
     /// Returns the addresses that the owner had in the nftables backend.
     pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<Vec<IpAddr>, FilterError> {
-        let hints: Vec<IpAddr> = hint.map(|hint| hint.addresses.clone()).unwrap_or_default();
         let mut addresses = Vec::new();
         let nftables = self.in_nftables(|nft| {
             addresses = nft.remove_forwarding(owner, hint)?;
             Ok(())
         });
         let chains = &Iptables::FORWARDING_CHAINS;
-        let iptables = self.in_iptables("filter", chains, |tools| tools.remove_forwarding(owner, &hints));
+        let iptables = self.in_iptables("filter", chains, |tools| tools.remove_forwarding(owner, hint));
         nftables.and(iptables.map(drop)).map(|()| addresses)
     }
 

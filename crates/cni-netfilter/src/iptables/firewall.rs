@@ -52,20 +52,18 @@ impl Iptables {
         }))
     }
 
-    /// Removes what the owner has, and what Go made for the addresses `hints` unless they are another owner's; the
-    /// policies of bridges that nobody is behind any more, too. Idempotent; needs no hints, but is faster with the
-    /// attachment's addresses, and then leaves a family without any alone.
-    pub fn remove_forwarding(&self, owner: &Owner, hints: &[IpAddr]) -> Result<(), IptablesError> {
-        let hinted = present(|family| hints.iter().any(|hint| Family::of(*hint) == family));
+    /// Removes what the owner has, and what Go made for the addresses of `hint` unless they are another owner's; the
+    /// policies of bridges that nobody is behind any more, too. Idempotent; needs no hint, but is faster with what the
+    /// owner is thought to have, and then leaves a family without any address alone.
+    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<(), IptablesError> {
+        let wanted = |family| hint.and_then(|hint| Wanted::new(hint, family));
+        let hinted = present(|family| wanted(family).is_some());
         if hinted.is_empty() {
             return all(concurrently(&Family::ALL, |family| tolerant(family, remove_reading(family, owner, &[]))))
                 .map(drop);
         }
-        all(concurrently(&hinted, |family| {
-            let hints: Vec<IpAddr> = hints.iter().copied().filter(|hint| Family::of(*hint) == family).collect();
-            remove(family, owner, &hints)
-        }))
-        .map(drop)
+        all(concurrently(&hinted, |family| wanted(family).map_or(Ok(()), |wanted| remove(family, owner, wanted))))
+            .map(drop)
     }
 
     /// Removes what owners in `network` other than `valid` have. What Go made names no owner and stays.
@@ -136,21 +134,27 @@ fn refuse_wildcard(wanted: Wanted<'_>, script: &mut Script) {
     }
 }
 
-/// Bets that the owner has these addresses, with an entry and two accepts each.
-fn remove(family: Family, owner: &Owner, hints: &[IpAddr]) -> Outcome {
-    let entries = hints.iter().map(|address| rules::owns_address(owner, *address));
-    let own: Vec<Rule> = entries.chain(hints.iter().flat_map(|address| rules::accepts(*address))).collect();
+/// Bets that the owner has exactly what is thought.
+fn remove(family: Family, owner: &Owner, wanted: Wanted<'_>) -> Outcome {
+    let own = wanted.own();
     let mut script = list(&[rules::OWNERS]);
     own.iter().for_each(|rule| script.delete(rule));
-    match restore(family, &script.commit_and_finish()?) {
-        Ok(listing) => {
-            // A bridge, further addresses, or somebody else with one of them: what is left of it takes the whole table.
-            let left = Model::new(&Table::parse(&listing)).without(&own);
-            if left.owned_by(owner).next().is_none() { Ok(()) } else { remove_reading(family, owner, &[]) }
+    let left = match restore(family, &script.commit_and_finish()?) {
+        Ok(listing) => Model::new(&Table::parse(&listing)).without(&own),
+        Err(error) if error.is_refusal() => {
+            return remove_reading(family, owner, &wanted.addresses().collect::<Vec<_>>());
         }
-        Err(error) if error.is_refusal() => remove_reading(family, owner, hints),
-        Err(error) => Err(error),
+        Err(error) => return Err(error),
+    };
+    // What is left of it, and a bridge that nobody is behind now, take the whole table.
+    let bridge = wanted.ingress().map(|ingress| ingress.bridge.as_str()).filter(|name| !left.bridge_has_owner(name));
+    if left.owned_by(owner).next().is_none() && bridge.is_none() {
+        return Ok(());
     }
+    reading(family, |model| {
+        plan::remove(model, owner, &[]);
+        bridge.into_iter().for_each(|bridge| plan::release_bridge(model, bridge));
+    })
 }
 
 fn remove_reading(family: Family, owner: &Owner, hints: &[IpAddr]) -> Outcome {

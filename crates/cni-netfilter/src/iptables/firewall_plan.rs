@@ -171,11 +171,14 @@ fn release(model: &mut Model, entries: &[Rule], more: impl IntoIterator<Item = I
             rules::accepts(address).iter().for_each(|rule| model.delete_all(rule));
         }
     }
-    for bridge in entries.iter().filter_map(|rule| rule.value("-i")) {
-        if !model.bridge_has_owner(bridge) {
-            let gone: Vec<Rule> = model.of_bridge(bridge).cloned().collect();
-            gone.iter().for_each(|rule| model.delete(rule));
-        }
+    entries.iter().filter_map(|rule| rule.value("-i")).for_each(|bridge| release_bridge(model, bridge));
+}
+
+/// Removes the policy of a bridge that nobody is behind.
+pub(super) fn release_bridge(model: &mut Model, bridge: &str) {
+    if !model.bridge_has_owner(bridge) {
+        let gone: Vec<Rule> = model.of_bridge(bridge).cloned().collect();
+        gone.iter().for_each(|rule| model.delete(rule));
     }
 }
 
