@@ -127,7 +127,7 @@ conflist e2e cni0 73 | with_capabilities >/etc/cni/net.d/e2e.conflist
 # Only one network has the default route: with two of them, answers to datagrams leave by the wrong one.
 conflist second cni1 74 | with_capabilities | jq '.plugins[0] |= (del(.isDefaultGateway) | .isGateway = true)' >/etc/cni/net.d/second.conflist
 must podman load -i "$BUILT/peer.tar"
-must run warm --network second
+must run warm --network second -p 8079:80
 must stop warm
 story
 
