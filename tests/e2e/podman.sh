@@ -34,7 +34,7 @@ reload() {
     local address
     address=$(address one 4)
     nft flush ruleset
-    podman network reload one two >/dev/null || return 1
+    podman network reload --all >/dev/null || return 1
     is "$(address one 4)" "$address" && every outside one 8081 two 8082 && masqueraded one
 }
 
@@ -131,7 +131,7 @@ must run warm --network second -p 8079:80
 must stop warm
 story
 
-must run other --network second
+must run other --network second -p 8079:80
 must start one 8081
 must start two 8082
 check "network connect" connect
