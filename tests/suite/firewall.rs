@@ -177,10 +177,19 @@ fn egress_works(sb: &Sandbox, backend: Backend) {
 /// Proves that the other cases show something.
 fn without(sb: &Sandbox) {
     let node = Node::start(sb, Backend::Iptables);
-    let container = node.network(1, None).attach("c1", &PUBLISHED);
-    assert!(is_cut_off(&container.ns, Outside::V4, OUTSIDE_PORT));
-    assert!(is_cut_off(&container.ns, Outside::V6, OUTSIDE_PORT));
-    assert!(is_cut_off(&node.outside.ns, Outside::NODE_V4, PORT));
+    let (net1, net2) = (node.network(1, None), node.network(2, None));
+    let (web, neighbour, stranger) =
+        (net1.attach("web", &PUBLISHED), net1.attach("mate", &[]), net2.attach("far", &[]));
+    for v6 in [false, true] {
+        let to = |v4, address_v6| if v6 { address_v6 } else { v4 };
+        assert!(is_cut_off(&web.ns, to(Outside::V4, Outside::V6), OUTSIDE_PORT));
+        assert!(is_cut_off(&node.outside.ns, to(Outside::NODE_V4, Outside::NODE_V6), PORT));
+        assert!(is_cut_off(&stranger.ns, &web.at.ip(v6), 80));
+        assert!(reaches(&node.ns, &web.at.ip(v6), 80, "web "));
+        if filters_bridged(&node) {
+            assert!(is_cut_off(&neighbour.ns, &web.at.ip(v6), 80));
+        }
+    }
 }
 
 /// What the administrator drops stays dropped.

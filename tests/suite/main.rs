@@ -15,7 +15,10 @@ mod delegation;
 mod each;
 mod examples;
 mod firewall;
+mod firewall_check;
+mod firewall_go;
 mod firewall_state;
+mod firewalld;
 mod gc;
 mod host_local;
 mod host_local_state;
@@ -73,6 +76,9 @@ fn main() -> ExitCode {
         portmap::cases,
         firewall::cases,
         firewall_state::cases,
+        firewall_check::cases,
+        firewall_go::cases,
+        firewalld::cases,
         leftovers::cases,
         check::cases,
         gc::cases,

@@ -174,8 +174,9 @@ impl Netfilter {
     pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<PortForward>, FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
         let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_ports(network, valid));
-        let guards = self.in_guards(Iptables::retain_guards);
-        guards.and(Ok([nftables?, iptables?.unwrap_or_default()].concat()))
+        let guards = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.retain_guards());
+        guards?;
+        Ok([nftables?, iptables?.unwrap_or_default()].concat())
     }
 
     /// Forgets the connections of UDP and SCTP clients to these ports: all of them, or those that go elsewhere than to the
@@ -197,7 +198,8 @@ impl Netfilter {
     /// shares, when it is about to go or gone. Idempotent.
     pub fn remove_guard(&self, interface: &IfName) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.remove_guard(interface));
-        nftables.and(self.in_guards(|tools| tools.remove_guard(interface)))
+        let iptables = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.remove_guard(interface));
+        nftables.and(iptables.map(drop))
     }
 
     pub(crate) fn nftables(&self) -> Result<&Nftables, NftError> {
@@ -232,14 +234,6 @@ impl Netfilter {
             return Ok(Some(remove(Iptables::find()?)?));
         }
         Ok(None)
-    }
-
-    /// The same for the guards, which are IPv4's and in another table.
-    fn in_guards(&self, remove: impl FnOnce(&Iptables) -> Result<(), IptablesError>) -> Result<(), FilterError> {
-        if Family::V4.legacy_in_use("raw") || self.has_chain("raw", &[Iptables::guard_chain()])? {
-            remove(&Iptables::find()?)?;
-        }
-        Ok(())
     }
 
     fn has_chain<C: AsRef<str>>(&self, table: &str, chains: &[C]) -> Result<bool, FilterError> {

@@ -108,7 +108,9 @@ impl Firewalld {
             let address = host(*address);
             match self.call("removeSource", &address) {
                 Err(source)
-                    if !["UNKNOWN_SOURCE", "NOT_ENABLED", "INVALID_ZONE"].iter().any(|text| is(&source, text)) =>
+                    if !["UNKNOWN_SOURCE", "NOT_ENABLED", "INVALID_ZONE", "ZONE_CONFLICT"]
+                        .iter()
+                        .any(|text| is(&source, text)) =>
                 {
                     let what = format!("remove the source {address}");
                     return Err(FirewalldError::Call { what, zone: self.zone.clone(), source: Box::new(source) });

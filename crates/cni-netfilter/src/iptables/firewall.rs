@@ -9,7 +9,8 @@ use cni_plugin::{Difference, NetworkName, Owner};
 
 use super::attach::again;
 use super::error::IptablesError;
-use super::firewall_plan::{self as plan, Change, Model, Wanted};
+use super::firewall_model::{Change, Model};
+use super::firewall_plan::{self as plan, Wanted};
 use super::firewall_rules as rules;
 use super::rules::{Rule, Script};
 use super::save::Table;

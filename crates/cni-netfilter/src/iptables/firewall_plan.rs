@@ -1,13 +1,12 @@
 //! Forwarding rules as a plan: from what is wanted and what is there to the changes in between. Pure functions.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cni_plugin::{NetworkName, Owner};
 
+use super::firewall_model::Model;
 use super::firewall_rules as rules;
-use super::rules::{Rule, Script};
-use super::save::Table;
+use super::rules::Rule;
 use super::tool::Family;
 use crate::{Forwarding, Ingress};
 
@@ -16,22 +15,6 @@ use crate::{Forwarding, Ingress};
 pub(super) struct Wanted<'a> {
     intent: &'a Forwarding,
     family: Family,
-}
-
-/// One step towards it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Change {
-    Create(String),
-    Insert(Rule),
-    Append(Rule),
-    Delete(Rule),
-}
-
-/// The chains of the table that concern us, as they will be after the changes so far.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Model {
-    chains: BTreeMap<String, Vec<Rule>>,
-    changes: Vec<Change>,
 }
 
 impl<'a> Wanted<'a> {
@@ -212,103 +195,72 @@ pub(super) fn retain(model: &mut Model, network: &NetworkName, valid: &[Owner]) 
     release(model, &entries, []);
 }
 
-impl Model {
-    pub(super) fn new(table: &Table) -> Self {
-        let chain = |name: &str| (name.to_owned(), table.chain(name).unwrap_or_default().to_vec());
-        Self { chains: table.names().map(chain).collect(), changes: Vec::new() }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iptables::save::Table;
+    use crate::iptables::testing::owner;
+    use crate::{IngressPolicy, iptables::firewall_model::Change};
+
+    fn intent(id: &str, policy: Option<IngressPolicy>) -> Forwarding {
+        let ingress = policy.map(|policy| Ingress { bridge: "br0".parse().unwrap(), policy });
+        let addresses = vec!["10.9.0.2".parse().unwrap(), "fd00:9::2".parse().unwrap()];
+        Forwarding { owner: owner(id, "eth0"), addresses, admin_chain: "CNI-ADMIN".to_owned(), ingress }
     }
 
-    /// Counts `rules` as there: the transaction that read the table has appended them.
-    pub(super) fn with_appended(mut self, rules: &[Rule]) -> Self {
-        rules.iter().for_each(|rule| self.append(rule.clone()));
-        self.changes.clear();
-        self
+    fn made(mut model: Model, intent: &Forwarding) -> Model {
+        Wanted::new(intent, Family::V4).unwrap().make(&mut model);
+        model
     }
 
-    /// Counts `rules` as gone.
-    pub(super) fn without(mut self, rules: &[Rule]) -> Self {
-        rules.iter().for_each(|rule| self.delete(rule));
-        self.changes.clear();
-        self
+    /// As if the changes had been carried out and read again.
+    fn settled(model: &Model) -> Model {
+        model.clone().without(&[])
     }
 
-    pub(super) fn changes(&self) -> &[Change] {
-        &self.changes
+    fn forward(model: &Model) -> Vec<Option<&str>> {
+        model.rules(rules::FORWARD).iter().map(Rule::target).collect()
     }
 
-    /// The changes as one block.
-    pub(super) fn script(&self) -> Script {
-        let mut script = Script::default();
-        script.table(rules::TABLE);
-        for change in &self.changes {
-            match change {
-                Change::Create(chain) => script.create(chain),
-                Change::Insert(rule) => script.insert(rule),
-                Change::Append(rule) => script.append(rule),
-                Change::Delete(rule) => script.delete(rule),
-            }
-        }
-        script.commit();
-        script
+    #[test]
+    fn an_empty_table_gets_everything_and_then_nothing() {
+        let intent = intent("c1", Some(IngressPolicy::Isolated));
+        let model = made(Model::default(), &intent);
+        assert_eq!(forward(&model), [Some("CNI-ISOLATION-STAGE-1"), Some("CNI-FORWARD")]);
+        let targets: Vec<_> = model.rules(rules::STAGE1).iter().filter_map(Rule::target).collect();
+        assert_eq!(targets, ["DROP", "CNI-ISOLATION-STAGE-2", "RETURN"]);
+        assert_eq!(model.rules(rules::ACCEPTS)[0].target(), Some("CNI-ADMIN"));
+        assert!(made(settled(&model), &intent).changes().is_empty());
     }
 
-    pub(super) fn rules(&self, chain: &str) -> &[Rule] {
-        self.chains.get(chain).map(Vec::as_slice).unwrap_or_default()
+    #[test]
+    fn what_was_made_is_removed_but_for_the_frame() {
+        let frame = made(Model::default(), &intent("c1", None));
+        let mut without_owner = settled(&frame);
+        remove(&mut without_owner, &owner("c1", "eth0"), &[]);
+        assert_eq!(without_owner.rules(rules::ACCEPTS).len(), 2, "administrator and published ports");
+        assert!(without_owner.rules(rules::OWNERS).is_empty());
+        // Somebody else's removal takes nothing, whatever it thinks that it had.
+        let mut untouched = settled(&frame);
+        remove(&mut untouched, &owner("c2", "eth0"), &["10.9.0.2".parse().unwrap()]);
+        assert!(untouched.changes().is_empty(), "{:?}", untouched.changes());
     }
 
-    /// The entries in the list of owners that are `owner`'s.
-    pub(super) fn owned_by(&self, owner: &Owner) -> impl Iterator<Item = &Rule> {
-        self.rules(rules::OWNERS).iter().filter(|rule| rule.comment().is_some_and(|text| owner.wrote(text)))
+    #[test]
+    fn an_address_has_one_owner_the_latest() {
+        let model = made(settled(&made(Model::default(), &intent("c1", None))), &intent("c2", None));
+        let deleted = model.changes().iter().filter(|change| matches!(change, Change::Delete(_))).count();
+        assert_eq!((model.rules(rules::OWNERS).len(), deleted), (1, 1));
+        assert!(owner("c2", "eth0").wrote(model.rules(rules::OWNERS)[0].comment().unwrap()));
     }
 
-    pub(super) fn bridge_has_owner(&self, bridge: &str) -> bool {
-        self.rules(rules::OWNERS).iter().any(|rule| rule.value("-i") == Some(bridge))
-    }
-
-    fn of_bridge<'a>(&'a self, bridge: &'a str) -> impl Iterator<Item = &'a Rule> {
-        let both = self.rules(rules::STAGE1).iter().chain(self.rules(rules::STAGE2));
-        both.filter(move |rule| rules::concerns(rule, bridge))
-    }
-
-    pub(super) fn has(&self, rule: &Rule) -> bool {
-        self.rules(&rule.chain).iter().any(|there| there.same_as(rule))
-    }
-
-    fn create_missing(&mut self, chain: &str) {
-        if !self.chains.contains_key(chain) {
-            self.chains.insert(chain.to_owned(), Vec::new());
-            self.changes.push(Change::Create(chain.to_owned()));
-        }
-    }
-
-    fn insert(&mut self, rule: Rule) {
-        self.chains.entry(rule.chain.clone()).or_default().insert(0, rule.clone());
-        self.changes.push(Change::Insert(rule));
-    }
-
-    fn append(&mut self, rule: Rule) {
-        self.chains.entry(rule.chain.clone()).or_default().push(rule.clone());
-        self.changes.push(Change::Append(rule));
-    }
-
-    /// Deletes the first such rule, as the tool does.
-    fn delete(&mut self, rule: &Rule) {
-        if let Some(at) = self.rules(&rule.chain).iter().position(|there| there.same_as(rule)) {
-            self.chains.entry(rule.chain.clone()).or_default().remove(at);
-            self.changes.push(Change::Delete(rule.clone()));
-        }
-    }
-
-    fn delete_all(&mut self, rule: &Rule) {
-        while self.has(rule) {
-            self.delete(rule);
-        }
-    }
-
-    fn have_once(&mut self, rule: &Rule) {
-        match self.rules(&rule.chain).iter().filter(|there| there.same_as(rule)).count() {
-            0 => self.append(rule.clone()),
-            n => (1..n).for_each(|_| self.delete(rule)),
-        }
+    #[test]
+    fn a_policy_made_by_go_outlives_our_owners() {
+        let go = "-A CNI-ISOLATION-STAGE-1 -i br0 ! -o br0 -m comment --comment \
+                  \"CNI firewall plugin rules (ingressPolicy: same-bridge)\" -j CNI-ISOLATION-STAGE-2";
+        let mut model = made(Model::new(&Table::parse(go)), &intent("c1", Some(IngressPolicy::SameBridge)));
+        remove(&mut model, &owner("c1", "eth0"), &[]);
+        assert_eq!(model.of_bridge("br0").count(), 2);
+        assert_eq!(model.rules(rules::OWNERS)[0].comment(), Some(rules::FOREIGN));
     }
 }

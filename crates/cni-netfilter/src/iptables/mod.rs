@@ -10,6 +10,7 @@ mod detach;
 mod error;
 mod firewall;
 pub(crate) mod firewall_legacy;
+mod firewall_model;
 mod firewall_plan;
 mod firewall_rules;
 mod guard;
@@ -93,13 +94,13 @@ impl Iptables {
     pub fn remove_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Result<(), IptablesError> {
         let families = present(|family| hints.iter().any(|hint| Family::of(hint.ip()) == family));
         let expected = |family| masquerade::hinted(owner, hints, family);
-        all(detach::remove(Kind::Masquerade, owner, &families, expected)).map(drop)
+        collected(detach::remove(Kind::Masquerade, owner, &families, expected)).map(drop)
     }
 
     /// Removes the masquerading of all owners in `network` but `valid`. Other networks' rules and rules that name no
     /// network are left alone.
     pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), IptablesError> {
-        all(detach::retain(Kind::Masquerade, network, valid)).map(drop)
+        collected(detach::retain(Kind::Masquerade, network, valid)).map(drop)
     }
 
     /// Publishes the intents' ports; at most one intent for an owner and family. Idempotent, and the latest call says
@@ -134,13 +135,13 @@ impl Iptables {
             let hints = ports::of_family(hints, family).into_iter().filter(|hint| hint.owner == *owner);
             hints.map(ports::wanted).collect()
         };
-        Ok(all(detach::remove(Kind::Ports, owner, &families, expected))?.concat())
+        Ok(collected(detach::remove(Kind::Ports, owner, &families, expected))?.concat())
     }
 
     /// Removes the published ports of all owners in `network` but `valid`. Other networks' rules and rules that name no
     /// network are left alone. Returns what was published.
     pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<PortForward>, IptablesError> {
-        Ok(all(detach::retain(Kind::Ports, network, valid))?.concat())
+        Ok(collected(detach::retain(Kind::Ports, network, valid))?.concat())
     }
 
     /// Removes the `route_localnet` guard of `interface`, which no other attachment shares: it is about to go, or has gone.
@@ -168,7 +169,7 @@ impl Iptables {
         families: &[Family],
         outcomes: Vec<Result<T, IptablesError>>,
     ) -> Result<Vec<T>, IptablesError> {
-        let settled = all(outcomes);
+        let settled = collected(outcomes);
         if settled.is_err() {
             owners.iter().for_each(|owner| detach::take_back(kind, owner, families));
         }
@@ -181,10 +182,15 @@ fn present(has: impl Fn(Family) -> bool) -> Vec<Family> {
 }
 
 /// The first error, after all have been tried.
-fn all<T>(outcomes: Vec<Result<T, IptablesError>>) -> Result<Vec<T>, IptablesError> {
+fn all(outcomes: Vec<Result<(), IptablesError>>) -> Result<(), IptablesError> {
+    outcomes.into_iter().collect()
+}
+
+/// The same for outcomes that say something.
+fn collected<T>(outcomes: Vec<Result<T, IptablesError>>) -> Result<Vec<T>, IptablesError> {
     outcomes.into_iter().collect()
 }
 
 fn flatten(outcomes: Vec<Result<Vec<Difference>, IptablesError>>) -> Result<Vec<Difference>, IptablesError> {
-    Ok(all(outcomes)?.concat())
+    Ok(collected(outcomes)?.concat())
 }

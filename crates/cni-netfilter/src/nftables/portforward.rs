@@ -145,7 +145,7 @@ impl Nftables {
                 return Err(NftError::HeldBy { thing, holder });
             }
         }
-        held.iter().try_for_each(|held| self.evict(&held.comment))?;
+        held.iter().try_for_each(|held| self.evict_ports(&held.comment))?;
         apply::apply(&self.socket, &plan)?;
         Ok(held.iter().map(|held| error::holder(&held.comment)).collect())
     }
@@ -157,7 +157,7 @@ impl Nftables {
         Ok(link.is_some_and(|link| !links::index_exists(self.socket.descriptor(), link)))
     }
 
-    fn evict(&self, comment: &str) -> Result<(), NftError> {
+    fn evict_ports(&self, comment: &str) -> Result<(), NftError> {
         let removed = remove::remove_walking(&self.socket, &all_sets_and_index(), |other| same_owner(other, comment))?;
         self.tidy(&removed)
     }
