@@ -146,10 +146,11 @@ state() {
     echo "# addresses and routes"
     ip -o addr | awk '$4 !~ /^fe80/ { print $2, $3, $4 }'
     { ip route show table all && ip -6 route show table all; } | sed '/^\(broadcast\|anycast\|multicast\|ff00\)/d; /fe80/d; s/ pref medium//; s/ expires [0-9]*sec//; s/ linkdown//'
+    # Sorted: rules of the node's own come in the order in which its networks were first used.
     echo "# rules"
-    nft -s list ruleset 2>/dev/null | sed 's/counter packets [0-9]* bytes [0-9]*//' || true
+    nft -s list ruleset 2>/dev/null | sed 's/counter packets [0-9]* bytes [0-9]*//' | sort || true
     for tool in iptables ip6tables iptables-legacy ip6tables-legacy; do
-        "$tool-save" 2>/dev/null | sed '/^#/d; s/\[[0-9]*:[0-9]*\]//' || true
+        "$tool-save" 2>/dev/null | sed '/^#/d; s/\[[0-9]*:[0-9]*\]//' | sort || true
     done
     echo "# files"
     { find /var/lib/cni /run/netns /run/cni /etc/cni -mindepth 1 ! -name 'last_reserved_ip.*' ! -type d -printf '%p %m\n' 2>/dev/null || true; } | sed '/\/lock /d; /\/.host-local\//d' | sort
