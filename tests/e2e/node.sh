@@ -142,13 +142,15 @@ state() {
     local tool
     echo "# links"
     ip -o link | awk '{ sub("@.*", "", $2); sub(":$", "", $2); print $2 }'
+    # Without link-local ones: they appear when their interface has finished looking for duplicates.
     echo "# addresses and routes"
-    ip -o addr | awk '{ print $2, $3, $4 }'
-    { ip route show table all && ip -6 route show table all; } | sed '/^\(broadcast\|anycast\|multicast\|ff00\)/d; s/ pref medium//; s/ expires [0-9]*sec//; s/ linkdown//'
+    ip -o addr | awk '$4 !~ /^fe80/ { print $2, $3, $4 }'
+    { ip route show table all && ip -6 route show table all; } | sed '/^\(broadcast\|anycast\|multicast\|ff00\)/d; /fe80/d; s/ pref medium//; s/ expires [0-9]*sec//; s/ linkdown//'
+    # Sorted: rules of the node's own come in the order in which its networks were first used.
     echo "# rules"
-    nft -s list ruleset 2>/dev/null | sed 's/counter packets [0-9]* bytes [0-9]*//' || true
+    nft -s list ruleset 2>/dev/null | sed 's/counter packets [0-9]* bytes [0-9]*//' | sort || true
     for tool in iptables ip6tables iptables-legacy ip6tables-legacy; do
-        "$tool-save" 2>/dev/null | sed '/^#/d; s/\[[0-9]*:[0-9]*\]//' || true
+        "$tool-save" 2>/dev/null | sed '/^#/d; s/\[[0-9]*:[0-9]*\]//' | sort || true
     done
     echo "# files"
     { find /var/lib/cni /run/netns /run/cni /etc/cni -mindepth 1 ! -name 'last_reserved_ip.*' ! -type d -printf '%p %m\n' 2>/dev/null || true; } | sed '/\/lock /d; /\/.host-local\//d' | sort
@@ -158,16 +160,20 @@ state() {
     ps -e -o comm= | sed -E '/^(ps|awk|sed|grep|bash|sort|diff)$/d' | sort
 }
 
-# remember: what to compare with later
-remember() { state >"$work/before"; }
+# remember: what to compare with later. The bridge's address has its route only when no duplicate was found, which the Go
+# plugins don't wait for.
+remember() {
+    within 5 settled && state >"$work/before"
+}
+settled() { [ -z "$(ip -6 -o addr show tentative scope global)" ]; }
 
 # nothing_left: links, addresses, rules, files, namespaces and processes are as they were. The kernel and the runtimes'
 # helpers finish in their own time.
 nothing_left() {
     local round left
     for round in {1..40}; do
-        left=$(diff "$work/before" <(state) | grep '^[<>]') || return 0
+        left=$(diff "$work/before" <(state)) && return 0
         sleep 0.1
     done
-    echo "$left" && return 1
+    grep '^[<>]' <<<"$left" && return 1
 }

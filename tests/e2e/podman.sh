@@ -34,7 +34,7 @@ reload() {
     local address
     address=$(address one 4)
     nft flush ruleset
-    podman network reload one two >/dev/null || return 1
+    podman network reload --all >/dev/null || return 1
     is "$(address one 4)" "$address" && every outside one 8081 two 8082 && masqueraded one
 }
 
@@ -127,11 +127,11 @@ conflist e2e cni0 73 | with_capabilities >/etc/cni/net.d/e2e.conflist
 # Only one network has the default route: with two of them, answers to datagrams leave by the wrong one.
 conflist second cni1 74 | with_capabilities | jq '.plugins[0] |= (del(.isDefaultGateway) | .isGateway = true)' >/etc/cni/net.d/second.conflist
 must podman load -i "$BUILT/peer.tar"
-must run warm --network second
+must run warm --network second -p 8079:80
 must stop warm
 story
 
-must run other --network second
+must run other --network second -p 8079:80
 must start one 8081
 must start two 8082
 check "network connect" connect
