@@ -10,3 +10,26 @@ containerd_up() {
     must within 20 ctr version
     must ctr --namespace "$1" images import "$BUILT/peer.tar"
 }
+
+# kubelet VERB WORD...: one request to the CRI client; prints what it says
+kubelet() {
+    local answer
+    answer=$(socat -t 120 - "UNIX-CONNECT:$work/kubelet" <<<"$*") && [[ $answer = "ok "* ]] || { echo "kubelet $*: $answer" && return 1; }
+    echo "${answer#ok }"
+}
+
+# cri_up: containerd with its CRI, and a client for it
+cri_up() {
+    containerd_up k8s.io '
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "docker.io/library/pause:1"
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "/opt/cni/bin"
+conf_dir = "/etc/cni/net.d"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"'
+    must ctr --namespace k8s.io images import "$BUILT/pause.tar"
+    PYTHONPATH=$BUILT/cri "$BUILT/cri/bin/python" "$here/cri/kubelet.py" /run/containerd/containerd.sock "$work/kubelet" >"$work/kubelet.log" 2>&1 &
+    must within 20 kubelet ready
+}

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Makes an image of one executable, in the archive format that every runtime can load.
-# Usage: tests/e2e/image.sh EXECUTABLE NAME:TAG FILE
+# Usage: tests/e2e/image.sh EXECUTABLE NAME:TAG FILE COMMAND...
 set -euo pipefail
 executable=$1 name=$2 file=$3
+shift 3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -16,8 +17,8 @@ tar -C "$work/root" --owner=0 --group=0 --sort=name --mtime=@0 -cf "$work/layer.
 
 jq -n --arg layer "sha256:$(sha256sum "$work/layer.tar" | cut -d' ' -f1)" '{
     architecture: "amd64", os: "linux", created: "1970-01-01T00:00:00Z",
-    config: {Cmd: ["/bin/peer", "serve", "peer", "80"], Env: ["PATH=/bin"], StopSignal: "SIGKILL"},
+    config: {Cmd: $ARGS.positional, Env: ["PATH=/bin"], StopSignal: "SIGKILL"},
     rootfs: {type: "layers", diff_ids: [$layer]},
-    history: [{created: "1970-01-01T00:00:00Z"}]}' >"$work/config.json"
+    history: [{created: "1970-01-01T00:00:00Z"}]}' --args -- "$@" >"$work/config.json"
 jq -n --arg name "$name" '[{Config: "config.json", RepoTags: [$name], Layers: ["layer.tar"]}]' >"$work/manifest.json"
 tar -C "$work" -cf "$file" manifest.json config.json layer.tar

@@ -76,10 +76,56 @@ two_networks() {
 
 with_capabilities() { jq '.plugins[0].capabilities = {ips: true, mac: true}'; }
 
+# --- networks that Podman writes itself: bridge, portmap, firewall and tuning at 0.4.0 -------------------------------
+
+created() {
+    podman network create --ipv6 --subnet 10.79.0.0/24 --subnet fd00:79::/64 own >/dev/null &&
+        run owned --network own -p 8087:80/tcp -p 8087:80/udp && reached owned 8087 127.0.0.1 && reached owned 8087 host &&
+        reached owned 8087 outside && masqueraded owned
+}
+
+# The default policy of many a node: a container's ways out and its published ports work, what nobody asked for doesn't.
+forward_drop() {
+    local tool result=0
+    for tool in iptables ip6tables; do "$tool" -P FORWARD DROP; done
+    at outside ip route add 10.79.0.0/24 via "$node4"
+    masqueraded owned && reached owned 8087 outside || result=1
+    ! ask outside tcp "$(address owned 4)" 80 2>/dev/null || { echo "it is reached unasked" && result=1; }
+    at outside ip route del 10.79.0.0/24
+    for tool in iptables ip6tables; do "$tool" -P FORWARD ACCEPT; done
+    return $result
+}
+
+created_with_mac() {
+    run mac --network own --mac-address 02:00:00:00:00:79 &&
+        is "$(at mac ip -j link show eth0 | jq -r '.[0].address')" 02:00:00:00:00:79 && stop mac
+}
+
+# internal: no way out, by Podman's own configuration without a gateway's route
+internal() {
+    podman network create --internal --subnet 10.80.0.0/24 inner >/dev/null && run inside --network inner &&
+        run beside --network inner && pings beside "$(address inside 4)" && { ! masqueraded inside 2>/dev/null || { echo "it gets out" && return 1; }; } &&
+        stop inside && stop beside && podman network rm inner
+}
+
+created_gone() {
+    stop owned && podman network rm own >/dev/null && closed 8087 &&
+        { ! state | grep -F -e 10.79.0 -e fd00:79: | grep -v ' cni-podman'; }
+}
+
+by_podman() {
+    check "network create" created
+    check "network create: FORWARD policy DROP" forward_drop
+    check "network create: requested MAC" created_with_mac
+    check "network create --internal" internal
+    check "network rm: nothing left" created_gone
+}
+
 node
 libpod_up
 conflist e2e cni0 73 | with_capabilities >/etc/cni/net.d/e2e.conflist
-conflist second cni1 74 | with_capabilities >/etc/cni/net.d/second.conflist
+# Only one network has the default route: with two of them, answers to datagrams leave by the wrong one.
+conflist second cni1 74 | with_capabilities | jq '.plugins[0] |= (del(.isDefaultGateway) | .isGateway = true)' >/etc/cni/net.d/second.conflist
 must podman load -i "$BUILT/peer.tar"
 must run warm --network second
 must stop warm
@@ -106,3 +152,5 @@ must stop fixed
 must stop bound
 check "two networks at once" two_networks
 check "nothing left at the end" nothing_left
+
+if [ -x /opt/cni/bin/firewall ]; then by_podman; else skip "network create" "no firewall in the directory"; fi

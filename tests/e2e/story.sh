@@ -3,9 +3,15 @@
 #   start NAME PORT   starts a container that serves on 80, published as PORT (tcp and udp); returns when it is attached
 #   stop NAME         stops and removes it; returns when the runtime says it is gone
 #   netns NAME        prints the path of its network namespace
+#
+# With `unpublished=1` the client can't publish ports: the container's own address is asked instead.
 
 # reached NAME PORT FROM: one published port from one side, both families where there are two
 reached() {
+    if [ -n "${unpublished:-}" ]; then
+        both node "$(address "$1" 4)" 80 "$1 *" && both node "$(address "$1" 6)" 80 "$1 *"
+        return
+    fi
     case $3 in
     127.0.0.1) both node 127.0.0.1 "$2" "$1 *" ;;
     host) both node "$node4" "$2" "$1 *" && both node "$node6" "$2" "$1 *" ;;
@@ -38,9 +44,18 @@ masqueraded() { sees "$1" tcp "$world4" 7000 "world $node4" && sees "$1" udp "$w
 
 closed() { # PORT...
     local port
+    [ -z "${unpublished:-}" ] || return 0
     for port in "$@"; do
         ! ask node tcp "$node4" "$port" >/dev/null 2>&1 || { echo "port $port still answers" && return 1; }
     done
+}
+
+ports() {
+    check "port from 127.0.0.1" every 127.0.0.1 one 8081 two 8082
+    check "port from the host's address" every host one 8081 two 8082
+    check "port from outside, source kept" every outside one 8081 two 8082
+    check "port from a neighbour" reached two 8082 one
+    check "hairpin" every "" one 8081 two 8082
 }
 
 pair() { must start one 8081; must start two 8082; }
@@ -53,11 +68,7 @@ story() {
 
     pair
     check "ping, IPv4 and IPv6" ping_each_other
-    check "port from 127.0.0.1" every 127.0.0.1 one 8081 two 8082
-    check "port from the host's address" every host one 8081 two 8082
-    check "port from outside, source kept" every outside one 8081 two 8082
-    check "port from a neighbour" reached two 8082 one
-    check "hairpin" every "" one 8081 two 8082
+    [ -n "${unpublished:-}" ] || ports
     check "masquerade" masqueraded one
     check "stop the first: second served" stopped_first
     must stop two
@@ -105,3 +116,46 @@ burst() {
     for number in {1..20}; do reached "b$number" $((8100 + number)) outside || return 1; done
 }
 burst_end() { in_parallel burst_stop && nothing_left; }
+
+# --- an upgrade under running containers -----------------------------------------------------------------------------
+
+# use ours|theirs: swaps the executables
+use() {
+    local from=$PLUGINS name
+    [ "$1" = ours ] || from=$work/theirs
+    for name in "$from"/*; do
+        install -m 0755 "$name" "/opt/cni/bin/.new" && mv "/opt/cni/bin/.new" "/opt/cni/bin/$(basename "$name")"
+    done
+}
+
+# swap FROM TO [WHAT]: containers of one set go through the hands of the other
+swap() {
+    set -- "$1" "$2" "${3:-}"
+    use "$1"
+    # What FROM's shared things are is known only when it has run.
+    must start first 8080
+    must stop first
+    use "$2"
+    must start first 8080
+    must stop first
+    remember
+    use "$1"
+    pair
+    use "$2"
+    must start three 8083
+    check "$1 to $2$3: all are served" every outside one 8081 two 8082 three 8083
+    check "$1 to $2$3: stop the first" stopped_first
+    must stop two
+    must stop three
+    check "$1 to $2$3: nothing left" nothing_left
+}
+
+# upgrade_story NET: both ways on the backend that both have, and once more to a network that asks for the other one
+upgrade_story() {
+    BACKEND=iptables conflist e2e cni0 "$1" >/etc/cni/net.d/e2e.conflist
+    swap theirs ours
+    swap ours theirs
+    BACKEND=nftables conflist e2e cni0 "$1" >/etc/cni/net.d/e2e.conflist
+    [ "$CLIENT" = upgrade-podman ] || sleep 1 # containerd has to notice the file
+    swap theirs ours ", nftables"
+}

@@ -4,7 +4,8 @@ use cni_tests::{Call, Netns, Sandbox, conf};
 use serde_json::{Value, json};
 
 /// The plugins that every table is about.
-pub(crate) const PLUGINS: [&str; 7] = ["bridge", "host-local", "portmap", "loopback", "static", "tuning", "ptp"];
+pub(crate) const PLUGINS: [&str; 8] =
+    ["bridge", "host-local", "portmap", "loopback", "static", "tuning", "ptp", "firewall"];
 
 /// Every version of the spec, oldest first.
 pub(crate) const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -14,7 +15,9 @@ pub(crate) fn minimal(plugin: &str, version: &str) -> Value {
     match plugin {
         "host-local" => conf::host_local(version, &["10.1.2.0/24"]),
         "bridge" => conf::named(version, json!({"type": "bridge", "bridge": "br-test"})),
-        "portmap" | "tuning" => conf::named(version, json!({"type": plugin, "prevResult": previous(version)})),
+        "portmap" | "tuning" | "firewall" => {
+            conf::named(version, json!({"type": plugin, "prevResult": previous(version)}))
+        }
         "ptp" => {
             let ipam = json!({"type": "host-local", "subnet": "10.1.2.0/24"});
             conf::named(version, json!({"type": "ptp", "ipam": ipam}))

@@ -8,17 +8,26 @@ use cni_tests::packets::{Outside, Proto, Server, ask, at, ping, silent};
 use cni_tests::{Attachment, Chain, Netns, Sandbox, Snapshot, rules};
 
 use crate::case::{Case, common};
+use crate::networks;
 
 type Told = fn(&Sandbox, &Chain);
 
 /// A story needs its own proof; a file without one is an error.
-const STORIES: [(&str, Told); 7] = [
+const STORIES: [(&str, Told); 15] = [
     ("10-dual-stack.conflist", dual_stack),
     ("11-dual-stack-iptables.conflist", dual_stack),
+    ("12-egress-forward-drop.conflist", networks::forward_drop),
     ("20-layer-2.conflist", layer_2),
     ("30-no-gateway.conflist", no_gateway),
+    ("31-gateway.conflist", networks::gateway),
     ("40-ptp.conflist", dual_stack),
     ("50-static-tuning.conflist", static_tuning),
+    ("60-isolated-red.conflist", networks::isolated),
+    ("61-isolated-blue.conflist", networks::alone),
+    ("62-no-neighbours.conflist", networks::no_neighbours),
+    ("70-second-network.conflist", networks::second),
+    ("80-own-options.conflist", networks::own_options),
+    ("90-kubernetes-node.conflist", networks::cluster_node),
     ("99-loopback.conflist", loopback),
 ];
 
@@ -41,20 +50,23 @@ fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../conf-examples"))
 }
 
-/// At the version of the file where the plugins know it, else at the newest that they know.
 fn told(sb: &Sandbox, file: &str, story: Told) {
+    story(sb, &chain_of(sb, file));
+}
+
+/// A file, at its version where the plugins know it, else at the newest that they know.
+pub(crate) fn chain_of(sb: &Sandbox, file: &str) -> Chain {
     let text = fs::read_to_string(folder().join(file)).unwrap();
     let chain = Chain::parse(&text);
     let newest = sb.newest(&chain.types());
     if text.contains("\"nftables\"") {
         sb.needs("portmap", "1.1.0");
     }
-    let chain = if chain.version() > newest { chain.at_version(newest) } else { chain };
-    story(sb, &chain);
+    if chain.version() > newest { chain.at_version(newest) } else { chain }
 }
 
 /// Two containers that came and go; at the end the node is as it was after the first ones.
-fn between(sb: &Sandbox, chain: &Chain, story: impl Fn(&[(Netns, Attachment); 2])) {
+pub(crate) fn between(sb: &Sandbox, chain: &Chain, story: impl Fn(&[(Netns, Attachment); 2])) {
     let mut first = Attachment::new("first", &sb.container("first")).publish(&[(1111, 80, "tcp")]);
     chain.add(sb, &mut first);
     chain.del(sb, &first);

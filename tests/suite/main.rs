@@ -14,12 +14,18 @@ mod check;
 mod delegation;
 mod each;
 mod examples;
+mod firewall;
+mod firewall_check;
+mod firewall_go;
+mod firewall_state;
+mod firewalld;
 mod gc;
 mod host_local;
 mod host_local_state;
 mod leftovers;
 mod loopback;
 mod masquerade;
+mod networks;
 mod portmap;
 mod protocol;
 mod ptp;
@@ -68,6 +74,11 @@ fn main() -> ExitCode {
         bridge_vlan::cases,
         masquerade::cases,
         portmap::cases,
+        firewall::cases,
+        firewall_state::cases,
+        firewall_check::cases,
+        firewall_go::cases,
+        firewalld::cases,
         leftovers::cases,
         check::cases,
         gc::cases,

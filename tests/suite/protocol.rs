@@ -65,8 +65,10 @@ fn version(sb: &Sandbox, plugin: &str) {
         let said = call.run().result();
         assert!(VERSIONS.contains(&said["cniVersion"].as_str().unwrap_or_default()), "{said}");
         let list = said["supportedVersions"].as_array().cloned().unwrap_or_default();
-        for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"] {
-            assert!(list.iter().any(|v| v == version), "{version} is missing in {said}");
+        // The Go plugin came with 0.4.0 and refuses older ones.
+        let oldest = if plugin == "firewall" { 4 } else { 0 };
+        for version in &["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"][oldest..] {
+            assert!(list.iter().any(|v| v == *version), "{version} is missing in {said}");
         }
     }
 }

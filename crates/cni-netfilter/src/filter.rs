@@ -1,12 +1,14 @@
 //! One door to both backends: an intent goes to the chosen one, and what is taken away is taken from wherever it is.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
+use std::thread::{self, JoinHandle};
 
 use cni_plugin::{Difference, IfName, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
 use crate::conntrack::{self, Flush};
-use crate::intent::{Backend, MacGuard, MacGuardHint, Masquerade, PortForwards, Protocol};
+use crate::intent::{Backend, MacGuard, MacGuardHint, Masquerade, PortForward, PortForwards, Protocol};
 use crate::iptables::{Family, Iptables, IptablesError};
 use crate::nftables::{NftError, Nftables, TableFamily};
 
@@ -34,9 +36,6 @@ pub enum FilterError {
 
 /// The chains of the nat table that are there if anything is.
 const NAT_CHAINS: [&str; 3] = ["PREROUTING", "POSTROUTING", "OUTPUT"];
-
-/// The chain of the nat table that is there if iptables has ever published a port.
-const HOSTPORTS: &str = "CNI-HOSTPORT-DNAT";
 
 /// The packet filter of the namespace that the calling thread is in.
 ///
@@ -96,18 +95,26 @@ impl Netfilter {
     /// Removes the owner's masquerading from both backends, the Go plugins' for the same owner included. `hints` are the
     /// addresses it is known to have; without them everything is searched. Idempotent.
     pub fn remove_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Result<(), FilterError> {
+        self.start_remove_masquerade(owner, hints).finish()
+    }
+
+    /// As [`Netfilter::remove_masquerade`], and returns while the iptables tools are at work: they wait for the kernel
+    /// (about 15 ms), and so does whoever deletes a link meanwhile.
+    pub fn start_remove_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Removal {
         let addresses: Vec<_> = hints.iter().map(IpNetwork::ip).collect();
         let nftables = self.in_nftables(|nft| nft.remove_masquerade(owner, &addresses));
-        let iptables =
-            self.in_iptables(&Iptables::masquerade_chains(owner), |tools| tools.remove_masquerade(owner, hints));
-        nftables.and(iptables)
+        let (owned, hints) = (owner.clone(), hints.to_vec());
+        let iptables = self.in_iptables("nat", &Iptables::masquerade_chains(owner), |tools| {
+            Ok(thread::spawn(move || tools.remove_masquerade(&owned, &hints)))
+        });
+        Removal { nftables, iptables }
     }
 
     /// Removes the masquerading of owners of `network` that are not in `valid`, from both backends.
     pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_masquerade(network, valid));
-        let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
-        nftables.and(iptables)
+        let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
+        nftables.and(iptables.map(drop))
     }
 
     /// Checks the source addresses of what a container sends. nftables does it whatever the backend, as for the Go
@@ -137,8 +144,9 @@ impl Netfilter {
         self.in_nftables(|nft| nft.retain_mac_guards(network, valid))
     }
 
-    /// Publishes ports. Idempotent for the same owner; a port that another owner has is an error that names it.
-    pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<(), FilterError> {
+    /// Publishes ports. Idempotent for the same owner; a port that another owner has is an error that names it, unless that
+    /// owner's container is gone for certain ([`PortForwards::link`]): then it is evicted. Returns those in words.
+    pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<String>, FilterError> {
         match backend {
             Backend::Iptables => Ok(Iptables::find()?.add_ports(wanted)?),
             Backend::Nftables => Ok(self.nftables()?.add_ports(wanted)?),
@@ -153,47 +161,48 @@ impl Netfilter {
         }
     }
 
-    /// Removes the owner's ports from both backends, as [`Netfilter::remove_masquerade`] does.
-    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<(), FilterError> {
+    /// Removes the owner's ports from both backends, as [`Netfilter::remove_masquerade`] does. Returns what was published,
+    /// which may lack what is in `hints`.
+    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, FilterError> {
         let nftables = self.in_nftables(|nft| nft.remove_ports(owner, hints));
-        let iptables = self.in_iptables(&Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
-        nftables.and(iptables)
+        let iptables = self.in_iptables("nat", &Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
+        Ok([nftables?, iptables?.unwrap_or_default()].concat())
     }
 
-    /// Removes the ports of owners of `network` that are not in `valid`, from both backends.
-    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
+    /// Removes the ports of owners of `network` that are not in `valid`, and the guards of interfaces that are gone, from
+    /// both backends. Returns what was published.
+    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<PortForward>, FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
-        let iptables = self.in_iptables(&NAT_CHAINS, |tools| tools.retain_ports(network, valid));
-        nftables.and(iptables)
+        let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_ports(network, valid));
+        let guards = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.retain_guards());
+        guards?;
+        Ok([nftables?, iptables?.unwrap_or_default()].concat())
     }
 
     /// Forgets the connections of UDP and SCTP clients to these ports: all of them, or those that go elsewhere than to the
     /// ports' container. Without that, a client that never pauses would stay with a container that is gone. TCP needs
     /// no help, for a new connection is a new entry. Idempotent; returns how many there were.
-    pub fn forget_flows(&self, ports: &[PortForwards], which: Flush) -> Result<usize, FilterError> {
-        let ports = ports.iter().flat_map(|forwards| &forwards.ports);
-        let sticky: Vec<_> = ports.filter(|port| port.protocol != Protocol::Tcp).cloned().collect();
+    pub fn forget_flows<'a>(
+        &self,
+        ports: impl IntoIterator<Item = &'a PortForward>,
+        which: Flush,
+    ) -> Result<usize, FilterError> {
+        let sticky: BTreeSet<_> = ports.into_iter().filter(|port| port.protocol != Protocol::Tcp).copied().collect();
         if sticky.is_empty() {
             return Ok(0);
         }
-        Ok(conntrack::flush_forwards(&sticky, which)?)
+        Ok(conntrack::flush_forwards(&Vec::from_iter(sticky), which)?)
     }
 
     /// Removes the `route_localnet` guard of `interface` from both backends: for an interface that no other attachment
     /// shares, when it is about to go or gone. Idempotent.
     pub fn remove_guard(&self, interface: &IfName) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.remove_guard(interface));
-        let iptables = self.in_iptables(&[HOSTPORTS], |tools| tools.remove_guard(interface));
-        nftables.and(iptables)
+        let iptables = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.remove_guard(interface));
+        nftables.and(iptables.map(drop))
     }
 
-    /// Removes the guards of all interfaces of which `exists` says that they are gone, from iptables; nftables' go with
-    /// [`Netfilter::retain_ports`].
-    pub fn retain_guards(&self, exists: impl Fn(&str) -> bool) -> Result<(), FilterError> {
-        self.in_iptables(&[HOSTPORTS], |tools| tools.retain_guards(exists))
-    }
-
-    fn nftables(&self) -> Result<&Nftables, NftError> {
+    pub(crate) fn nftables(&self) -> Result<&Nftables, NftError> {
         if let Some(open) = self.nftables.get() {
             return Ok(open);
         }
@@ -202,35 +211,59 @@ impl Netfilter {
     }
 
     /// A kernel without nf_tables has nothing to take away.
-    fn in_nftables(&self, remove: impl FnOnce(&Nftables) -> Result<(), NftError>) -> Result<(), FilterError> {
-        match self.nftables() {
-            Ok(nftables) => Ok(remove(nftables)?),
-            Err(_) => Ok(()),
+    pub(crate) fn in_nftables<T: Default>(
+        &self,
+        remove: impl FnOnce(&Nftables) -> Result<T, NftError>,
+    ) -> Result<T, FilterError> {
+        match self.nftables().map(remove) {
+            Ok(Err(error)) if !error.is_absent() => Err(error.into()),
+            Ok(Ok(removed)) => Ok(removed),
+            _ => Ok(T::default()),
         }
     }
 
     /// Starts the tools only where something of theirs can be: one of `chains` in iptables-nft's tables, which netlink
     /// tells in constant time, or any legacy rule.
-    fn in_iptables<C: AsRef<str>>(
+    pub(crate) fn in_iptables<C: AsRef<str>, T>(
         &self,
+        table: &str,
         chains: &[C],
-        remove: impl FnOnce(&Iptables) -> Result<(), IptablesError>,
-    ) -> Result<(), FilterError> {
-        if Family::ALL.iter().any(|family| family.legacy_nat_in_use()) || self.has_chain(chains)? {
-            remove(&Iptables::find()?)?;
+        remove: impl FnOnce(Iptables) -> Result<T, IptablesError>,
+    ) -> Result<Option<T>, FilterError> {
+        if Family::ALL.iter().any(|family| family.legacy_in_use(table)) || self.has_chain(table, chains)? {
+            return Ok(Some(remove(Iptables::find()?)?));
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn has_chain<C: AsRef<str>>(&self, chains: &[C]) -> Result<bool, FilterError> {
+    fn has_chain<C: AsRef<str>>(&self, table: &str, chains: &[C]) -> Result<bool, FilterError> {
         let Ok(nftables) = self.nftables() else { return Ok(false) };
         for family in [TableFamily::Ip, TableFamily::Ip6] {
             for chain in chains {
-                if nftables.chain_exists(family, "nat", chain.as_ref())? {
+                if nftables.chain_exists(family, table, chain.as_ref())? {
                     return Ok(true);
                 }
             }
         }
         Ok(false)
+    }
+}
+
+/// A removal of which the iptables tools' part may still be going on. Dropped, it goes on by itself as long as the process
+/// lives; so finish it.
+#[must_use = "the tools may still be at work"]
+pub struct Removal {
+    nftables: Result<(), FilterError>,
+    iptables: Result<Option<JoinHandle<Result<(), IptablesError>>>, FilterError>,
+}
+
+impl Removal {
+    /// Waits for the end, and returns the first error.
+    pub fn finish(self) -> Result<(), FilterError> {
+        let iptables = match self.iptables? {
+            Some(tools) => tools.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            None => Ok(()),
+        };
+        self.nftables.and(iptables.map_err(FilterError::from))
     }
 }

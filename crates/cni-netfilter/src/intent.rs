@@ -69,7 +69,7 @@ impl fmt::Display for Protocol {
 }
 
 /// One published port: what arrives at the host's port goes to the container's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortForward {
     /// The transport protocol.
     pub protocol: Protocol,
@@ -117,6 +117,9 @@ pub struct PortForwards {
     pub mark: MarkChain,
     /// Further matches that a packet must satisfy, in the backend's own language.
     pub conditions: Vec<String>,
+    /// The index of the node's end of the container's link, if it is known. When there is no such link any more, the
+    /// container is gone, and its ports may be given to another.
+    pub link: Option<u32>,
     /// The interface towards the container if `route_localnet` is switched on for it: packets that arrive there from or
     /// for 127.0.0.0/8 are dropped.
     pub guard_localnet: Option<IfName>,

@@ -3,12 +3,16 @@
 mod configured;
 pub mod conntrack;
 mod filter;
+mod forward_filter;
+mod forwarding;
 mod intent;
 pub mod iptables;
+mod links;
 mod nftables;
 
 pub use configured::UnknownBackend;
 pub use conntrack::Flush;
-pub use filter::{FilterError, Netfilter};
+pub use filter::{FilterError, Netfilter, Removal};
+pub use forwarding::{Forwarding, Ingress, IngressPolicy};
 pub use intent::{Backend, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
 pub use nftables::{NftError, Nftables, TableFamily};

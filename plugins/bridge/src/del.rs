@@ -15,10 +15,7 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     let mut steps = Vec::new();
 
     // 1. Rules first: the kernel's grace period for them passes while the link goes.
-    let hints = addresses_told(request);
-    if request.config.ip_masq {
-        steps.push(filter.remove_masquerade(owner, &hints).map_err(CniError::from));
-    }
+    let masquerade = request.config.ip_masq.then(|| filter.start_remove_masquerade(owner, &addresses_told(request)));
     // The configuration may have changed since ADD; without it, only what a lookup finds.
     let port = pair::find(&socket, owner)?;
     let hint = guard_hint(request, owner, port.as_ref());
@@ -26,6 +23,7 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
 
     // 2. The pair, before its addresses can be given to somebody else.
     steps.push(pair::delete_told(detachment, request.prev_result.as_ref()).map_err(CniError::from));
+    steps.extend(masquerade.map(|removal| removal.finish().map_err(CniError::from)));
 
     // 3. The addresses.
     let ipam = &request.config.ipam.plugin_type;

@@ -7,9 +7,9 @@ use cni_netfilter::{Flush, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 
 use crate::config::Config;
-use crate::localnet;
 use crate::plan::plan;
 use crate::settings::Settings;
+use crate::{link, localnet};
 
 /// Publishes and returns the previous result. Without ports nothing is started, opened or changed.
 pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
@@ -24,14 +24,19 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let filter = Rc::new(Netfilter::new());
     let backend = filter.choose(settings.backend)?;
 
-    // 2. Where 127.0.0.1 is to be served, the way to the container, which the rules must guard.
-    let way = localnet::way(&Netlink::open()?, &wanted)?;
+    // 2. Where 127.0.0.1 is to be served, the way to the container, which the rules must guard. And what tells later that
+    //    the container is gone.
+    let socket = Netlink::open()?;
+    let way = localnet::way(&socket, &wanted)?;
     localnet::guard(&mut wanted, way.as_ref());
+    link::note(&mut wanted, link::towards(&socket, owner, prev)?.as_ref());
 
     // 3. The rules.
     let (taken_back, taken_owner, taken) = (Rc::clone(&filter), owner.clone(), wanted.clone());
-    undo.push("the port rules", move || taken_back.remove_ports(&taken_owner, &taken));
-    filter.add_ports(backend, &wanted)?;
+    undo.push("the port rules", move || taken_back.remove_ports(&taken_owner, &taken).map(drop));
+    for evicted in filter.add_ports(backend, &wanted)? {
+        eprintln!("a port was still published for {evicted}, whose link is gone: its ports are withdrawn");
+    }
 
     // 4. Only now, with the guard in place, packets from 127.0.0.1 may leave through the container's link.
     if let Some(way) = &way {
@@ -39,7 +44,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     }
 
     // 5. A client that never pauses must not stay with a container that had the port before. The ports work without.
-    if let Err(error) = filter.forget_flows(&wanted, Flush::Stale) {
+    if let Err(error) = filter.forget_flows(wanted.iter().flat_map(|forwards| &forwards.ports), Flush::Stale) {
         eprintln!("flows to a former holder of these ports may continue: {error}");
     }
 

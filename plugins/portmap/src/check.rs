@@ -5,9 +5,9 @@ use cni_netfilter::Netfilter;
 use cni_plugin::{Attachment, CniError, Request, verdict};
 
 use crate::config::Config;
-use crate::localnet;
 use crate::plan::plan;
 use crate::settings::Settings;
+use crate::{link, localnet};
 
 /// Compares. Without ports there is nothing to compare.
 pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
@@ -17,8 +17,10 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
         return Ok(());
     }
     let filter = Netfilter::new();
-    let way = localnet::way(&Netlink::open()?, &wanted)?;
+    let socket = Netlink::open()?;
+    let way = localnet::way(&socket, &wanted)?;
     localnet::guard(&mut wanted, way.as_ref());
+    link::note(&mut wanted, link::towards(&socket, &attachment.owner, request.require_prev_result()?)?.as_ref());
     let mut differences = filter.check_ports(filter.choose(settings.backend)?, &wanted)?;
     if let Some(way) = &way {
         differences.extend(localnet::check(way)?);

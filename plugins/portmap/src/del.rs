@@ -18,15 +18,17 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
         _ => Vec::new(),
     };
     let filter = Netfilter::new();
-    filter.remove_ports(owner, &hints)?;
-    if let (Some(prev), false) = (&request.prev_result, hints.is_empty()) {
-        for interface in localnet::withdraw(&Netlink::open()?, &hints, prev)? {
-            filter.remove_guard(&interface)?;
-        }
+    let withdrawn = filter.remove_ports(owner, &hints)?;
+    let known = hints.iter().flat_map(|hint| &hint.ports);
+    if known.clone().next().or(withdrawn.first()).is_none() {
+        return Ok(());
     }
     // After the rules, or the next packet would make the entry anew.
-    if let Err(error) = filter.forget_flows(&hints, Flush::Ours) {
+    if let Err(error) = filter.forget_flows(known.chain(&withdrawn), Flush::Ours) {
         eprintln!("flows to {owner} may continue: {error}");
+    }
+    for guarded in localnet::withdraw(&Netlink::open()?, owner, request.prev_result.as_ref())? {
+        filter.remove_guard(&guarded)?;
     }
     Ok(())
 }

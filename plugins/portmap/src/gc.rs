@@ -1,7 +1,6 @@
 //! GC: withdraws what attachments of this network publish that the runtime no longer knows.
 
-use cni_net::Netlink;
-use cni_netfilter::Netfilter;
+use cni_netfilter::{Flush, Netfilter};
 use cni_plugin::{CniError, Owner, Request};
 
 use crate::config::Config;
@@ -9,8 +8,9 @@ use crate::config::Config;
 /// Collects from both backends.
 pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     let filter = Netfilter::new();
-    filter.retain_ports(&request.network, valid)?;
-    let socket = Netlink::open()?;
-    // A name that can't be asked for stays.
-    Ok(filter.retain_guards(|interface| !matches!(socket.link_by_name(interface), Ok(None)))?)
+    let withdrawn = filter.retain_ports(&request.network, valid)?;
+    if let Err(error) = filter.forget_flows(&withdrawn, Flush::Ours) {
+        eprintln!("flows to containers that are gone may continue: {error}");
+    }
+    Ok(())
 }

@@ -1,11 +1,12 @@
 //! Serving 127.0.0.1: the kernel routes such a packet out of the node only where the link's `route_localnet` allows it,
 //! and the link must then be guarded against its neighbours (CVE-2020-8558).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use cni_net::{NetError, Netlink, sysctl};
+use cni_net::{Link, NetError, Netlink, pair, sysctl};
 use cni_netfilter::{PortForwards, Snat};
-use cni_plugin::{CniError, CniResult, Difference, IfName};
+use cni_plugin::{CniError, CniResult, Difference, IfName, Owner};
 
 /// The link towards the container, if a packet from 127.0.0.1 may have to go there: IPv4 with source NAT.
 ///
@@ -40,30 +41,6 @@ pub fn permit(way: &IfName) -> Result<(), CniError> {
     })
 }
 
-/// The links of the result that served this attachment only, gone or about to go: their guards need not stay.
-///
-/// Where one of the result's links is a bridge, the way is through it, and others share it. What is still there gets
-/// its `route_localnet` switched off, before it loses its guard.
-pub fn withdraw(socket: &Netlink, wanted: &[PortForwards], told: &CniResult) -> Result<Vec<IfName>, CniError> {
-    if !wanted.iter().any(is_served) {
-        return Ok(Vec::new());
-    }
-    let mut own = Vec::new();
-    for interface in told.interfaces.iter().filter(|interface| interface.sandbox.is_empty()) {
-        let Ok(name) = interface.name.parse::<IfName>() else { continue };
-        match socket.link_by_name(name.as_str())? {
-            Some(link) if link.kind.as_deref() == Some("bridge") => return Ok(Vec::new()),
-            Some(link) if link.kind.as_deref() == Some("veth") && link.master.is_none() => {
-                sysctl::ensure(&path(&name), "0")?;
-                own.push(name);
-            }
-            Some(_) => {}
-            None => own.push(name),
-        }
-    }
-    Ok(own)
-}
-
 fn is_served(forwards: &PortForwards) -> bool {
     forwards.container.is_ipv4() && forwards.snat != Snat::Off
 }
@@ -72,6 +49,29 @@ fn is_served(forwards: &PortForwards) -> bool {
 pub fn check(way: &IfName) -> Result<Option<Difference>, CniError> {
     let found = sysctl::read(&path(way))?;
     Ok((found.trim() != "1").then(|| Difference::new(format!("sysctl {}", path(way)), "1", found.trim())))
+}
+
+/// The interfaces whose guard goes with the container: links to it alone, and those that the previous result names and
+/// that are gone already. A bridge's guard stays, for others are behind it.
+///
+/// What is still there gets its `route_localnet` switched off, before it loses its guard.
+pub fn withdraw(socket: &Netlink, owner: &Owner, told: Option<&CniResult>) -> Result<Vec<IfName>, CniError> {
+    let is_own = |link: &Link| link.master.is_none() && link.kind.as_deref() == Some("veth");
+    let mut names: BTreeSet<IfName> = BTreeSet::new();
+    let mut here: Vec<Link> = pair::find(socket, owner)?.into_iter().collect();
+    let interfaces = told.iter().flat_map(|told| &told.interfaces);
+    for interface in interfaces.filter(|interface| interface.sandbox.is_empty()) {
+        match socket.link_by_name(&interface.name)? {
+            Some(link) => here.push(link),
+            None => names.extend(interface.name.parse::<IfName>()),
+        }
+    }
+    for link in here.iter().filter(|link| is_own(link)) {
+        let Ok(name) = link.name.parse() else { continue };
+        sysctl::ensure(&path(&name), "0")?;
+        names.insert(name);
+    }
+    Ok(names.into_iter().collect())
 }
 
 fn path(way: &IfName) -> String {

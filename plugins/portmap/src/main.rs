@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod del;
 mod gc;
+mod link;
 mod localnet;
 mod plan;
 mod settings;

@@ -21,6 +21,7 @@ pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult) -> Vec<PortFor
             snat: settings.snat,
             mark: settings.mark.clone(),
             conditions: conditions.clone(),
+            link: None,
             guard_localnet: None,
         })
     };
@@ -54,7 +55,7 @@ mod tests {
     use cni_plugin::SpecVersion;
     use serde_json::{Value, json};
 
-    fn planned(prev: Value, mappings: Value) -> Vec<PortForwards> {
+    fn planned(prev: Value, mappings: &Value) -> Vec<PortForwards> {
         let config = cni_plugin::json::decode(json!({"runtimeConfig": {"portMappings": mappings}})).unwrap();
         let settings = Settings::resolve(&config).unwrap();
         let owner = Owner {
@@ -72,13 +73,13 @@ mod tests {
     #[test]
     fn a_host_address_publishes_only_in_its_family() {
         let prev = json!({"ips": [{"address": "10.0.0.2/24"}, {"address": "fd00::2/64"}]});
-        let both = planned(prev.clone(), json!([{"hostPort": 80, "containerPort": 8080, "protocol": "tcp"}]));
+        let both = planned(prev.clone(), &json!([{"hostPort": 80, "containerPort": 8080, "protocol": "tcp"}]));
         assert_eq!(published(&both), ["80 10.0.0.2:8080", "80 [fd00::2]:8080"]);
         for (host_ip, expected) in
             [("0.0.0.0", "80 10.0.0.2:8080"), ("::", "80 [fd00::2]:8080"), ("::1", "80 [fd00::2]:8080")]
         {
             let mapping = json!([{"hostPort": 80, "containerPort": 8080, "protocol": "tcp", "hostIP": host_ip}]);
-            assert_eq!(published(&planned(prev.clone(), mapping)), [expected]);
+            assert_eq!(published(&planned(prev.clone(), &mapping)), [expected]);
         }
     }
 
@@ -87,16 +88,13 @@ mod tests {
         let interfaces = json!([{"name": "eth0", "sandbox": ""}, {"name": "eth1", "sandbox": "/n"}, {"name": "eth0", "sandbox": "/n"}]);
         let ips = json!([{"address": "10.0.0.1/24", "interface": 0}, {"address": "10.0.0.3/24", "interface": 1}, {"address": "10.0.0.2/24", "interface": 2}]);
         let mapping = json!([{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}]);
-        assert_eq!(
-            published(&planned(json!({"interfaces": interfaces, "ips": ips}), mapping.clone())),
-            ["80 10.0.0.2:80"]
-        );
+        assert_eq!(published(&planned(json!({"interfaces": interfaces, "ips": ips}), &mapping)), ["80 10.0.0.2:80"]);
         let out_of_range = json!({"ips": [{"address": "10.0.0.9/24", "interface": 7}]});
-        assert_eq!(published(&planned(out_of_range, mapping)), ["80 10.0.0.9:80"]);
+        assert_eq!(published(&planned(out_of_range, &mapping)), ["80 10.0.0.9:80"]);
     }
 
     #[test]
     fn without_ports_there_is_no_plan() {
-        assert!(planned(json!({"ips": [{"address": "10.0.0.2/24"}]}), json!([])).is_empty());
+        assert!(planned(json!({"ips": [{"address": "10.0.0.2/24"}]}), &json!([])).is_empty());
     }
 }

@@ -3,12 +3,14 @@
 use cni_plugin::Difference;
 
 use super::error::IptablesError;
-use super::plan::Wanted;
+use super::held::Holder;
+use super::names::{self, Kind};
+use super::plan::{Wanted, remove_chains};
 use super::rules::Script;
 use super::save::Table;
 use super::tool::{Family, restore, save};
 use super::{guard, held, masquerade, ports};
-use crate::{Masquerade, PortForwards};
+use crate::{Masquerade, PortForwards, links};
 
 /// How often a repair is tried again: whoever repairs the same frame at the same time makes ours fail.
 pub(super) const ATTEMPTS: usize = 5;
@@ -30,8 +32,9 @@ pub(super) fn add_masquerade(family: Family, intents: &[Masquerade]) -> Result<(
     })
 }
 
-/// Adds what `family` lacks of the intents' ports, frame and guard, unless somebody else holds a port.
-pub(super) fn add_ports(family: Family, intents: &[&PortForwards]) -> Result<(), IptablesError> {
+/// Adds what `family` lacks of the intents' ports, frame and guard, unless somebody else holds a port. Returns whom it
+/// evicted.
+pub(super) fn add_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<String>, IptablesError> {
     let mut frame = Script::default();
     guard::require(intents, &mut frame);
     let guard_end = frame.len();
@@ -44,7 +47,11 @@ pub(super) fn add_ports(family: Family, intents: &[&PortForwards]) -> Result<(),
     }
     match outcome {
         Ok(listing) => refuse_held(family, intents, &Table::parse(&listing)),
-        Err(error) if error.is_refusal() => again(|| repair_ports(family, intents)),
+        Err(error) if error.is_refusal() => {
+            let evicted = again(|| evict_or_refuse(family, intents))?;
+            again(|| repair_ports(family, intents))?;
+            Ok(evicted)
+        }
         Err(error) => Err(error),
     }
 }
@@ -60,14 +67,40 @@ fn create_ports(family: Family, intents: &[&PortForwards], mut script: Script) -
 
 /// After the fact: whether one of the ports was in an entry of `before`. Ours are behind it and serve nobody yet, and
 /// the caller removes them. Whose it is, and whether the host addresses overlap, takes the whole table.
-fn refuse_held(family: Family, intents: &[&PortForwards], before: &Table) -> Result<(), IptablesError> {
+fn refuse_held(family: Family, intents: &[&PortForwards], before: &Table) -> Result<Vec<String>, IptablesError> {
     let listed = before.chain(ports::DNAT).is_some();
     let chain = |intent: &PortForwards| ports::wanted(intent).chain(before);
     if listed && !intents.iter().any(|intent| held::suspect(before, &chain(intent), intent)) {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    again(|| evict_or_refuse(family, intents))
+}
+
+/// Fails if one of the ports has a holder; but a holder whose link is no more is removed, and returned in words.
+fn evict_or_refuse(family: Family, intents: &[&PortForwards]) -> Result<Vec<String>, IptablesError> {
     let table = save(family, "nat")?;
-    intents.iter().try_for_each(|intent| held::refuse(&table, &ports::wanted(intent).chain(&table), intent))
+    let chain = |intent: &PortForwards| ports::wanted(intent).chain(&table);
+    let holders: Vec<Holder> =
+        intents.iter().flat_map(|intent| held::holders(&table, &chain(intent), intent)).collect();
+    if holders.is_empty() {
+        return Ok(Vec::new());
+    }
+    let socket = links::socket();
+    let is_gone = |holder: &&Holder| match (&socket, holder.link) {
+        (Some(socket), Some(link)) => !links::index_exists(socket, link),
+        _ => false,
+    };
+    if let Some(Holder { port: (protocol, port), name, .. }) = holders.iter().find(|holder| !is_gone(holder)) {
+        return Err(IptablesError::PortHeld { protocol: *protocol, port: *port, holder: name.clone() });
+    }
+    let mut chains: Vec<String> = holders.iter().map(|holder| holder.chain.clone()).collect();
+    chains.sort_unstable();
+    chains.dedup();
+    let mut script = Script::default();
+    script.table("nat");
+    remove_chains(&table, &chains, &mut script);
+    restore(family, &script.commit_and_finish()?)?;
+    Ok(holders.into_iter().map(|holder| holder.name).collect())
 }
 
 fn repair_ports(family: Family, intents: &[&PortForwards]) -> Result<(), IptablesError> {
@@ -77,9 +110,6 @@ fn repair_ports(family: Family, intents: &[&PortForwards]) -> Result<(), Iptable
     }
     let table = save(family, "nat")?;
     let wanted: Vec<Wanted> = intents.iter().map(|intent| ports::wanted(intent)).collect();
-    for (wanted, intent) in wanted.iter().zip(intents) {
-        held::refuse(&table, &wanted.chain(&table), intent)?;
-    }
     complete(family, &wanted, &table, script)
 }
 
@@ -94,7 +124,7 @@ fn complete(family: Family, wanted: &[Wanted], table: &Table, mut script: Script
 }
 
 /// Repeats `attempt`, which looks and then acts, while the tool refuses because somebody acted in between.
-pub(super) fn again(attempt: impl Fn() -> Result<(), IptablesError>) -> Result<(), IptablesError> {
+pub(super) fn again<T>(attempt: impl Fn() -> Result<T, IptablesError>) -> Result<T, IptablesError> {
     for _ in 1..ATTEMPTS {
         match attempt() {
             Err(error) if error.is_refusal() => {}
@@ -106,13 +136,19 @@ pub(super) fn again(attempt: impl Fn() -> Result<(), IptablesError>) -> Result<(
 
 /// What `family` lacks of the intents' masquerading.
 pub(super) fn check_masquerade(family: Family, intents: &[Masquerade]) -> Result<Vec<Difference>, IptablesError> {
-    check(family, &masquerade::wanted(intents, family))
+    check(family, |_| masquerade::wanted(intents, family))
 }
 
 /// What `family` lacks of the intents' ports, frame and guard.
 pub(super) fn check_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<Difference>, IptablesError> {
-    let wanted: Vec<Wanted> = intents.iter().map(|intent| ports::wanted(intent)).collect();
-    let mut differences = check(family, &wanted)?;
+    let made_by_go = |table: &Table, intent: &PortForwards| {
+        names::owned(table, Kind::Ports, &intent.owner).is_empty()
+            && names::unowned(table, Kind::Ports, &intent.owner).is_some()
+    };
+    let wanted = |table: &Table, intent| {
+        if made_by_go(table, intent) { ports::wanted_singly(intent) } else { ports::wanted(intent) }
+    };
+    let mut differences = check(family, |table| intents.iter().map(|intent| wanted(table, intent)).collect())?;
     if guard::wanted(intents) {
         differences.extend(guard::differences(intents, &save(family, guard::TABLE)?));
     }
@@ -121,10 +157,10 @@ pub(super) fn check_ports(family: Family, intents: &[&PortForwards]) -> Result<V
 
 /// Compares the tables' text: what `-C` says can't be relied on to tell all rules apart. ip6tables 1.8.9 (legacy)
 /// ignores ports, addresses to translate to and much else in it, iptables 1.8.11 (nft) ignores interfaces.
-fn check(family: Family, wanted: &[Wanted]) -> Result<Vec<Difference>, IptablesError> {
+fn check(family: Family, wanted: impl FnOnce(&Table) -> Vec<Wanted>) -> Result<Vec<Difference>, IptablesError> {
     let table = save(family, "nat")?;
     let mut differences = Vec::new();
-    for wanted in wanted {
+    for wanted in &wanted(&table) {
         let missing = wanted.differences(&table, family.command());
         if missing.is_empty() && wanted.free_form {
             differences.extend(check_conditions(family, wanted, &table)?);

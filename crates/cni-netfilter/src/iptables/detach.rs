@@ -8,10 +8,13 @@ use super::guard;
 use super::names::{self, Kind};
 use super::plan::{Wanted, remove_chains};
 use super::rules::Script;
+use super::run::Run;
 use super::save::Table;
 use super::tool::{Family, concurrently, restore, save};
+use crate::PortForward;
 
-type Outcome = Result<(), IptablesError>;
+/// What was published by the rules that were read and removed.
+type Outcome = Result<Vec<PortForward>, IptablesError>;
 
 /// Which families a removal looks at.
 enum Scope {
@@ -40,7 +43,7 @@ impl Scope {
     }
 }
 
-/// Removes what `owner` has. In the families of `hinted`, or in both if there are none, `expected` says what that
+/// Removes what `owner` has and returns what of it had to be read. In the families of `hinted`, or in both if there are none, `expected` says what that
 /// should be.
 pub(super) fn remove(
     kind: Kind,
@@ -52,7 +55,7 @@ pub(super) fn remove(
     concurrently(scope.families(), |family| {
         let expected = expected(family);
         if !expected.is_empty() && delete(family, &expected)? {
-            return Ok(());
+            return Ok(Vec::new());
         }
         clear(&scope, family, |table| names::of_owner(table, kind, owner))
     })
@@ -89,20 +92,22 @@ pub(super) fn retain(kind: Kind, network: &NetworkName, valid: &[Owner]) -> Vec<
 /// Removes the chains that `stale` picks, with all that leads to them.
 fn clear(scope: &Scope, family: Family, stale: impl Fn(&Table) -> Vec<String>) -> Outcome {
     again(|| {
-        let Some(table) = scope.read(family)? else { return Ok(()) };
+        let Some(table) = scope.read(family)? else { return Ok(Vec::new()) };
         let chains = stale(&table);
         if chains.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut script = Script::default();
         script.table("nat");
         remove_chains(&table, &chains, &mut script);
-        restore(family, &script.commit_and_finish()?).map(drop)
+        restore(family, &script.commit_and_finish()?)?;
+        let rules = chains.iter().filter_map(|chain| table.chain(chain)).flatten();
+        Ok(rules.filter_map(Run::read).flat_map(Run::forwards).collect())
     })
 }
 
 /// Removes the guards of interfaces that `stays` denies.
-pub(super) fn retain_guards(stays: impl Fn(&str) -> bool) -> Outcome {
+pub(super) fn retain_guards(stays: impl Fn(&str) -> bool) -> Result<(), IptablesError> {
     again(|| match guard::retain(&save(Family::V4, guard::TABLE)?, &stays)? {
         text if text.is_empty() => Ok(()),
         text => restore(Family::V4, &text).map(drop),

@@ -16,7 +16,7 @@ use crate::PortForwards;
 
 /// The table the guard is in.
 pub(super) const TABLE: &str = "raw";
-const CHAIN: &str = "CNI-HOSTPORT-GUARD";
+pub(super) const CHAIN: &str = "CNI-HOSTPORT-GUARD";
 const COMMENT: &str = "CNI portfwd localnet guard of ";
 
 /// Makes `script` fail unless the guards that `intents` want are there; a block of its own, none if they want none.

@@ -50,7 +50,8 @@ fn of_owner(owner: &Owner, intents: &[&Masquerade]) -> Wanted {
             entries.push(entry);
         }
     }
-    Wanted { kind: Kind::Masquerade, owner: owner.clone(), frame: Frame::default(), body, entries, free_form: false }
+    let (owner, frame) = (owner.clone(), Frame::default());
+    Wanted { kind: Kind::Masquerade, owner, link: None, frame, body, entries, free_form: false }
 }
 
 /// What DEL expects to find for an owner that has these addresses.

@@ -8,6 +8,11 @@
 mod attach;
 mod detach;
 mod error;
+mod firewall;
+pub(crate) mod firewall_legacy;
+mod firewall_model;
+mod firewall_plan;
+mod firewall_rules;
 mod guard;
 mod held;
 mod masquerade;
@@ -15,6 +20,7 @@ mod names;
 mod plan;
 mod ports;
 mod rules;
+mod run;
 mod save;
 #[cfg(test)]
 mod testing;
@@ -28,7 +34,7 @@ use ipnetwork::IpNetwork;
 pub use error::IptablesError;
 pub use tool::Family;
 
-use crate::{Masquerade, PortForwards};
+use crate::{Masquerade, PortForward, PortForwards, links};
 use names::Kind;
 use tool::concurrently;
 
@@ -72,7 +78,7 @@ impl Iptables {
         let families = present(|family| intents.iter().any(|intent| Family::of(intent.address) == family));
         let added = concurrently(&families, |family| attach::add_masquerade(family, intents));
         let owners: Vec<&Owner> = intents.iter().map(|intent| &intent.owner).collect();
-        self.settle(Kind::Masquerade, &owners, &families, added)
+        self.settle(Kind::Masquerade, &owners, &families, added).map(drop)
     }
 
     /// What of [`Iptables::add_masquerade`] isn't there.
@@ -88,13 +94,13 @@ impl Iptables {
     pub fn remove_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Result<(), IptablesError> {
         let families = present(|family| hints.iter().any(|hint| Family::of(hint.ip()) == family));
         let expected = |family| masquerade::hinted(owner, hints, family);
-        all(detach::remove(Kind::Masquerade, owner, &families, expected))
+        collected(detach::remove(Kind::Masquerade, owner, &families, expected)).map(drop)
     }
 
     /// Removes the masquerading of all owners in `network` but `valid`. Other networks' rules and rules that name no
     /// network are left alone.
     pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), IptablesError> {
-        all(detach::retain(Kind::Masquerade, network, valid))
+        collected(detach::retain(Kind::Masquerade, network, valid)).map(drop)
     }
 
     /// Publishes the intents' ports; at most one intent for an owner and family. Idempotent, and the latest call says
@@ -103,11 +109,14 @@ impl Iptables {
     /// Fails with [`IptablesError::PortHeld`] if another container has one of the ports on an overlapping host address;
     /// then, and if one family fails, the owners' ports are removed in both. Two ADDs at the very same moment may miss
     /// each other's ports under the nft variant, which has no lock.
-    pub fn add_ports(&self, intents: &[PortForwards]) -> Result<(), IptablesError> {
+    ///
+    /// A holder whose container is gone for certain ([`PortForwards::link`]) is evicted with all its ports in that
+    /// family. Returns those in words.
+    pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<String>, IptablesError> {
         let families = present(|family| !ports::of_family(intents, family).is_empty());
         let added = concurrently(&families, |family| attach::add_ports(family, &ports::of_family(intents, family)));
         let owners: Vec<&Owner> = intents.iter().map(|intent| &intent.owner).collect();
-        self.settle(Kind::Ports, &owners, &families, added)
+        Ok(self.settle(Kind::Ports, &owners, &families, added)?.concat())
     }
 
     /// What of [`Iptables::add_ports`] isn't there: rules, entry rules, shared frame and guard.
@@ -118,43 +127,53 @@ impl Iptables {
 
     /// Removes the owner's published ports, Go's included. Idempotent; needs no hints, but is faster with what ADD was
     /// given, and then leaves a family without any alone. The frame and the guard are shared and stay.
-    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<(), IptablesError> {
+    ///
+    /// Returns what was published, as far as it wasn't in `hints`.
+    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, IptablesError> {
         let families = present(|family| !ports::of_family(hints, family).is_empty());
         let expected = |family| {
             let hints = ports::of_family(hints, family).into_iter().filter(|hint| hint.owner == *owner);
             hints.map(ports::wanted).collect()
         };
-        all(detach::remove(Kind::Ports, owner, &families, expected))
+        Ok(collected(detach::remove(Kind::Ports, owner, &families, expected))?.concat())
     }
 
     /// Removes the published ports of all owners in `network` but `valid`. Other networks' rules and rules that name no
-    /// network are left alone.
-    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), IptablesError> {
-        all(detach::retain(Kind::Ports, network, valid))
+    /// network are left alone. Returns what was published.
+    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<PortForward>, IptablesError> {
+        Ok(collected(detach::retain(Kind::Ports, network, valid))?.concat())
     }
 
-    /// Removes the `route_localnet` guard of `interface`: for an interface that no other attachment shares, when it is
-    /// about to go. Idempotent.
+    /// Removes the `route_localnet` guard of `interface`, which no other attachment shares: it is about to go, or has gone.
+    /// Idempotent.
     pub fn remove_guard(&self, interface: &IfName) -> Result<(), IptablesError> {
         detach::retain_guards(|name| name != interface.as_str())
     }
 
-    /// Removes the guards of all interfaces of which `exists` says that they are gone.
-    pub fn retain_guards(&self, exists: impl Fn(&str) -> bool) -> Result<(), IptablesError> {
-        detach::retain_guards(exists)
+    /// Removes the guards of all interfaces that are gone.
+    pub fn retain_guards(&self) -> Result<(), IptablesError> {
+        let Some(socket) = links::socket() else { return Ok(()) };
+        detach::retain_guards(|name| links::name_exists(&socket, name))
+    }
+
+    /// The chain that is there if there is any guard, in the table `raw`.
+    pub fn guard_chain() -> &'static str {
+        guard::CHAIN
     }
 
     /// Takes back what the families that succeeded did if another one failed.
-    fn settle(
+    fn settle<T>(
         &self,
         kind: Kind,
         owners: &[&Owner],
         families: &[Family],
-        outcomes: Vec<Result<(), IptablesError>>,
-    ) -> Result<(), IptablesError> {
-        let Err(error) = all(outcomes) else { return Ok(()) };
-        owners.iter().for_each(|owner| detach::take_back(kind, owner, families));
-        Err(error)
+        outcomes: Vec<Result<T, IptablesError>>,
+    ) -> Result<Vec<T>, IptablesError> {
+        let settled = collected(outcomes);
+        if settled.is_err() {
+            owners.iter().for_each(|owner| detach::take_back(kind, owner, families));
+        }
+        settled
     }
 }
 
@@ -167,6 +186,11 @@ fn all(outcomes: Vec<Result<(), IptablesError>>) -> Result<(), IptablesError> {
     outcomes.into_iter().collect()
 }
 
+/// The same for outcomes that say something.
+fn collected<T>(outcomes: Vec<Result<T, IptablesError>>) -> Result<Vec<T>, IptablesError> {
+    outcomes.into_iter().collect()
+}
+
 fn flatten(outcomes: Vec<Result<Vec<Difference>, IptablesError>>) -> Result<Vec<Difference>, IptablesError> {
-    Ok(outcomes.into_iter().collect::<Result<Vec<_>, _>>()?.concat())
+    Ok(collected(outcomes)?.concat())
 }

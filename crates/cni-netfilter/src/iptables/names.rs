@@ -65,9 +65,26 @@ pub(super) fn owner_rule(chain: &str, owner: &Owner) -> Rule {
     Rule::new(chain, ["-m", "comment", "--comment", &owner.comment()])
 }
 
+/// What the comment of a link rule begins with.
+const LINK: &str = "link: ";
+
+/// The rule behind the owner rule that says by which link of the node the container is reached.
+pub(super) fn link_rule(chain: &str, link: u32) -> Rule {
+    Rule::new(chain, ["-m", "comment", "--comment", &format!("{LINK}{link}")])
+}
+
+/// The link that a link rule among `rules` names.
+pub(super) fn link_of(rules: &[Rule]) -> Option<u32> {
+    rules
+        .iter()
+        .filter(|rule| rule.target().is_none())
+        .find_map(|rule| rule.comment()?.strip_prefix(LINK)?.parse().ok())
+}
+
 /// The comment of the owner rule among `rules`; `None` for a chain that Go made.
 pub(super) fn owner_comment(rules: &[Rule]) -> Option<&str> {
-    rules.iter().filter(|rule| rule.args.len() == 4 && rule.target().is_none()).find_map(Rule::comment)
+    let says = rules.iter().filter(|rule| rule.args.len() == 4 && rule.target().is_none()).find_map(Rule::comment);
+    says.filter(|comment| !comment.starts_with(LINK))
 }
 
 /// The chains that `owner` has in `table`: the shared one if its owner rule says so, and the one that nobody else has a

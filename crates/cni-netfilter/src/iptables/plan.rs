@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use cni_plugin::{Difference, Owner};
 
-use super::names::{self, Kind, owner_rule};
+use super::names::{self, Kind, link_rule, owner_rule};
 use super::rules::{Rule, Script};
 use super::save::Table;
 
@@ -14,6 +14,8 @@ use super::save::Table;
 pub(super) struct Wanted {
     pub(super) kind: Kind,
     pub(super) owner: Owner,
+    /// The node's end of the container's link, if known.
+    pub(super) link: Option<u32>,
     /// What it shares with others.
     pub(super) frame: Frame,
     /// The rules in its chain, by their arguments.
@@ -97,9 +99,14 @@ impl Wanted {
         script.delete_chain(&chain);
     }
 
+    /// All rules of `chain`: whose it is, then the body.
+    fn inside(&self, chain: &str) -> Vec<Rule> {
+        let link = self.link.map(|link| link_rule(chain, link));
+        [owner_rule(chain, &self.owner)].into_iter().chain(link).chain(self.body(chain)).collect()
+    }
+
     fn fill(&self, chain: &str, script: &mut Script) {
-        script.append(&owner_rule(chain, &self.owner));
-        self.body(chain).iter().for_each(|rule| script.append(rule));
+        self.inside(chain).iter().for_each(|rule| script.append(rule));
     }
 
     /// The chain to use, given what is in `table`: the owner's, else the shared name if it is free or Go's and to be
@@ -124,9 +131,7 @@ impl Wanted {
     pub(super) fn repair(&self, table: &Table, script: &mut Script) {
         self.frame.complete(table, script);
         let chain = self.chain(table);
-        let mut inside = vec![owner_rule(&chain, &self.owner)];
-        inside.extend(self.body(&chain));
-        if !table.chain(&chain).is_some_and(|rules| same(rules, &inside)) {
+        if !table.chain(&chain).is_some_and(|rules| same(rules, &self.inside(&chain))) {
             script.create_or_flush(&chain);
             self.fill(&chain, script);
         }

@@ -5,8 +5,9 @@ use super::masquerade::network;
 use super::names::Kind;
 use super::plan::{Frame, Place, Wanted};
 use super::rules::{Rule, comment};
+use super::run::{Run, runs, singly};
 use super::tool::Family;
-use crate::{MarkChain, PortForward, PortForwards, Snat};
+use crate::{MarkChain, PortForwards, Snat};
 
 /// The chain with the entry rules of all attachments.
 pub(super) const DNAT: &str = "CNI-HOSTPORT-DNAT";
@@ -24,12 +25,22 @@ pub(super) fn of_family(intents: &[PortForwards], family: Family) -> Vec<&PortFo
 
 /// The rules for one intent.
 pub(super) fn wanted(intent: &PortForwards) -> Wanted {
+    with_runs(intent, &runs(&intent.ports))
+}
+
+/// The rules as the Go plugin makes them: ports in a row have one each.
+pub(super) fn wanted_singly(intent: &PortForwards) -> Wanted {
+    with_runs(intent, &singly(&intent.ports))
+}
+
+fn with_runs(intent: &PortForwards, runs: &[Run]) -> Wanted {
     Wanted {
         kind: Kind::Ports,
         owner: intent.owner.clone(),
+        link: intent.link,
         frame: frame(intent),
-        body: intent.ports.iter().flat_map(|port| body(intent, port)).collect(),
-        entries: entries(intent).into_iter().map(|args| (DNAT, args)).collect(),
+        body: runs.iter().flat_map(|run| body(intent, run)).collect(),
+        entries: entries(intent, runs).into_iter().map(|args| (DNAT, args)).collect(),
         free_form: !intent.conditions.is_empty(),
     }
 }
@@ -64,13 +75,13 @@ fn frame(intent: &PortForwards) -> Frame {
     frame
 }
 
-/// The rules for one port inside the attachment's chain.
-fn body(intent: &PortForwards, port: &PortForward) -> Vec<Vec<String>> {
-    let (protocol, host_port) = (port.protocol.to_string(), port.host_port.to_string());
+/// The rules for one port or row of ports inside the attachment's chain.
+fn body(intent: &PortForwards, run: &Run) -> Vec<Vec<String>> {
+    let (protocol, host_port) = (run.protocol.to_string(), run.ports());
     let rule = |source: Option<&str>, target: &[&str]| {
         let mut args: Vec<String> = Vec::new();
         args.extend(source.iter().flat_map(|source| ["-s".to_owned(), (*source).to_owned()]));
-        if let Some(ip) = port.host_ip.filter(|ip| !ip.is_unspecified()) {
+        if let Some(ip) = run.host_ip {
             args.extend(["-d".to_owned(), network(ip.into())]);
         }
         let rest = ["-p", &protocol, "-m", &protocol, "--dport", &host_port, "-j"];
@@ -86,25 +97,40 @@ fn body(intent: &PortForwards, port: &PortForward) -> Vec<Vec<String>> {
     if intent.snat == Snat::Local && intent.container.is_ipv4() {
         rules.push(rule(Some("127.0.0.1/32"), &mark));
     }
-    rules.push(rule(None, &["DNAT", "--to-destination", &port.to.to_string()]));
+    rules.push(rule(None, &["DNAT", "--to-destination", &run.destination()]));
     rules
 }
 
-/// The entry rules without their target: per protocol by name, [`PORTS_PER_RULE`] at a time.
-fn entries(intent: &PortForwards) -> Vec<Vec<String>> {
+/// The entry rules without their target: per protocol by name, as many as a multiport match takes at a time.
+fn entries(intent: &PortForwards, runs: &[Run]) -> Vec<Vec<String>> {
     let text = comment(&format!("dnat name: \"{}\" id: \"{}\"", intent.owner.network, intent.owner.container_id));
-    let mut protocols: Vec<String> = intent.ports.iter().map(|port| port.protocol.to_string()).collect();
+    let mut protocols: Vec<String> = runs.iter().map(|run| run.protocol.to_string()).collect();
     protocols.sort();
     protocols.dedup();
     let mut entries = Vec::new();
     for protocol in &protocols {
-        let of_protocol = intent.ports.iter().filter(|port| port.protocol.to_string() == *protocol);
-        let numbers: Vec<String> = of_protocol.map(|port| port.host_port.to_string()).collect();
-        for chunk in numbers.chunks(PORTS_PER_RULE) {
-            let ports = chunk.join(",");
+        let of_protocol = runs.iter().filter(|run| run.protocol.to_string() == *protocol);
+        for ports in together(of_protocol) {
             let known = ["-p", protocol, "-m", "comment", "--comment", &text, "-m", "multiport", "--dports", &ports];
             entries.push(known.iter().map(|&arg| arg.to_owned()).chain(intent.conditions.iter().cloned()).collect());
         }
     }
     entries
+}
+
+/// Lists of ports, each for one rule.
+fn together<'a>(runs: impl Iterator<Item = &'a Run>) -> Vec<String> {
+    let mut lists: Vec<String> = Vec::new();
+    let mut left = 0;
+    for run in runs {
+        match lists.last_mut() {
+            Some(list) if run.places() <= left => *list = format!("{list},{}", run.ports()),
+            _ => {
+                lists.push(run.ports());
+                left = PORTS_PER_RULE;
+            }
+        }
+        left -= run.places();
+    }
+    lists
 }

@@ -45,6 +45,7 @@ fn go_ports(container: &str, conditions: &[&str]) -> PortForwards {
         mark: MarkChain::Bit(13),
         conditions: conditions.iter().map(|&arg| arg.to_owned()).collect(),
         guard_localnet: Some("cni0".parse().unwrap()),
+        link: None,
     }
 }
 
@@ -155,7 +156,10 @@ fn the_holder_of_a_port_is_found_by_protocol_number_and_address() {
     let verdict = |id: &str, forward: PortForward| {
         let intent = PortForwards { owner: owner(id, "eth0"), ports: vec![forward], ..go_ports("10.77.0.3/24", &[]) };
         let chain = ports::wanted(&intent).chain(&table);
-        let held = held::refuse(&table, &chain, &intent).map_err(|error| error.to_string());
+        let holder = held::holders(&table, &chain, &intent).pop();
+        let held = holder.map_or(Ok(()), |held::Holder { port: (protocol, port), name: holder, .. }| {
+            Err(super::error::IptablesError::PortHeld { protocol, port, holder }.to_string())
+        });
         assert!(held.is_ok() || held::suspect(&table, &chain, &intent), "what is held is suspect");
         held
     };
@@ -179,9 +183,9 @@ fn who_came_later_is_in_nobodys_way() {
     let mut first = Script::default();
     wanted.entries(&chain).iter().for_each(|rule| first.append(rule));
     let table = Table::parse(&(first.finish().unwrap() + GO_V4));
-    assert!(held::refuse(&table, &chain, &intent).is_ok());
+    assert!(held::holders(&table, &chain, &intent).is_empty());
     let table = Table::parse(GO_V4);
-    assert!(held::refuse(&table, &chain, &intent).is_err());
+    assert!(!held::holders(&table, &chain, &intent).is_empty());
 }
 
 #[test]

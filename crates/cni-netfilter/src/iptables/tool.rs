@@ -44,16 +44,16 @@ impl Family {
         }
     }
 
-    /// True if the *legacy* variant's `nat` table exists in this network namespace: a file read, no process.
+    /// True if the *legacy* variant's table exists in this network namespace: a file read, no process.
     ///
-    /// False says that no legacy rule can be there. The nft variant's rules are nf_tables chains in `ip nat` and
-    /// `ip6 nat`, which netlink tells about.
-    pub fn legacy_nat_in_use(self) -> bool {
+    /// False says that no legacy rule can be there. The nft variant's rules are nf_tables chains in `ip nat`,
+    /// `ip6 filter` and so on, which netlink tells about.
+    pub fn legacy_in_use(self, table: &str) -> bool {
         let list = match self {
             Self::V4 => "/proc/thread-self/net/ip_tables_names",
             Self::V6 => "/proc/thread-self/net/ip6_tables_names",
         };
-        fs::read_to_string(list).is_ok_and(|names| names.lines().any(|name| name == "nat"))
+        fs::read_to_string(list).is_ok_and(|names| names.lines().any(|name| name == table))
     }
 }
 
@@ -74,7 +74,12 @@ pub(super) fn concurrently<T: Send>(families: &[Family], work: impl Fn(Family) -
 
 /// Applies `script` with `iptables-restore --noflush` and returns what it printed.
 pub(super) fn restore(family: Family, script: &str) -> Result<String, IptablesError> {
-    let tool = format!("{}-restore", family.command());
+    restore_with(&format!("{}-restore", family.command()), script)
+}
+
+/// [`restore`] with the tool of a certain variant.
+pub(super) fn restore_with(tool: &str, script: &str) -> Result<String, IptablesError> {
+    let tool = tool.to_owned();
     let wait = format!("--wait={LOCK_SECONDS}");
     // A file instead of a pipe: the tool may print a long list before it has read everything.
     let input = memory_file(script).map_err(|source| IptablesError::Run { tool: tool.clone(), source })?;

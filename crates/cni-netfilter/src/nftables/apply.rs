@@ -1,24 +1,19 @@
-//! The two ways of changing the rule set: make a plan so, and remove what an owner has.
+//! Makes a plan so: what is missing is created, in one transaction.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use netlink_packet_netfilter::NetfilterMessageInner;
-use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
 use rustix::io::Errno;
 
-use super::batch::{Batch, GENERATION_CHANGED};
-use super::element::{self, Element, Found, SetId, Value};
-use super::error::{NftError, holder};
+use super::batch::Batch;
+use super::element::{self, Element, SetId, Value};
+use super::error::{NftError, container, holder};
 use super::frame::{Chain, Frame, TableId};
+use super::index::{OWNERS, Registration};
 use super::transport::Socket;
 
 /// How often an addition is tried while others change the same things.
 const ADD_ATTEMPTS: u32 = 8;
-/// How often a deletion is tried; each attempt takes well under a millisecond.
-const DELETE_ATTEMPTS: u32 = 200;
-/// Keys that are verified and deleted together: few, so that nobody commits in between.
-const DELETE_TOGETHER: usize = 128;
 /// Up to so many elements are asked for before they are created.
 const ASKED_FIRST: usize = 64;
 
@@ -29,7 +24,11 @@ pub(super) struct Plan {
     pub(super) frames: Vec<Frame>,
     /// Chains that several owners share, created if missing.
     pub(super) chains: Vec<(TableId, Chain)>,
+    /// Chains of a single owner, whose rules are made these and no others.
+    pub(super) own_chains: Vec<(TableId, Chain)>,
     pub(super) elements: Vec<Element>,
+    /// The owners of `elements`, for the index.
+    pub(super) owners: Vec<Registration>,
 }
 
 impl Plan {
@@ -53,6 +52,44 @@ impl Plan {
     }
 }
 
+/// Somebody else has what a plan wants.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// What it is.
+    pub(super) thing: String,
+    /// Where.
+    pub(super) table: TableId,
+    /// The comment of the holder's element.
+    pub(super) comment: String,
+}
+
+/// Why a plan could not be carried out.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// At least one of these.
+    Held(Vec<Held>),
+    Other(NftError),
+}
+
+impl From<NftError> for Failure {
+    fn from(error: NftError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Failure> for NftError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Other(error) => error,
+            Failure::Held(held) => {
+                held.into_iter().next().map_or(Self::Contended { what: "add the rules".into(), attempts: 1 }, |held| {
+                    Self::HeldBy { thing: held.thing, holder: holder(&held.comment) }
+                })
+            }
+        }
+    }
+}
+
 /// What of a plan's shared part is not there.
 #[derive(Default)]
 struct Missing<'a> {
@@ -63,14 +100,29 @@ struct Missing<'a> {
 /// What of a plan has to be sent.
 struct Todo<'a> {
     missing: Missing<'a>,
+    own_chains: &'a [(TableId, Chain)],
     create: Vec<&'a Element>,
-    /// Elements of the same owner with another value, to be deleted first.
-    replace: Vec<&'a Element>,
+    register: Vec<Element>,
+    /// Elements of the same owner that have another value or are no longer wanted, to be deleted first.
+    delete: Vec<(SetId, Vec<u8>)>,
 }
 
-impl Todo<'_> {
+impl<'a> Todo<'a> {
+    /// On the assumption that of the owners nothing is there.
+    fn everything(plan: &'a Plan) -> Self {
+        let count = |owner: &Registration| plan.elements.iter().filter(|element| owner.counts(element)).count();
+        Self {
+            missing: Missing::default(),
+            own_chains: &plan.own_chains,
+            create: plan.elements.iter().collect(),
+            register: plan.owners.iter().map(|owner| owner.element(count(owner))).collect(),
+            delete: Vec::new(),
+        }
+    }
+
     fn is_empty(&self) -> bool {
-        self.missing.frames.is_empty() && self.missing.chains.is_empty() && self.create.is_empty()
+        let frame = self.missing.frames.is_empty() && self.missing.chains.is_empty() && self.own_chains.is_empty();
+        frame && self.create.is_empty() && self.register.is_empty() && self.delete.is_empty()
     }
 
     fn batch(&self) -> Batch {
@@ -78,27 +130,24 @@ impl Todo<'_> {
         for frame in &self.missing.frames {
             frame.install(&mut batch);
         }
-        for (table, chain) in &self.missing.chains {
+        for (table, chain) in self.missing.chains.iter().copied().chain(self.own_chains) {
             chain.declare(*table, &mut batch);
             chain.fill(*table, &mut batch);
         }
-        element::delete(self.replace.iter().map(|element| (element.set, element.key.as_slice())), &mut batch);
-        element::create(self.create.iter().copied(), &mut batch);
+        element::delete(self.delete.iter().map(|(set, key)| (*set, key.as_slice())), &mut batch);
+        element::create(self.create.iter().copied().chain(&self.register), &mut batch);
         batch
     }
 }
 
 /// Makes the plan so, in one transaction. Idempotent.
 ///
-/// Tables and chains are declared only if they are missing: declaring a base chain again waits for RCU (10–20 ms), and so
-/// does a transaction that fails. So questions go first, which take microseconds each: about tables and chains, and,
-/// unless there are many, about elements, for one that others share may be there already.
-pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), NftError> {
-    let mut todo =
-        Todo { missing: missing(socket, plan)?, create: plan.elements.iter().collect(), replace: Vec::new() };
-    if plan.elements.len() <= ASKED_FIRST {
-        (todo.create, todo.replace) = outstanding(socket, plan)?;
-    }
+/// Declaring a base chain again waits for RCU (10–20 ms), and so does a transaction that fails. So questions go first,
+/// which take microseconds each: about tables, chains and, unless there are many, elements, which may be there already.
+pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), Failure> {
+    let few = plan.elements.len() <= ASKED_FIRST;
+    let todo = if few { outstanding(socket, plan)? } else { Todo::everything(plan) };
+    let mut todo = Todo { missing: missing(socket, plan)?, ..todo };
     if todo.is_empty() {
         return Ok(());
     }
@@ -106,16 +155,15 @@ pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), NftError> {
         let Err(error) = socket.commit(&todo.batch(), None) else { return Ok(()) };
         match error.errno() {
             Some(Errno::NOENT) => {
-                todo.missing = missing(socket, plan)?;
-                (todo.create, todo.replace) = outstanding(socket, plan)?;
+                todo = Todo { missing: missing(socket, plan)?, ..outstanding(socket, plan)? };
             }
             Some(Errno::EXIST | Errno::BUSY) => {
-                (todo.create, todo.replace) = outstanding(socket, plan)?;
+                todo = Todo { missing: todo.missing, ..outstanding(socket, plan)? };
             }
-            _ => return Err(error),
+            _ => return Err(error.into()),
         }
     }
-    Err(NftError::Contended { what: "add the rules".into(), attempts: ADD_ATTEMPTS })
+    Err(NftError::Contended { what: "add the rules".into(), attempts: ADD_ATTEMPTS }.into())
 }
 
 /// The frames of which a set or chain is missing, and the chains that are.
@@ -150,24 +198,72 @@ pub(super) fn absent<T>(answer: Result<T, NftError>) -> Result<bool, NftError> {
     }
 }
 
-/// The elements that are not yet there, and those that are there for the same owner with another value.
-fn outstanding<'a>(socket: &Socket, plan: &'a Plan) -> Result<(Vec<&'a Element>, Vec<&'a Element>), NftError> {
+/// What is not yet there, what the same owner has with another value, and what it has beyond the plan.
+///
+/// What another attachment of the same container has is left to that: runtimes pass the ports to each of a container's
+/// networks, and the first one serves.
+fn outstanding<'a>(socket: &Socket, plan: &'a Plan) -> Result<Todo<'a>, Failure> {
+    let mut todo = Todo { create: Vec::new(), register: Vec::new(), ..Todo::everything(plan) };
+    let (mut own, mut held): (Vec<(&Element, bool)>, Vec<Held>) = Default::default();
     let keys = plan.elements.iter().map(|element| (element.set, element.key.as_slice()));
-    let (mut create, mut replace) = (Vec::new(), Vec::new());
     for (element, found) in plan.elements.iter().zip(element::look_up(socket, keys)?) {
         match found {
-            None => create.push(element),
             Some(found) if !same_owner(&found.comment, &element.comment) => {
-                return Err(NftError::HeldBy { thing: element.name.clone(), holder: holder(&found.comment) });
+                let is_known = held.iter().any(|known| same_owner(&known.comment, &found.comment));
+                if !is_known && !same_container(&found.comment, &element.comment) {
+                    let (thing, table) = (element.name.clone(), element.set.table);
+                    held.push(Held { thing, table, comment: found.comment });
+                }
             }
-            Some(found) if found.value == element.value => {}
-            Some(_) => {
-                replace.push(element);
-                create.push(element);
+            Some(found) => {
+                own.push((element, true));
+                if found.value != element.value {
+                    todo.delete.push((element.set, element.key.clone()));
+                    todo.create.push(element);
+                }
+            }
+            None => {
+                own.push((element, false));
+                todo.create.push(element);
             }
         }
     }
-    Ok((create, replace))
+    if !held.is_empty() {
+        return Err(Failure::Held(held));
+    }
+    let keys = plan.owners.iter().map(|owner| (owner.set, owner.key.as_slice()));
+    for (owner, found) in plan.owners.iter().zip(element::look_up(socket, keys)?) {
+        let counted = own.iter().filter(|(element, _)| owner.counts(element));
+        let (wanted, there) = (counted.clone().count(), counted.filter(|(_, there)| *there).count());
+        let entry = owner.element(wanted);
+        if let Some(found) = found {
+            if Registration::counted(&found) != Some(there) {
+                todo.delete.extend(beyond(socket, plan, owner)?);
+            }
+            if found.value == entry.value {
+                continue;
+            }
+            todo.delete.push((owner.set, owner.key.clone()));
+        }
+        todo.register.push(entry);
+    }
+    Ok(todo)
+}
+
+/// The keys of what the owner has in the table and the plan lacks. Walks the table.
+fn beyond(socket: &Socket, plan: &Plan, owner: &Registration) -> Result<HashSet<(SetId, Vec<u8>)>, NftError> {
+    let wanted: HashSet<(SetId, &[u8])> = plan.elements.iter().map(|e| (e.set, e.key.as_slice())).collect();
+    let frames = plan.frames.iter().filter(|frame| frame.table == owner.set.table);
+    let mut keys = HashSet::new();
+    for (table, set) in frames.flat_map(|frame| frame.sets.iter().map(|set| (frame.table, set.name))) {
+        let set = SetId { table, name: set };
+        if set.name != OWNERS {
+            let found = element::dump(socket, set)?.into_iter();
+            let strange = found.filter(|e| owner.is_of(&e.comment) && !wanted.contains(&(set, e.key.as_slice())));
+            keys.extend(strange.map(|found| (set, found.key)));
+        }
+    }
+    Ok(keys)
 }
 
 /// True if both comments begin with the same owner's key.
@@ -175,127 +271,7 @@ pub(super) fn same_owner(one: &str, other: &str) -> bool {
     one.split(',').next() == other.split(',').next()
 }
 
-/// Removes those elements of `hints` whose comment satisfies `is_mine`. If that is not all of them, or if there are no
-/// hints, walks through all of `sets`. What does not exist is fine. Returns what was removed.
-pub(super) fn remove(
-    socket: &Socket,
-    sets: &[SetId],
-    hints: &[(SetId, Vec<u8>)],
-    is_mine: impl Fn(&str) -> bool,
-) -> Result<Vec<(SetId, Found)>, NftError> {
-    let mut seen = HashSet::new();
-    let hints: Vec<_> = hints.iter().filter(|hint| seen.insert(*hint)).cloned().collect();
-    let mut removed = remove_keys(socket, &hints, &is_mine)?;
-    if hints.is_empty() || removed.len() < hints.len() {
-        removed.extend(remove_walking(socket, sets, is_mine)?);
-    }
-    Ok(removed)
-}
-
-/// Removes every element of `sets` whose comment satisfies `is_mine`.
-pub(super) fn remove_walking(
-    socket: &Socket,
-    sets: &[SetId],
-    is_mine: impl Fn(&str) -> bool,
-) -> Result<Vec<(SetId, Found)>, NftError> {
-    // Fails in a way that tells if there is no nf_tables (`NftError::is_absent`).
-    socket.generation()?;
-    let mut keys = Vec::new();
-    for set in sets {
-        let mut of_set: Vec<_> = element::dump(socket, *set)?
-            .into_iter()
-            .filter(|found| is_mine(&found.comment))
-            .map(|found| found.key)
-            .collect();
-        of_set.sort_unstable();
-        of_set.dedup();
-        keys.extend(of_set.into_iter().map(|key| (*set, key)));
-    }
-    remove_keys(socket, &keys, &is_mine)
-}
-
-/// Looks each key up and deletes it if its comment satisfies `is_mine`. The generation of the rule set makes sure that
-/// nobody has put another element in its place in between.
-pub(super) fn remove_keys(
-    socket: &Socket,
-    keys: &[(SetId, Vec<u8>)],
-    is_mine: &impl Fn(&str) -> bool,
-) -> Result<Vec<(SetId, Found)>, NftError> {
-    let mut removed = Vec::new();
-    for together in keys.chunks(DELETE_TOGETHER) {
-        removed.extend(remove_few(socket, together, is_mine)?);
-    }
-    Ok(removed)
-}
-
-fn remove_few(
-    socket: &Socket,
-    keys: &[(SetId, Vec<u8>)],
-    is_mine: &impl Fn(&str) -> bool,
-) -> Result<Vec<(SetId, Found)>, NftError> {
-    for _ in 0..DELETE_ATTEMPTS {
-        let generation = socket.generation()?;
-        let found = element::look_up(socket, keys.iter().map(|(set, key)| (*set, key.as_slice())))?;
-        let mine: Vec<_> = keys
-            .iter()
-            .zip(found)
-            .filter_map(|((set, _), found)| found.filter(|found| is_mine(&found.comment)).map(|found| (*set, found)))
-            .collect();
-        let mut batch = Batch::default();
-        element::delete(mine.iter().map(|(set, found)| (*set, found.key.as_slice())), &mut batch);
-        match socket.commit(&batch, Some(generation)) {
-            Ok(()) => return Ok(mine),
-            Err(error) if matches!(error.errno(), Some(GENERATION_CHANGED | Errno::NOENT)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(NftError::Contended { what: "delete the rules".into(), attempts: DELETE_ATTEMPTS })
-}
-
-/// Deletes those of the chains `names` that no element leads to any more: whose use count is not above the number of
-/// their own rules. Somebody who adds an element at the same time wins (`EBUSY`), so this can only ever do too little.
-pub(super) fn delete_unused(socket: &Socket, table: TableId, names: &[String], own_rules: u32) -> Result<(), NftError> {
-    let questions = names.iter().map(|name| Chain::question(table, name)).collect();
-    for (name, answer) in names.iter().zip(socket.ask("look for a chain", questions)?) {
-        let Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain))) = answer else { continue };
-        let used = chain.attributes.iter().find_map(|a| if let ChainAttribute::Use(n) = a { Some(*n) } else { None });
-        if used.is_none_or(|used| used > own_rules) {
-            continue;
-        }
-        let attributes = vec![ChainAttribute::Table(table.name.to_owned()), ChainAttribute::Name(name.clone())];
-        let mut batch = Batch::default();
-        let message = NfTablesMessage::DeleteChain(ChainMessage { attributes });
-        batch.push(format!("delete chain {table} {name}"), table.family.number(), 0, message);
-        match socket.commit(&batch, None) {
-            Err(error) if !matches!(error.errno(), Some(Errno::BUSY | Errno::NOENT)) => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// The names of all chains of `table` that begin with `prefix`.
-pub(super) fn chains_with(socket: &Socket, table: TableId, prefix: &str) -> Result<Vec<String>, NftError> {
-    let question = table.question(NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() }));
-    let mut names = Vec::new();
-    socket.dump(&format!("list the chains of {table}"), &question, |message| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = message.decode("a list of chains")?
-        else {
-            return Ok(());
-        };
-        let mut ours = false;
-        let mut name = None;
-        for attribute in chain.attributes {
-            match attribute {
-                ChainAttribute::Table(of) => ours = of == table.name,
-                ChainAttribute::Name(text) => name = Some(text),
-                _ => {}
-            }
-        }
-        names.extend(name.filter(|name| ours && name.starts_with(prefix)));
-        Ok(())
-    })?;
-    names.sort_unstable();
-    names.dedup();
-    Ok(names)
+/// True if both comments name the same container, in full.
+pub(super) fn same_container(one: &str, other: &str) -> bool {
+    container(one).is_some_and(|id| container(other) == Some(id))
 }

@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 
 use cni_plugin::Difference;
-use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{
     Bitwise, ChainAttribute, Cmp, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
     NfTablesMessage, Payload, RuleAttribute, RuleMessage,
 };
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
 
-use super::apply::{Plan, same_owner};
+use super::apply::{Plan, same_container, same_owner};
 use super::element::{self, Element, Found, Value};
 use super::error::{NftError, holder};
 use super::frame::{Base, Chain, Frame, Rule, TableId};
@@ -17,7 +17,8 @@ use super::set::Set;
 use super::transport::Socket;
 use rustix::io::Errno;
 
-type RuleExpressions = Vec<ListAttribute<ExpressionAttribute>>;
+/// A rule as the kernel lists it.
+pub(super) type RuleExpressions = Vec<ListAttribute<ExpressionAttribute>>;
 
 /// Everything in which the kernel's rule set differs from `plan`.
 pub(super) fn check(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, NftError> {
@@ -31,7 +32,7 @@ pub(super) fn check(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, Nft
             check_chain(socket, frame.table, chain, &mut differences)?;
         }
     }
-    for (table, chain) in &plan.chains {
+    for (table, chain) in plan.chains.iter().chain(&plan.own_chains) {
         if sound.insert((table.to_string(), &chain.name)) {
             check_chain(socket, *table, chain, &mut differences)?;
         }
@@ -39,12 +40,25 @@ pub(super) fn check(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, Nft
     let keys = plan.elements.iter().map(|element| (element.set, element.key.as_slice()));
     let found = element::look_up(socket, keys)?;
     differences.extend(plan.elements.iter().zip(found).filter_map(|(wanted, found)| check_element(wanted, found)));
+    differences.extend(check_index(socket, plan)?);
     Ok(differences)
 }
 
+/// Each owner must be in the index, or DEL would not find what it has. How much that is, the elements themselves tell.
+fn check_index(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, NftError> {
+    let keys = plan.owners.iter().map(|owner| (owner.set, owner.key.as_slice()));
+    let found = element::look_up(socket, keys)?;
+    let missing = plan.owners.iter().zip(found).filter(|(_, found)| found.is_none());
+    Ok(missing.map(|(owner, _)| Difference::missing(owner.element(0).name)).collect())
+}
+
+/// What another attachment of the same container holds is served by that.
 fn check_element(wanted: &Element, found: Option<Found>) -> Option<Difference> {
     let Some(found) = found else { return Some(Difference::missing(&wanted.name)) };
     if !same_owner(&found.comment, &wanted.comment) {
+        if same_container(&found.comment, &wanted.comment) {
+            return None;
+        }
         let ours = format!("held by {}", holder(&wanted.comment));
         return Some(Difference::new(&wanted.name, ours, format!("held by {}", holder(&found.comment))));
     }
@@ -119,8 +133,19 @@ fn describe(attributes: &[ChainAttribute]) -> String {
 }
 
 fn rules_of(socket: &Socket, table: TableId, chain: &str) -> Result<Vec<RuleExpressions>, NftError> {
-    let attributes = vec![RuleAttribute::Table(table.name.to_owned()), RuleAttribute::Chain(chain.to_owned())];
-    let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
+    rules_of_any(socket, table.family.number().into(), table.name, chain)
+}
+
+/// The rules of anybody's chain, in order.
+pub(super) fn rules_of_any(
+    socket: &Socket,
+    family: u8,
+    table: &str,
+    chain: &str,
+) -> Result<Vec<RuleExpressions>, NftError> {
+    let attributes = vec![RuleAttribute::Table(table.to_owned()), RuleAttribute::Chain(chain.to_owned())];
+    let message = NfTablesMessage::GetRule(RuleMessage { attributes });
+    let question = NetfilterMessage::new(NetfilterHeader::new(family.into(), 0, 0), message);
     let what = format!("list the rules of {table} {chain}");
     socket.dump_state(&what, &question, |rules: &mut Vec<RuleExpressions>, message| {
         let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode(&what)? else {
@@ -160,7 +185,8 @@ fn same_rule(wanted: &[Expressions], found: &[ListAttribute<ExpressionAttribute>
     wanted.len() == found.len() && wanted.iter().zip(found).all(|(wanted, found)| same_expression(wanted, found))
 }
 
-fn data_of(entry: &ListAttribute<ExpressionAttribute>) -> Option<&Expressions> {
+/// The expression in an entry of a rule.
+pub(super) fn data_of(entry: &ListAttribute<ExpressionAttribute>) -> Option<&Expressions> {
     let ListAttribute::Element(attributes) = entry else { return None };
     attributes.iter().find_map(|a| if let ExpressionAttribute::Data(data) = a { Some(data) } else { None })
 }

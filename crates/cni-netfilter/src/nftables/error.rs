@@ -140,9 +140,24 @@ pub(crate) fn holder(comment: &str) -> String {
     }
 }
 
+/// The container that a comment names, unless the name may have been cut.
+pub(crate) fn container(comment: &str) -> Option<&str> {
+    let (id, rest) = comment.split_once(", id: ")?.1.split_once(", ")?;
+    rest.starts_with("if: ").then_some(id)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::holder;
+    use super::{container, holder};
+
+    #[test]
+    fn a_comment_names_its_container_unless_it_was_cut() {
+        assert_eq!(container("k, id: c1, if: eth0, net: n"), Some("c1"));
+        assert_eq!(container("k, id: c1, if: e"), Some("c1"));
+        for cut in ["k, id: c1", "k, id: c1, i", "by hand", ""] {
+            assert_eq!(container(cut), None, "{cut}");
+        }
+    }
 
     #[test]
     fn a_comment_names_its_holder() {

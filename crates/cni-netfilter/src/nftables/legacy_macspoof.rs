@@ -15,6 +15,7 @@ use super::error::NftError;
 use super::frame::{Chain, Family, TableId};
 use super::raw;
 use super::transport::Socket;
+use crate::links;
 
 const TABLE: TableId = TableId { family: Family::Bridge, name: "nat" };
 const PREROUTING: &str = "PREROUTING";
@@ -53,7 +54,7 @@ pub(super) fn remove(socket: &Socket, owner: &Owner) -> Result<(), NftError> {
 /// Removes those whose port does not exist any more.
 pub(super) fn remove_dead(socket: &Socket) -> Result<(), NftError> {
     for jump in jumps(socket)? {
-        if jump.port.as_ref().is_some_and(|port| !socket.interface_exists(port)) {
+        if jump.port.as_ref().is_some_and(|port| !links::padded_name_exists(socket.descriptor(), port)) {
             let chains = existing_chains(socket, &jump.of)?;
             match socket.commit(&removal(&[jump.handle], &chains), None) {
                 Err(error) if error.errno() != Some(Errno::NOENT) => return Err(error),

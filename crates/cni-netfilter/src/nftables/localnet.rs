@@ -6,18 +6,17 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use cni_plugin::IfName;
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
-use super::Nftables;
-use super::apply::{self, Plan};
+use super::apply::Plan;
 use super::element::{self, Element, SetId, Value};
 use super::error::NftError;
 use super::expr::{self, Ip, Side};
 use super::frame::{Base, Chain, Family, Frame, Rule, TableId};
+use super::remove;
 use super::set::{DataType, Maps, Set};
 use super::transport::Socket;
-use crate::PortForwards;
+use crate::{PortForwards, links};
 
 const TABLE: TableId = TableId { family: Family::Only(Ip::V4), name: "cni_localnet" };
 const GUARDED: SetId = SetId { table: TABLE, name: "guarded" };
@@ -77,28 +76,20 @@ pub(super) fn add(intent: &PortForwards, plan: &mut Plan) {
     });
 }
 
-impl Nftables {
-    /// Removes the `route_localnet` guard of `interface`: for one that no other attachment shares, when it is about to go.
-    /// Idempotent.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn remove_guard(&self, interface: &IfName) -> Result<(), NftError> {
-        let guard = [(GUARDED, key(interface.as_str()))];
-        apply::remove_keys(&self.socket, &guard, &|comment| comment == COMMENT)?;
-        Ok(())
-    }
+/// Removes the guard of one interface. Idempotent.
+pub(super) fn remove(socket: &Socket, interface: &str) -> Result<(), NftError> {
+    remove_guards(socket, vec![key(interface)])
 }
 
-/// Removes the guards of interfaces that do not exist any more: those that `hints` name, or all. Idempotent.
-pub(super) fn sweep(socket: &Socket, hints: &[PortForwards]) -> Result<(), NftError> {
-    let hinted: Vec<_> = hints.iter().filter_map(|hint| hint.guard_localnet.as_ref()).collect();
-    let keys: Vec<Vec<u8>> = if hints.is_empty() {
-        element::dump(socket, GUARDED)?.into_iter().map(|found| found.key).collect()
-    } else {
-        hinted.into_iter().map(|interface| key(interface.as_str())).collect()
-    };
-    let gone: Vec<_> = keys.into_iter().filter(|key| !socket.interface_exists(key)).map(|key| (GUARDED, key)).collect();
-    apply::remove_keys(socket, &gone, &|comment| comment == COMMENT)?;
+/// Removes the guards of all interfaces that do not exist any more. Idempotent.
+pub(super) fn sweep(socket: &Socket) -> Result<(), NftError> {
+    let guards = element::dump(socket, GUARDED)?.into_iter().map(|found| found.key);
+    let gone = guards.filter(|key| !links::padded_name_exists(socket.descriptor(), key)).collect();
+    remove_guards(socket, gone)
+}
+
+fn remove_guards(socket: &Socket, keys: Vec<Vec<u8>>) -> Result<(), NftError> {
+    let keys: Vec<_> = keys.into_iter().map(|key| (GUARDED, key)).collect();
+    remove::remove_keys(socket, &keys, &|comment| comment == COMMENT)?;
     Ok(())
 }

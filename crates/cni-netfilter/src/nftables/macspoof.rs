@@ -4,13 +4,13 @@
 use cni_plugin::{Difference, NetworkName, Owner};
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
-use super::apply::{self, Plan};
+use super::apply::{self, Failure, Plan};
 use super::element::{Element, SetId, Value};
 use super::error::NftError;
 use super::expr;
 use super::frame::{Base, Chain, Family, Frame, Rule, TableId};
 use super::set::{DataType, Maps, Set};
-use super::{Nftables, check, legacy_macspoof, valid_keys};
+use super::{Nftables, check, legacy_macspoof, remove, valid_keys};
 use crate::intent::{MacGuard, MacGuardHint};
 
 const TABLE: TableId = TableId { family: Family::Bridge, name: "cni_macspoof" };
@@ -93,13 +93,13 @@ impl Nftables {
     pub fn add_mac_guard(&self, guard: &MacGuard) -> Result<(), NftError> {
         let plan = plan(guard);
         match apply::apply(&self.socket, &plan) {
-            Err(NftError::HeldBy { .. }) => {
+            Err(Failure::Held(_)) => {
                 let keys: Vec<_> = plan.elements.iter().map(|element| (element.set, element.key.clone())).collect();
-                apply::remove_keys(&self.socket, &keys, &|comment| !guard.owner.wrote(comment))?;
-                apply::apply(&self.socket, &plan)
+                remove::remove_keys(&self.socket, &keys, &|comment| !guard.owner.wrote(comment))?;
+                Ok(apply::apply(&self.socket, &plan)?)
             }
             // Where the kernel has no nf_tables for bridges, it says that the chain does not exist, again and again.
-            Err(error) => self.can_guard_macs().and(Err(error)),
+            Err(error) => self.can_guard_macs().and(Err(error.into())),
             Ok(()) => Ok(()),
         }
     }
@@ -123,9 +123,9 @@ impl Nftables {
         let mut keys: Vec<_> = port.map(|port| (GUARDED, port_key(port))).into_iter().collect();
         keys.extend(port.zip(hint.mac).map(|(port, mac)| (ALLOWED, pair_key(port, mac.0))));
         let is_mine = |comment: &str| owner.wrote(comment);
-        let removed = apply::remove_keys(&self.socket, &keys, &is_mine)?;
+        let removed = remove::remove_keys(&self.socket, &keys, &is_mine)?;
         if thorough && removed.len() < SETS.len() {
-            apply::remove_walking(&self.socket, &SETS, is_mine)?;
+            remove::remove_walking(&self.socket, &SETS, is_mine)?;
         }
         legacy_macspoof::remove(&self.socket, owner)
     }
@@ -136,7 +136,7 @@ impl Nftables {
     /// # Errors
     /// If the kernel refuses.
     pub fn retain_mac_guards(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), NftError> {
-        apply::remove_walking(&self.socket, &SETS, valid_keys(network, valid))?;
+        remove::remove_walking(&self.socket, &SETS, valid_keys(network, valid))?;
         legacy_macspoof::remove_dead(&self.socket)
     }
 }

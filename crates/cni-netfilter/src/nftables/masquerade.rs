@@ -14,7 +14,7 @@ use super::error::NftError;
 use super::expr::{self, Ip, Side};
 use super::frame::{Base, Chain, Family, Frame, Rule, TableId, subnet_chain};
 use super::set::{DataType, Maps, Set};
-use super::{Nftables, check, legacy, raw, valid_keys};
+use super::{Nftables, chains, check, index, legacy, raw, remove, valid_keys};
 use crate::Masquerade;
 
 const TABLE: TableId = TableId { family: Family::Inet, name: "cni_masquerade" };
@@ -56,7 +56,7 @@ pub(super) fn frame() -> Frame {
     Frame {
         table: TABLE,
         comment: "CNI plugins: masquerading",
-        sets: vec![set(HOSTS4, &[DataType::Address(Ip::V4)]), set(HOSTS6, &[DataType::Address(Ip::V6)])],
+        sets: vec![set(HOSTS4, &[DataType::Address(Ip::V4)]), set(HOSTS6, &[DataType::Address(Ip::V6)]), index::set()],
         chains: vec![Chain {
             name: "postrouting".to_owned(),
             base: Some(Base { kind: "nat", hook: InetHookNumber::PostRouting, priority: SRCNAT }),
@@ -89,6 +89,7 @@ fn plan(intents: &[Masquerade]) -> Result<Plan, NftError> {
             comment: intent.owner.comment(),
             name: format!("masquerading of {}", intent.address),
         });
+        plan.register(TABLE, &intent.owner, None);
         if subnets.insert(chain.name.clone()) {
             plan.chains.push((TABLE, chain));
         }
@@ -116,7 +117,7 @@ impl Nftables {
         if intents.is_empty() {
             return Ok(());
         }
-        apply::apply(&self.socket, &plan(intents)?)
+        Ok(apply::apply(&self.socket, &plan(intents)?)?)
     }
 
     /// Compares what [`Nftables::add_masquerade`] makes with what is there: the containers' elements, the chains of their
@@ -134,15 +135,15 @@ impl Nftables {
     /// Removes the owner's masquerading, also what the Go plugins made for it (`inet cni_plugins_masquerade`).
     /// Idempotent.
     ///
-    /// With `hints`, the addresses that it is thought to have, this takes constant time; without, or if one of them is not
-    /// there or is somebody else's, all elements are read. Nobody else's are ever touched.
+    /// This takes constant time if `hints`, the addresses that it is thought to have, are all it has, or if it has
+    /// nothing; else all elements are read. Nobody else's are ever touched.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn remove_masquerade(&self, owner: &Owner, hints: &[IpAddr]) -> Result<(), NftError> {
         let hints: Vec<_> = hints.iter().map(|address| (hosts(Ip::of(*address)), expr::octets(*address))).collect();
-        let removed = apply::remove(&self.socket, &SETS, &hints, |comment| owner.wrote(comment))?;
-        apply::delete_unused(&self.socket, TABLE, &targets(&removed, TABLE), SUBNET_RULES)?;
+        let removed = remove::remove_owner(&self.socket, &[TABLE], &SETS, &hints, owner)?;
+        chains::delete_unused(&self.socket, TABLE, &targets(&removed, TABLE), SUBNET_RULES)?;
         legacy::remove_masquerade(&self.socket, |comment| owner.wrote(comment))
     }
 
@@ -153,9 +154,10 @@ impl Nftables {
     /// If the kernel refuses.
     pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), NftError> {
         let is_stale = valid_keys(network, valid);
-        apply::remove_walking(&self.socket, &SETS, &is_stale)?;
-        let subnets = apply::chains_with(&self.socket, TABLE, SUBNET)?;
-        apply::delete_unused(&self.socket, TABLE, &subnets, SUBNET_RULES)?;
+        let index = SetId { table: TABLE, name: index::OWNERS };
+        remove::remove_walking(&self.socket, &[HOSTS4, HOSTS6, index], &is_stale)?;
+        let subnets = chains::chains_with(&self.socket, TABLE, SUBNET)?;
+        chains::delete_unused(&self.socket, TABLE, &subnets, SUBNET_RULES)?;
         legacy::remove_masquerade(&self.socket, is_stale)
     }
 }

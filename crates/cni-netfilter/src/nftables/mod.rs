@@ -8,6 +8,7 @@
 //! | `inet cni_masquerade` | `hosts4`, `hosts6`: container's address → `goto subnet-…` | masquerades what leaves the subnet |
 //! | `ip cni_ports`, `ip6 cni_ports` | `ports`: protocol, host port → container; `address_ports`: the same with a host address | forwards what is for this node |
 //! | | `sources`: container, protocol, its port, host port → `goto snat-…` | masquerades forwarded connections |
+//! | each of these | `owners`: owner → number of elements, link | tells in constant time what an owner has |
 //! | `ip cni_localnet` | `guarded`: interfaces | drops what arrives there for or from 127.0.0.0/8 |
 //!
 //! A packet costs the same number of lookups however many elements there are. So does a deletion; an addition to a map of
@@ -16,11 +17,17 @@
 mod answer;
 mod apply;
 mod batch;
+mod chains;
 mod check;
 mod element;
 mod error;
 mod expr;
+mod firewall;
+mod firewall_foreign;
+mod firewall_frame;
+mod firewall_iptables;
 mod frame;
+mod index;
 mod legacy;
 mod legacy_macspoof;
 mod localnet;
@@ -28,8 +35,10 @@ mod macspoof;
 mod masquerade;
 mod portforward;
 mod portframe;
+mod portkeys;
 mod probe;
 mod raw;
+mod remove;
 mod set;
 mod transport;
 
@@ -38,6 +47,8 @@ use std::collections::HashSet;
 use cni_plugin::{NetworkName, Owner};
 
 pub use error::NftError;
+pub(crate) use firewall_frame::MARK as ACCEPT_MARK;
+pub(crate) use firewall_iptables::COMMENT as MARK_COMMENT;
 pub(crate) use portframe::number as protocol_number;
 pub use probe::TableFamily;
 pub(crate) use transport::Socket;

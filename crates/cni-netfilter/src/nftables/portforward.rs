@@ -2,74 +2,22 @@
 //! many there are, and its source address is translated only if its own mapping says so.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
 
-use cni_plugin::{Difference, NetworkName, Owner};
+use cni_plugin::{Difference, IfName, NetworkName, Owner};
 
-use super::apply::{self, Plan};
-use super::element::{Element, SetId, Value};
-use super::error::NftError;
-use super::expr::{self, Ip};
-use super::frame::Chain;
+use super::apply::{self, Failure, Held, Plan, same_owner};
+use super::element::{Element, Found, SetId, Value};
+use super::error::{self, NftError};
+use super::expr::Ip;
+use super::frame::{Chain, TableId};
+use super::index::{self, OWNERS};
 use super::masquerade::targets;
-use super::portframe::{
-    ADDRESS_PORTS, PORTS, SETS, SNAT_ALL, SNAT_LOCAL, SOURCES, frame, local_sources, number, table,
-};
-use super::{Nftables, check, legacy, localnet, valid_keys};
-use crate::{PortForward, PortForwards, Protocol, Snat};
+use super::portframe::{SETS, SNAT_ALL, SNAT_LOCAL, frame, local_sources, table};
+use super::portkeys::{self, forward_key, forward_name, source_key, target};
+use super::{Nftables, chains, check, legacy, localnet, remove, valid_keys};
+use crate::{PortForward, PortForwards, Snat, links};
 
-/// A port in a concatenation: padded to a whole register.
-fn port_bytes(port: u16) -> [u8; 4] {
-    let [high, low] = port.to_be_bytes();
-    [high, low, 0, 0]
-}
-
-fn protocol_bytes(protocol: Protocol) -> [u8; 4] {
-    [number(protocol), 0, 0, 0]
-}
-
-/// The key of the element that forwards a port.
-fn forward_key(port: &PortForward) -> (SetId, Vec<u8>) {
-    let table = table(Ip::of(port.to.ip()));
-    let mut key = Vec::with_capacity(24);
-    let name = match specified(port) {
-        Some(address) => {
-            key.extend(expr::octets(address));
-            ADDRESS_PORTS
-        }
-        None => PORTS,
-    };
-    key.extend(protocol_bytes(port.protocol));
-    key.extend(port_bytes(port.host_port));
-    (SetId { table, name }, key)
-}
-
-/// The key of the element that chooses the translation of the source.
-fn source_key(port: &PortForward) -> (SetId, Vec<u8>) {
-    let mut key = expr::octets(port.to.ip());
-    key.extend(protocol_bytes(port.protocol));
-    key.extend(port_bytes(port.to.port()));
-    key.extend(port_bytes(port.host_port));
-    (SetId { table: table(Ip::of(port.to.ip())), name: SOURCES }, key)
-}
-
-/// The host address that a port is published on; `0.0.0.0` and `::` mean every one.
-fn specified(port: &PortForward) -> Option<IpAddr> {
-    port.host_ip.filter(|address| !address.is_unspecified())
-}
-
-fn target(to: SocketAddr) -> Vec<u8> {
-    let mut bytes = expr::octets(to.ip());
-    bytes.extend(port_bytes(to.port()));
-    bytes
-}
-
-fn forward_name(port: &PortForward) -> String {
-    match specified(port) {
-        Some(address) => format!("host port {} {}", SocketAddr::new(address, port.host_port), port.protocol),
-        None => format!("host port {} {}", port.host_port, port.protocol),
-    }
-}
+const TABLES: [Ip; 2] = [Ip::V4, Ip::V6];
 
 fn plan(intents: &[PortForwards]) -> Result<Plan, NftError> {
     let mut plan = Plan::default();
@@ -79,11 +27,13 @@ fn plan(intents: &[PortForwards]) -> Result<Plan, NftError> {
         if intent.ports.is_empty() {
             continue;
         }
-        tables.insert(Ip::of(intent.container.ip()));
+        let ip = Ip::of(intent.container.ip());
+        tables.insert(ip);
+        plan.register(table(ip), &intent.owner, intent.link);
         if let Some(chain) = add_elements(intent, &mut plan.elements)
             && subnets.insert(chain.name.clone())
         {
-            plan.chains.push((table(Ip::of(intent.container.ip())), chain));
+            plan.chains.push((table(ip), chain));
         }
         localnet::add(intent, &mut plan);
     }
@@ -150,17 +100,71 @@ fn hinted(hints: &[PortForwards]) -> Vec<(SetId, Vec<u8>)> {
     keys
 }
 
+fn tables() -> [TableId; 2] {
+    TABLES.map(table)
+}
+
+/// The sets of both tables and, last, what leads to their elements.
+fn all_sets_and_index() -> Vec<SetId> {
+    let mut sets = all_sets();
+    sets.extend(tables().map(|table| SetId { table, name: OWNERS }));
+    sets
+}
+
+/// The forwards among removed elements.
+fn forwards(removed: &[(SetId, Found)]) -> Vec<PortForward> {
+    removed.iter().filter_map(|(set, found)| portkeys::read(*set, found)).collect()
+}
+
 impl Nftables {
-    /// Publishes ports, of any families and owners together in one transaction; repeating it changes nothing.
+    /// Publishes ports, of any families and owners together in one transaction; repeating it changes nothing, and the
+    /// latest call says what an owner's ports are.
     ///
-    /// Of two mappings of one port, one on an address and one on all, that on the address applies to it.
+    /// Of two mappings of one port, one on an address and one on all, that on the address applies to it. A port that
+    /// another attachment of the same container has is left to that.
+    ///
+    /// A holder whose container is gone for certain ([`PortForwards::link`]) is evicted with all its ports. Returns those
+    /// in words.
     ///
     /// # Errors
     /// [`NftError::HeldBy`] if a port belongs to another owner already, [`NftError::Condition`] if there are conditions;
     /// nothing has changed then.
-    pub fn add_ports(&self, intents: &[PortForwards]) -> Result<(), NftError> {
+    pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<String>, NftError> {
         let plan = plan(intents)?;
-        if plan.elements.is_empty() { Ok(()) } else { apply::apply(&self.socket, &plan) }
+        if plan.elements.is_empty() {
+            return Ok(Vec::new());
+        }
+        let held = match apply::apply(&self.socket, &plan) {
+            Err(Failure::Held(held)) => held,
+            outcome => return Ok(outcome.map(|()| Vec::new())?),
+        };
+        // All or none: whoever lives keeps the port from being published anyway.
+        for holder in &held {
+            if !self.is_gone(holder)? {
+                let (thing, holder) = (holder.thing.clone(), error::holder(&holder.comment));
+                return Err(NftError::HeldBy { thing, holder });
+            }
+        }
+        held.iter().try_for_each(|held| self.evict_ports(&held.comment))?;
+        apply::apply(&self.socket, &plan)?;
+        Ok(held.iter().map(|held| error::holder(&held.comment)).collect())
+    }
+
+    /// True if the node's end of the holder's link was known when it published, and is no more.
+    fn is_gone(&self, held: &Held) -> Result<bool, NftError> {
+        let entries = index::look_up(&self.socket, &[held.table], &held.comment)?;
+        let link = entries.into_iter().flatten().map(|entry| entry.link).find(|link| *link != 0);
+        Ok(link.is_some_and(|link| !links::index_exists(self.socket.descriptor(), link)))
+    }
+
+    fn evict_ports(&self, comment: &str) -> Result<(), NftError> {
+        let removed = remove::remove_walking(&self.socket, &all_sets_and_index(), |other| same_owner(other, comment))?;
+        self.tidy(&removed)
+    }
+
+    /// Deletes the chains that only the removed elements led to.
+    fn tidy(&self, removed: &[(SetId, Found)]) -> Result<(), NftError> {
+        TABLES.into_iter().try_for_each(|ip| delete_unused(self, ip, &targets(removed, table(ip))))
     }
 
     /// Compares what [`Nftables::add_ports`] makes with what is there: each port, the translation of its sources, and the
@@ -173,34 +177,42 @@ impl Nftables {
     }
 
     /// Removes all ports of the owner, also those that the Go portmap made for its container (`ip` and `ip6`
-    /// `cni_hostport`). Idempotent.
+    /// `cni_hostport`). Idempotent. Returns what was published.
     ///
-    /// With `hints`, what it is thought to have published, this takes constant time; without, or if something of it is not
-    /// there or is somebody else's, all elements are read. Nobody else's are ever touched.
+    /// This takes constant time for each port if `hints`, what the owner is thought to have published, is all that it has,
+    /// or if it has nothing; else all elements are read. Nobody else's are ever touched.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<(), NftError> {
-        let removed = apply::remove(&self.socket, &all_sets(), &hinted(hints), |comment| owner.wrote(comment))?;
-        for ip in [Ip::V4, Ip::V6] {
-            delete_unused(self, ip, &targets(&removed, table(ip)))?;
-        }
-        localnet::sweep(&self.socket, hints)?;
-        legacy::remove_ports(&self.socket, owner.container_id.as_str())
+    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, NftError> {
+        let removed = remove::remove_owner(&self.socket, &tables(), &all_sets(), &hinted(hints), owner)?;
+        self.tidy(&removed)?;
+        legacy::remove_ports(&self.socket, owner.container_id.as_str())?;
+        Ok(forwards(&removed))
     }
 
-    /// Removes the ports of all owners of `network` that are not in `valid`, and what no port uses any more. Idempotent.
+    /// Removes the ports of all owners of `network` that are not in `valid`, what no port uses any more, and the guards of
+    /// interfaces that are gone. Idempotent. Returns what was published.
     ///
     /// The rules of the Go portmap do not name the network, so they are left to [`Nftables::remove_ports`].
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), NftError> {
-        apply::remove_walking(&self.socket, &all_sets(), valid_keys(network, valid))?;
-        for ip in [Ip::V4, Ip::V6] {
-            delete_unused(self, ip, &apply::chains_with(&self.socket, table(ip), SNAT_LOCAL)?)?;
+    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<PortForward>, NftError> {
+        let removed = remove::remove_walking(&self.socket, &all_sets_and_index(), valid_keys(network, valid))?;
+        for ip in TABLES {
+            delete_unused(self, ip, &chains::chains_with(&self.socket, table(ip), SNAT_LOCAL)?)?;
         }
-        localnet::sweep(&self.socket, &[])
+        localnet::sweep(&self.socket)?;
+        Ok(forwards(&removed))
+    }
+
+    /// Removes the guard of an interface that is about to go, or has gone. Idempotent.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn remove_guard(&self, interface: &IfName) -> Result<(), NftError> {
+        localnet::remove(&self.socket, interface.as_str())
     }
 }
 
@@ -208,5 +220,5 @@ impl Nftables {
 fn delete_unused(nftables: &Nftables, ip: Ip, names: &[String]) -> Result<(), NftError> {
     let own_rules = if ip == Ip::V4 { 2 } else { 1 };
     let names: Vec<_> = names.iter().filter(|name| name.starts_with(SNAT_LOCAL)).cloned().collect();
-    apply::delete_unused(&nftables.socket, table(ip), &names, own_rules)
+    chains::delete_unused(&nftables.socket, table(ip), &names, own_rules)
 }

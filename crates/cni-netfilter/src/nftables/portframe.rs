@@ -7,6 +7,7 @@ use netlink_packet_netfilter::nftables::{Expressions, InetHookNumber};
 
 use super::expr::{self, Ip, Side, register};
 use super::frame::{Base, Chain, Family, Frame, Rule, TableId, subnet_chain};
+use super::index;
 use super::masquerade::SRCNAT;
 use super::raw;
 use super::set::{DataType, Maps, Set};
@@ -55,6 +56,7 @@ fn sets(ip: Ip) -> Vec<Set> {
         Set { name: PORTS, key: &[Protocol, Port], maps: Maps::To(target), comment: "host port : container" },
         Set { name: ADDRESS_PORTS, key: by_address, maps: Maps::To(target), comment: "host address, port : container" },
         Set { name: SOURCES, key: source, maps: Maps::ToVerdict, comment: "container, its port, host port : sources" },
+        index::set(),
     ]
 }
 

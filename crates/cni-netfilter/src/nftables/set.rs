@@ -14,6 +14,7 @@ pub(super) enum DataType {
     Protocol,
     Port,
     Interface,
+    Mark,
 }
 
 impl DataType {
@@ -24,6 +25,7 @@ impl DataType {
             Self::Ethernet => 9,
             Self::Protocol => 12,
             Self::Port => 13,
+            Self::Mark => 19,
             Self::Interface => 41,
         }
     }
@@ -32,7 +34,7 @@ impl DataType {
     fn length(self) -> u32 {
         match self {
             Self::Address(ip) => ip.length(),
-            Self::Protocol | Self::Port => 4,
+            Self::Protocol | Self::Port | Self::Mark => 4,
             Self::Ethernet => 8,
             Self::Interface => 16,
         }
@@ -43,7 +45,7 @@ impl DataType {
         const HOST: u32 = 1;
         const NETWORK: u32 = 2;
         match types {
-            [Self::Interface | Self::Protocol | Self::Ethernet] => HOST,
+            [Self::Interface | Self::Protocol | Self::Mark | Self::Ethernet] => HOST,
             [_] => NETWORK,
             _ => 0,
         }

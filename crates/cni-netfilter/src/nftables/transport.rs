@@ -1,7 +1,6 @@
 //! A blocking netlink socket to netfilter: requests, dumps, and a batch of changes as one transaction.
 //!
-//! The kernel works in the sender's context (`nfnetlink_rcv`): when `send` returns, the transaction is committed or
-//! aborted and every answer is queued. So nothing here ever blocks in `recv`.
+//! The kernel works in the sender's context (`nfnetlink_rcv`): when `send` returns, every answer is queued.
 
 use std::cell::Cell;
 use std::io;
@@ -233,11 +232,9 @@ impl Socket {
         failed.map_or(Ok(!interrupted), Err)
     }
 
-    /// True if the socket's namespace has an interface of this name (padded with zeros), or if that cannot be told.
-    pub(crate) fn interface_exists(&self, name: &[u8]) -> bool {
-        let Ok(name) = std::str::from_utf8(name) else { return true };
-        // SIOCGIFINDEX; any socket will do, and it asks in the socket's namespace.
-        !matches!(rustix::net::netdevice::name_to_index(&self.inner, name.trim_end_matches('\0')), Err(Errno::NODEV))
+    /// For questions that any socket of this namespace can ask.
+    pub(super) fn descriptor(&self) -> &netlink_sys::Socket {
+        &self.inner
     }
 
     /// Appends a message to `bytes` and returns its sequence number.

@@ -82,7 +82,7 @@ fn variant_tools(variant: &str) -> Option<tempfile::TempDir> {
 const LOG: &str = "/run/started";
 
 /// The names of the tools that `body` starts, sorted.
-pub fn started_by(body: impl Fn()) -> Vec<String> {
+pub fn started_by<T>(body: impl Fn() -> T) -> Vec<String> {
     fs::write(LOG, "").unwrap();
     body();
     let mut names: Vec<String> = fs::read_to_string(LOG).unwrap().lines().map(str::to_owned).collect();
@@ -147,6 +147,7 @@ pub fn ports(owner: &Owner, container: &str, ports: Vec<PortForward>) -> PortFor
         mark: MarkChain::Bit(13),
         conditions: Vec::new(),
         guard_localnet: None,
+        link: None,
     }
 }
 

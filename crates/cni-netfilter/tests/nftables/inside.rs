@@ -71,7 +71,7 @@ pub(crate) trait Attempt {
     fn attempt(self, what: &str);
 }
 
-impl<E: std::fmt::Display> Attempt for Result<(), E> {
+impl<T, E: std::fmt::Display> Attempt for Result<T, E> {
     fn attempt(self, what: &str) {
         if let Err(error) = self {
             panic!("{what}: {error}");
@@ -112,6 +112,7 @@ pub(crate) fn forwards(id: &str, container: &str, ports: &[&str]) -> PortForward
         mark: MarkChain::Bit(13),
         conditions: Vec::new(),
         guard_localnet: None,
+        link: None,
     }
 }
 

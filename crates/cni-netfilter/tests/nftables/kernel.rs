@@ -26,9 +26,11 @@ fn an_empty_namespace_is_left_empty() {
             [
                 "nftables set inet cni_masquerade hosts4",
                 "nftables set inet cni_masquerade hosts6",
+                "nftables set inet cni_masquerade owners",
                 "nftables chain inet cni_masquerade postrouting",
                 "nftables chain inet cni_masquerade subnet-10.1.0.0/24",
                 "masquerading of 10.1.0.2",
+                "entry of container c1 (eth0) of network net1 in the index of inet cni_masquerade",
             ]
         );
     });

@@ -7,5 +7,6 @@
 
 mod inside;
 mod kernel;
+mod owners;
 mod packets;
 mod rules;

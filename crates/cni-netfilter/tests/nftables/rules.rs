@@ -233,8 +233,15 @@ fn a_guard_lasts_as_long_as_its_interface() {
         nft.add_ports(&[one.clone(), two.clone()]).unwrap();
         nft.remove_ports(&owner("c1"), &[one]).unwrap();
         assert_eq!(elements("ip cni_localnet", "guarded").len(), 1);
+        nft.retain_ports(&owner("c1").network, &[owner("c2")]).unwrap();
+        assert_eq!(elements("ip cni_localnet", "guarded").len(), 1);
         run("ip link delete host0");
-        nft.remove_ports(&owner("c2"), &[two]).unwrap();
+        nft.retain_ports(&owner("c1").network, &[owner("c2")]).unwrap();
+        assert_eq!(elements("ip cni_localnet", "guarded").len(), 0);
+        nft.add_ports(std::slice::from_ref(&two)).unwrap();
+        nft.remove_guard(&"other".parse().unwrap()).unwrap();
+        assert_eq!(elements("ip cni_localnet", "guarded").len(), 1);
+        nft.remove_guard(&"host0".parse().unwrap()).unwrap();
         assert_eq!(elements("ip cni_localnet", "guarded").len(), 0);
     });
 }

@@ -1,0 +1,118 @@
+//! The door to both backends for what is forwarded.
+
+use std::net::IpAddr;
+
+use cni_plugin::{Difference, NetworkName, Owner};
+
+use crate::filter::{FilterError, Netfilter};
+use crate::forwarding::Forwarding;
+use crate::intent::Backend;
+use crate::iptables::{Family, Iptables, firewall_legacy as legacy};
+use crate::nftables::{ACCEPT_MARK, MARK_COMMENT};
+
+impl Netfilter {
+    /// Lets an attachment's traffic through and keeps its bridge's policy. Idempotent; see the backends for what happens
+    /// to what was there.
+    pub fn add_forwarding(&self, backend: Backend, wanted: &Forwarding) -> Result<(), FilterError> {
+        match backend {
+            _ if wanted.is_empty() => Ok(()),
+            Backend::Iptables => Ok(Iptables::find()?.add_forwarding(wanted)?),
+            Backend::Nftables => {
+                self.nftables()?.add_forwarding(wanted)?;
+                Ok(legacy::accept_marked(&families(&wanted.addresses), ACCEPT_MARK, MARK_COMMENT)?)
+            }
+        }
+    }
+
+    /// What of `wanted` is missing or altered, and whoever drops it in spite of our rules.
+    pub fn check_forwarding(&self, backend: Backend, wanted: &Forwarding) -> Result<Vec<Difference>, FilterError> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut differences = match backend {
+            Backend::Iptables => Iptables::find()?.check_forwarding(wanted)?,
+            Backend::Nftables => {
+                let mut differences = self.nftables()?.check_forwarding(wanted)?;
+                differences.extend(legacy::check_marked(&families(&wanted.addresses), ACCEPT_MARK, MARK_COMMENT)?);
+                differences
+            }
+        };
+        differences.extend(self.obstacles(backend, &wanted.addresses)?);
+        Ok(differences)
+    }
+
+    /// Removes what the owner may forward, and policies that nobody needs any more, from both backends. `hint` is what it
+    /// is thought to have; without it everything is searched. What the Go plugin made for the hint's addresses goes too.
+    ///
+    /// Returns the addresses that the owner had in the nftables backend.
+    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<Vec<IpAddr>, FilterError> {
+        let hints: Vec<IpAddr> = hint.map(|hint| hint.addresses.clone()).unwrap_or_default();
+        let mut addresses = Vec::new();
+        let nftables = self.in_nftables(|nft| {
+            addresses = nft.remove_forwarding(owner, hint)?;
+            Ok(())
+        });
+        let chains = &Iptables::FORWARDING_CHAINS;
+        let iptables = self.in_iptables("filter", chains, |tools| tools.remove_forwarding(owner, &hints));
+        nftables.and(iptables.map(drop)).map(|()| addresses)
+    }
+
+    /// Removes what owners of `network` that are not in `valid` may forward, from both backends.
+    ///
+    /// Returns the addresses that they had in the nftables backend.
+    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<IpAddr>, FilterError> {
+        let mut addresses = Vec::new();
+        let nftables = self.in_nftables(|nft| {
+            addresses = nft.retain_forwarding(network, valid)?;
+            Ok(())
+        });
+        let chains = &Iptables::FORWARDING_CHAINS;
+        let iptables = self.in_iptables("filter", chains, |tools| tools.retain_forwarding(network, valid));
+        nftables.and(iptables.map(drop)).map(|()| addresses)
+    }
+
+    /// Those of `addresses` that nobody has in the nftables backend.
+    pub fn unowned(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, FilterError> {
+        match self.nftables() {
+            Ok(nftables) => Ok(nftables.unowned(addresses)?),
+            Err(_) => Ok(addresses.to_vec()),
+        }
+    }
+
+    /// The backend to use where firewalld decides what passes: nftables if the kernel has it, for iptables' rules would be
+    /// nobody's when the Go plugin, which makes none beside firewalld, takes over.
+    pub fn beside_firewalld(&self) -> Result<Backend, FilterError> {
+        if self.nftables().is_ok() { Ok(Backend::Nftables) } else { self.choose(None) }
+    }
+
+    /// Fails, naming what is missing, if `backend` can't forward here.
+    pub fn forwarding_usable(&self, backend: Backend) -> Result<(), FilterError> {
+        match backend {
+            Backend::Iptables => self.usable(backend),
+            Backend::Nftables => Ok(self.nftables()?.forwarding_usable()?),
+        }
+    }
+
+    /// The chains of others that drop what is forwarded for `addresses` although `backend` accepts it; without any
+    /// address, for any container.
+    ///
+    /// Neither backend is hindered by the chain that it accepts in itself: iptables by that of its own variant, nftables
+    /// by those of both.
+    pub fn obstacles(&self, backend: Backend, addresses: &[IpAddr]) -> Result<Vec<Difference>, FilterError> {
+        let iptables_is_legacy = backend == Backend::Iptables && legacy::is_default();
+        let mut found = match self.nftables() {
+            Ok(nftables) => nftables.obstacles(addresses, iptables_is_legacy)?,
+            Err(_) => Vec::new(),
+        };
+        if backend == Backend::Iptables && !iptables_is_legacy {
+            let families = if addresses.is_empty() { vec![Family::V4] } else { families(addresses) };
+            found.extend(legacy::obstacles(&families)?);
+        }
+        Ok(found)
+    }
+}
+
+fn families(addresses: &[IpAddr]) -> Vec<Family> {
+    let has = |family: &Family| addresses.iter().any(|address| Family::of(*address) == *family);
+    Family::ALL.into_iter().filter(has).collect()
+}

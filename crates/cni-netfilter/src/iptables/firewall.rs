@@ -1,0 +1,192 @@
+//! Forwarding in the iptables backend: the verbs against one family's `filter` table.
+//!
+//! ADD and DEL bet on a node in use: the chains are there, and one transaction changes what is the attachment's own and
+//! prints what was there before. From that follows what else has to be done; usually nothing.
+
+use std::net::IpAddr;
+
+use cni_plugin::{Difference, NetworkName, Owner};
+
+use super::attach::again;
+use super::error::IptablesError;
+use super::firewall_model::{Change, Model};
+use super::firewall_plan::{self as plan, Wanted};
+use super::firewall_rules as rules;
+use super::rules::{Rule, Script};
+use super::save::Table;
+use super::tool::{Family, concurrently, restore, save};
+use super::{Iptables, all, flatten, present};
+use crate::Forwarding;
+
+type Outcome = Result<(), IptablesError>;
+
+impl Iptables {
+    /// The chains of the `filter` table of which one is there if anything of an owner is.
+    pub const FORWARDING_CHAINS: [&'static str; 2] = [rules::OWNERS, rules::ACCEPTS];
+
+    /// Accepts what the intent's addresses send and the replies to it, and keeps the bridge's policy. Idempotent; the
+    /// latest call says what the owner has and what the bridge's policy is. An address that another owner had becomes
+    /// this one's.
+    ///
+    /// If one family fails, what the owner has in the other is removed again and the first error is returned.
+    pub fn add_forwarding(&self, intent: &Forwarding) -> Result<(), IptablesError> {
+        let families = present(|family| Wanted::new(intent, family).is_some());
+        let outcomes = concurrently(&families, |family| match Wanted::new(intent, family) {
+            Some(wanted) => add(family, wanted),
+            None => Ok(()),
+        });
+        let Err(error) = all(outcomes) else { return Ok(()) };
+        // The first error is the one to report; what can't be taken back now is DEL's to remove.
+        drop(concurrently(&families, |family| remove_reading(family, &intent.owner, &[])));
+        Err(error)
+    }
+
+    /// What of [`Iptables::add_forwarding`] isn't there. Changes nothing.
+    ///
+    /// The Go plugin's rules satisfy it: they name no owner.
+    pub fn check_forwarding(&self, intent: &Forwarding) -> Result<Vec<Difference>, IptablesError> {
+        let families = present(|family| Wanted::new(intent, family).is_some());
+        flatten(concurrently(&families, |family| match Wanted::new(intent, family) {
+            Some(wanted) => check(family, wanted),
+            None => Ok(Vec::new()),
+        }))
+    }
+
+    /// Removes what the owner has, and what Go made for the addresses `hints` unless they are another owner's; the
+    /// policies of bridges that nobody is behind any more, too. Idempotent; needs no hints, but is faster with the
+    /// attachment's addresses, and then leaves a family without any alone.
+    pub fn remove_forwarding(&self, owner: &Owner, hints: &[IpAddr]) -> Result<(), IptablesError> {
+        let hinted = present(|family| hints.iter().any(|hint| Family::of(*hint) == family));
+        if hinted.is_empty() {
+            return all(concurrently(&Family::ALL, |family| tolerant(family, remove_reading(family, owner, &[]))))
+                .map(drop);
+        }
+        all(concurrently(&hinted, |family| {
+            let hints: Vec<IpAddr> = hints.iter().copied().filter(|hint| Family::of(*hint) == family).collect();
+            remove(family, owner, &hints)
+        }))
+        .map(drop)
+    }
+
+    /// Removes what owners in `network` other than `valid` have. What Go made names no owner and stays.
+    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), IptablesError> {
+        all(concurrently(&Family::ALL, |family| {
+            tolerant(family, reading(family, |model| plan::retain(model, network, valid)))
+        }))
+        .map(drop)
+    }
+}
+
+/// A node may do without IPv6.
+fn tolerant(family: Family, outcome: Outcome) -> Outcome {
+    match (family, outcome) {
+        (Family::V6, Err(IptablesError::MissingTool { .. } | IptablesError::Refused { .. })) => Ok(()),
+        (_, outcome) => outcome,
+    }
+}
+
+fn list(chains: &[&str]) -> Script {
+    let mut script = Script::default();
+    script.table(rules::TABLE);
+    chains.iter().for_each(|chain| script.list(chain));
+    script
+}
+
+fn add(family: Family, wanted: Wanted<'_>) -> Outcome {
+    let own = wanted.own();
+    let mut script = list(&wanted.chains());
+    refuse_wildcard(wanted, &mut script);
+    own.iter().for_each(|rule| script.append(rule));
+    let before = match restore(family, &script.commit_and_finish()?) {
+        Ok(listing) => Model::new(&Table::parse(&listing)),
+        Err(error) if error.is_refusal() => return reading(family, |model| wanted.make(model)),
+        Err(error) => return Err(error),
+    };
+    if wanted.leaves_a_bridge(&before) {
+        // Whose rules are in chains that weren't listed.
+        return reading(family, |model| wanted.make(model));
+    }
+    let mut model = before.with_appended(&own);
+    wanted.make(&mut model);
+    match carry_out(family, &model) {
+        Err(error) if error.is_refusal() => reading(family, |model| wanted.make(model)),
+        outcome => outcome,
+    }
+}
+
+/// Reads the table, plans and carries out, again if somebody acted in between.
+fn reading(family: Family, change: impl Fn(&mut Model)) -> Outcome {
+    again(|| {
+        let mut model = Model::new(&save(family, rules::TABLE)?);
+        change(&mut model);
+        carry_out(family, &model)
+    })
+}
+
+fn carry_out(family: Family, model: &Model) -> Outcome {
+    if model.changes().is_empty() {
+        return Ok(());
+    }
+    restore(family, &model.script().finish()?).map(drop)
+}
+
+fn refuse_wildcard(wanted: Wanted<'_>, script: &mut Script) {
+    if let Some(ingress) = wanted.ingress().filter(|ingress| ingress.bridge.as_str().ends_with('+')) {
+        script.refuse(ingress.bridge.as_str(), "iptables takes a '+' at the end of an interface's name for a wildcard");
+    }
+}
+
+/// Bets that the owner has these addresses, with an entry and two accepts each.
+fn remove(family: Family, owner: &Owner, hints: &[IpAddr]) -> Outcome {
+    let entries = hints.iter().map(|address| rules::owns_address(owner, *address));
+    let own: Vec<Rule> = entries.chain(hints.iter().flat_map(|address| rules::accepts(*address))).collect();
+    let mut script = list(&[rules::OWNERS]);
+    own.iter().for_each(|rule| script.delete(rule));
+    match restore(family, &script.commit_and_finish()?) {
+        Ok(listing) => {
+            // A bridge, further addresses, or somebody else with one of them: what is left of it takes the whole table.
+            let left = Model::new(&Table::parse(&listing)).without(&own);
+            if left.owned_by(owner).next().is_none() { Ok(()) } else { remove_reading(family, owner, &[]) }
+        }
+        Err(error) if error.is_refusal() => remove_reading(family, owner, hints),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_reading(family: Family, owner: &Owner, hints: &[IpAddr]) -> Outcome {
+    reading(family, |model| plan::remove(model, owner, hints))
+}
+
+/// Asks the kernel first, and reads the table only to name what isn't there.
+fn check(family: Family, wanted: Wanted<'_>) -> Result<Vec<Difference>, IptablesError> {
+    let mut script = list(&[rules::FORWARD]);
+    wanted.shared().iter().chain(&wanted.own()).for_each(|rule| script.check(rule));
+    match restore(family, &script.commit_and_finish()?) {
+        Ok(listing) if !plan::is_out_of_order(&Model::new(&Table::parse(&listing))) => return Ok(Vec::new()),
+        Err(error) if !error.is_refusal() => return Err(error),
+        _ => {}
+    }
+    let mut model = Model::new(&save(family, rules::TABLE)?);
+    let before = model.clone();
+    wanted.make(&mut model);
+    let made_by_go = wanted.has_no_entry(&before);
+    let name = |rule: &Rule| format!("{} -t {} {rule}", family.command(), rules::TABLE);
+    let difference = |change: &Change| match change {
+        Change::Create(_) => None,
+        // Go makes no entries. If somebody else has the address, the deletion of that entry tells.
+        Change::Insert(rule) | Change::Append(rule) if rule.chain == rules::OWNERS && made_by_go => None,
+        Change::Insert(rule) | Change::Append(rule) if before.has(rule) => {
+            Some(Difference::new(name(rule), format!("in front of the jump to {}", rules::ACCEPTS), "behind it"))
+        }
+        Change::Insert(rule) | Change::Append(rule) => Some(Difference::missing(name(rule))),
+        Change::Delete(rule) if rule.chain == rules::OWNERS => {
+            let thing = format!("{} of {}", rule.value("-d").or(rule.value("-i")).unwrap_or("an entry"), rules::OWNERS);
+            Some(Difference::new(thing, "this container's", rule.comment().unwrap_or("somebody else's")))
+        }
+        Change::Delete(rule) if rules::is_policy(rule) && rule.chain != rules::FORWARD => {
+            Some(Difference::new(name(rule), "absent", "present"))
+        }
+        Change::Delete(_) => None,
+    };
+    Ok(model.changes().iter().filter_map(difference).collect())
+}

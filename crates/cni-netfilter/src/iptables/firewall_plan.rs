@@ -1,0 +1,266 @@
+//! Forwarding rules as a plan: from what is wanted and what is there to the changes in between. Pure functions.
+
+use std::net::IpAddr;
+
+use cni_plugin::{NetworkName, Owner};
+
+use super::firewall_model::Model;
+use super::firewall_rules as rules;
+use super::rules::Rule;
+use super::tool::Family;
+use crate::{Forwarding, Ingress};
+
+/// What one attachment wants in one family's `filter` table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    intent: &'a Forwarding,
+    family: Family,
+}
+
+impl<'a> Wanted<'a> {
+    /// `None` if the intent wants nothing in this family.
+    pub(super) fn new(intent: &'a Forwarding, family: Family) -> Option<Self> {
+        let wanted = Self { intent, family };
+        (!intent.is_empty() && wanted.addresses().next().is_some()).then_some(wanted)
+    }
+
+    pub(super) fn addresses(self) -> impl Iterator<Item = IpAddr> + use<'a> {
+        let family = self.family;
+        self.intent.addresses.iter().copied().filter(move |address| Family::of(*address) == family)
+    }
+
+    pub(super) fn ingress(self) -> Option<&'a Ingress> {
+        self.intent.ingress.as_ref()
+    }
+
+    /// The attachment's own rules: its entries in the list of owners and its accepts.
+    pub(super) fn own(self) -> Vec<Rule> {
+        let owner = &self.intent.owner;
+        let mut own: Vec<Rule> = self.addresses().map(|address| rules::owns_address(owner, address)).collect();
+        own.extend(self.ingress().map(|ingress| rules::owns_bridge(&owner.comment(), ingress.bridge.as_str())));
+        own.extend(self.addresses().flat_map(rules::accepts));
+        own
+    }
+
+    /// The rules that it shares with others.
+    pub(super) fn shared(self) -> Vec<Rule> {
+        let mut shared = vec![rules::forward(), rules::admin(&self.intent.admin_chain), rules::published()];
+        if let Some(ingress) = self.ingress() {
+            shared.push(rules::stage1());
+            shared.extend(rules::of_bridge(ingress));
+            shared.extend(rules::returns());
+        }
+        shared
+    }
+
+    /// The chains that [`Wanted::make`] has to see, but for the administrator's.
+    pub(super) fn chains(self) -> Vec<&'static str> {
+        let mut chains = vec![rules::OWNERS, rules::FORWARD, rules::ACCEPTS];
+        chains.extend(self.ingress().map(|_| [rules::STAGE1, rules::STAGE2]).into_iter().flatten());
+        chains
+    }
+
+    /// Makes it so. Afterwards the owner has these addresses and this bridge and no others, nobody else has the
+    /// addresses, and each rule is there once.
+    pub(super) fn make(self, model: &mut Model) {
+        model.create_missing(rules::OWNERS);
+        self.take_over(model);
+        self.accept(model);
+        if let Some(ingress) = self.ingress() {
+            keep(model, ingress);
+        }
+        for rule in self.own() {
+            model.have_once(&rule);
+        }
+        if is_out_of_order(model) {
+            let entry = model.rules(rules::FORWARD).iter().find(|rule| rule.target() == Some(rules::STAGE1)).cloned();
+            if let Some(entry) = entry {
+                model.delete(&entry);
+                model.insert(entry);
+            }
+        }
+    }
+
+    /// True if the owner had a bridge in `before` that it no longer has.
+    pub(super) fn leaves_a_bridge(self, before: &Model) -> bool {
+        let bridge = self.ingress().map(|ingress| ingress.bridge.as_str());
+        before.owned_by(&self.intent.owner).filter_map(|entry| entry.value("-i")).any(|had| Some(had) != bridge)
+    }
+
+    /// True if the owner isn't listed at all.
+    pub(super) fn has_no_entry(self, model: &Model) -> bool {
+        model.owned_by(&self.intent.owner).next().is_none()
+    }
+
+    /// Releases what the owner no longer has, and takes the addresses from whoever had them: IPAM gave them to us.
+    fn take_over(self, model: &mut Model) {
+        let own = self.own();
+        let before: Vec<Rule> = model.owned_by(&self.intent.owner).cloned().collect();
+        let released: Vec<Rule> = before.into_iter().filter(|rule| !own.iter().any(|o| o.same_as(rule))).collect();
+        release(model, &released, []);
+        let addresses: Vec<IpAddr> = self.addresses().collect();
+        let taken = |rule: &Rule| {
+            rules::address_of(rule).is_some_and(|address| addresses.contains(&address))
+                && !own.iter().any(|o| o.same_as(rule))
+        };
+        let others: Vec<Rule> = model.rules(rules::OWNERS).iter().filter(|rule| taken(rule)).cloned().collect();
+        others.iter().for_each(|rule| model.delete(rule));
+    }
+
+    fn accept(self, model: &mut Model) {
+        model.create_missing(rules::ACCEPTS);
+        let forward = rules::forward();
+        if !model.has(&forward) {
+            model.insert(forward);
+        }
+        let admin = rules::admin(&self.intent.admin_chain);
+        if !model.has(&admin) {
+            model.create_missing(&self.intent.admin_chain);
+            model.insert(admin);
+        }
+        if !model.has(&rules::published()) {
+            model.append(rules::published());
+        }
+    }
+}
+
+/// True if the accepts come before the policies, which would then drop nothing.
+pub(super) fn is_out_of_order(model: &Model) -> bool {
+    let place = |target: &str| model.rules(rules::FORWARD).iter().position(|rule| rule.target() == Some(target));
+    matches!((place(rules::ACCEPTS), place(rules::STAGE1)), (Some(accepts), Some(stage1)) if accepts < stage1)
+}
+
+/// Puts the policy of a bridge in place of any other that it had.
+fn keep(model: &mut Model, ingress: &Ingress) {
+    let bridge = ingress.bridge.as_str();
+    model.create_missing(rules::STAGE1);
+    model.create_missing(rules::STAGE2);
+    if !model.rules(rules::FORWARD).iter().any(|rule| rule.target() == Some(rules::STAGE1)) {
+        model.insert(rules::stage1());
+    }
+    for rule in rules::returns() {
+        if !model.rules(&rule.chain).iter().any(|there| rules::is_alike(there, &rule)) {
+            model.append(rule);
+        }
+    }
+    let there: Vec<Rule> = model.of_bridge(bridge).cloned().collect();
+    let nobodys = !there.is_empty() && !model.bridge_has_owner(bridge);
+    if nobodys {
+        model.append(rules::owns_bridge(rules::FOREIGN, bridge));
+    }
+    let wanted = rules::of_bridge(ingress);
+    let fits = |rule: &Rule, wanted: &Rule| match rule.chain.as_str() {
+        rules::STAGE2 => rules::is_alike(rule, wanted),
+        _ => rule.same_as(wanted),
+    };
+    there.iter().filter(|rule| !wanted.iter().any(|w| fits(rule, w))).for_each(|rule| model.delete(rule));
+    for rule in wanted {
+        if !there.iter().any(|t| fits(t, &rule)) {
+            model.insert(rule);
+        }
+    }
+}
+
+/// Removes entries from the list of owners, the accepts of their addresses and of `more` that nobody has then, and the
+/// policies of their bridges that nobody is behind then.
+fn release(model: &mut Model, entries: &[Rule], more: impl IntoIterator<Item = IpAddr>) {
+    entries.iter().for_each(|rule| model.delete(rule));
+    for address in entries.iter().filter_map(rules::address_of).chain(more) {
+        let claimed = model.rules(rules::OWNERS).iter().any(|rule| rules::address_of(rule) == Some(address));
+        if !claimed {
+            rules::accepts(address).iter().for_each(|rule| model.delete_all(rule));
+        }
+    }
+    for bridge in entries.iter().filter_map(|rule| rule.value("-i")) {
+        if !model.bridge_has_owner(bridge) {
+            let gone: Vec<Rule> = model.of_bridge(bridge).cloned().collect();
+            gone.iter().for_each(|rule| model.delete(rule));
+        }
+    }
+}
+
+/// Removes what `owner` has, and what Go made for the addresses `hints`.
+pub(super) fn remove(model: &mut Model, owner: &Owner, hints: &[IpAddr]) {
+    let entries: Vec<Rule> = model.owned_by(owner).cloned().collect();
+    release(model, &entries, hints.iter().copied());
+}
+
+/// Removes what owners in `network` other than `valid` have.
+pub(super) fn retain(model: &mut Model, network: &NetworkName, valid: &[Owner]) {
+    let ours = Owner::network_key(network);
+    let stale = |rule: &&Rule| {
+        rule.comment().is_some_and(|text| text.starts_with(&ours) && !valid.iter().any(|owner| owner.wrote(text)))
+    };
+    let entries: Vec<Rule> = model.rules(rules::OWNERS).iter().filter(stale).cloned().collect();
+    release(model, &entries, []);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::iptables::save::Table;
+    use crate::iptables::testing::owner;
+    use crate::{IngressPolicy, iptables::firewall_model::Change};
+
+    fn intent(id: &str, policy: Option<IngressPolicy>) -> Forwarding {
+        let ingress = policy.map(|policy| Ingress { bridge: "br0".parse().unwrap(), policy });
+        let addresses = vec!["10.9.0.2".parse().unwrap(), "fd00:9::2".parse().unwrap()];
+        Forwarding { owner: owner(id, "eth0"), addresses, admin_chain: "CNI-ADMIN".to_owned(), ingress }
+    }
+
+    fn made(mut model: Model, intent: &Forwarding) -> Model {
+        Wanted::new(intent, Family::V4).unwrap().make(&mut model);
+        model
+    }
+
+    /// As if the changes had been carried out and read again.
+    fn settled(model: &Model) -> Model {
+        model.clone().without(&[])
+    }
+
+    fn forward(model: &Model) -> Vec<Option<&str>> {
+        model.rules(rules::FORWARD).iter().map(Rule::target).collect()
+    }
+
+    #[test]
+    fn an_empty_table_gets_everything_and_then_nothing() {
+        let intent = intent("c1", Some(IngressPolicy::Isolated));
+        let model = made(Model::default(), &intent);
+        assert_eq!(forward(&model), [Some("CNI-ISOLATION-STAGE-1"), Some("CNI-FORWARD")]);
+        let targets: Vec<_> = model.rules(rules::STAGE1).iter().filter_map(Rule::target).collect();
+        assert_eq!(targets, ["DROP", "CNI-ISOLATION-STAGE-2", "RETURN"]);
+        assert_eq!(model.rules(rules::ACCEPTS)[0].target(), Some("CNI-ADMIN"));
+        assert!(made(settled(&model), &intent).changes().is_empty());
+    }
+
+    #[test]
+    fn what_was_made_is_removed_but_for_the_frame() {
+        let frame = made(Model::default(), &intent("c1", None));
+        let mut without_owner = settled(&frame);
+        remove(&mut without_owner, &owner("c1", "eth0"), &[]);
+        assert_eq!(without_owner.rules(rules::ACCEPTS).len(), 2, "administrator and published ports");
+        assert!(without_owner.rules(rules::OWNERS).is_empty());
+        // Somebody else's removal takes nothing, whatever it thinks that it had.
+        let mut untouched = settled(&frame);
+        remove(&mut untouched, &owner("c2", "eth0"), &["10.9.0.2".parse().unwrap()]);
+        assert!(untouched.changes().is_empty(), "{:?}", untouched.changes());
+    }
+
+    #[test]
+    fn an_address_has_one_owner_the_latest() {
+        let model = made(settled(&made(Model::default(), &intent("c1", None))), &intent("c2", None));
+        let deleted = model.changes().iter().filter(|change| matches!(change, Change::Delete(_))).count();
+        assert_eq!((model.rules(rules::OWNERS).len(), deleted), (1, 1));
+        assert!(owner("c2", "eth0").wrote(model.rules(rules::OWNERS)[0].comment().unwrap()));
+    }
+
+    #[test]
+    fn a_policy_made_by_go_outlives_our_owners() {
+        let go = "-A CNI-ISOLATION-STAGE-1 -i br0 ! -o br0 -m comment --comment \
+                  \"CNI firewall plugin rules (ingressPolicy: same-bridge)\" -j CNI-ISOLATION-STAGE-2";
+        let mut model = made(Model::new(&Table::parse(go)), &intent("c1", Some(IngressPolicy::SameBridge)));
+        remove(&mut model, &owner("c1", "eth0"), &[]);
+        assert_eq!(model.of_bridge("br0").count(), 2);
+        assert_eq!(model.rules(rules::OWNERS)[0].comment(), Some(rules::FOREIGN));
+    }
+}

@@ -1,0 +1,183 @@
+//! Ports in a row: many that lead to as many of a container are one rule instead of one each.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::rules::Rule;
+use crate::{PortForward, Protocol};
+
+/// The longest row that is still written port by port, as the Go plugin writes it and checks it.
+const SINGLY: u16 = 64;
+
+/// Host ports from `first` to `last`, and the container's address and port for the first of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) protocol: Protocol,
+    pub(super) host_ip: Option<IpAddr>,
+    pub(super) first: u16,
+    pub(super) last: u16,
+    pub(super) to: SocketAddr,
+}
+
+impl Run {
+    fn of(port: &PortForward) -> Self {
+        let (first, last) = (port.host_port, port.host_port);
+        let host_ip = port.host_ip.filter(|ip| !ip.is_unspecified());
+        Self { protocol: port.protocol, host_ip, first, last, to: port.to }
+    }
+
+    /// The host ports as a match has them: `80` or `8000:8099`.
+    pub(super) fn ports(&self) -> String {
+        if self.first == self.last { self.first.to_string() } else { format!("{}:{}", self.first, self.last) }
+    }
+
+    /// How many of a multiport match's places they take.
+    pub(super) fn places(&self) -> usize {
+        if self.first == self.last { 1 } else { 2 }
+    }
+
+    /// Where `DNAT` sends them. A row to other numbers is shifted: `10.0.0.2:80-89/8000` (Linux 4.18, iptables 1.8).
+    pub(super) fn destination(&self) -> String {
+        let (from, to) = (self.first, self.to.port());
+        if self.first == self.last {
+            return self.to.to_string();
+        }
+        if from == to {
+            return self.to.ip().to_string();
+        }
+        format!("{}-{}/{from}", self.to, to.saturating_add(self.last - self.first))
+    }
+
+    /// The run that a `DNAT` rule translates.
+    pub(super) fn read(rule: &Rule) -> Option<Self> {
+        if rule.target() != Some("DNAT") {
+            return None;
+        }
+        let (first, last) = numbers(rule.value("--dport")?)?;
+        let text = rule.value("--to-destination")?;
+        let to = match text.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, first),
+            Err(_) => text.split('-').next()?.parse().ok()?,
+        };
+        let host_ip = rule.value("-d").and_then(|net| net.split('/').next()?.parse().ok());
+        Some(Self { protocol: protocol(rule.value("-p")?)?, host_ip, first, last, to })
+    }
+
+    /// True if a packet could be meant by both.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let addresses = self.host_ip.is_none() || other.host_ip.is_none() || self.host_ip == other.host_ip;
+        addresses && self.protocol == other.protocol && self.first <= other.last && other.first <= self.last
+    }
+
+    /// Port by port.
+    pub(super) fn forwards(self) -> impl Iterator<Item = PortForward> {
+        (self.first..=self.last).map(move |host_port| PortForward {
+            protocol: self.protocol,
+            host_ip: self.host_ip,
+            host_port,
+            to: SocketAddr::new(self.to.ip(), self.to.port().saturating_add(host_port - self.first)),
+        })
+    }
+}
+
+/// A protocol as either variant of the tool prints it.
+pub(super) fn protocol(text: &str) -> Option<Protocol> {
+    match text {
+        "tcp" | "6" => Some(Protocol::Tcp),
+        "udp" | "17" => Some(Protocol::Udp),
+        "sctp" | "132" => Some(Protocol::Sctp),
+        _ => None,
+    }
+}
+
+/// `80` or `8000:8099`.
+pub(super) fn numbers(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once(':').unwrap_or((text, text));
+    Some((first.parse().ok()?, last.parse().ok()?))
+}
+
+/// The ports in the order given, each by itself.
+pub(super) fn singly(ports: &[PortForward]) -> Vec<Run> {
+    ports.iter().map(Run::of).collect()
+}
+
+/// The ports in the order given, long rows as one.
+pub(super) fn runs(ports: &[PortForward]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for next in ports.iter().map(Run::of) {
+        match runs.last_mut() {
+            Some(run) if follows(run, &next) => run.last = next.last,
+            _ => runs.push(next),
+        }
+    }
+    let expanded = |run: Run| {
+        let long = run.last - run.first >= SINGLY;
+        let singly = if long { Vec::new() } else { run.forwards().map(|port| Run::of(&port)).collect() };
+        singly.into_iter().chain(long.then_some(run))
+    };
+    runs.into_iter().flat_map(expanded).collect()
+}
+
+fn follows(run: &Run, next: &Run) -> bool {
+    let length = run.last - run.first;
+    run.last.checked_add(1) == Some(next.first)
+        && run.to.port().checked_add(length + 1) == Some(next.to.port())
+        && (run.protocol, run.host_ip, run.to.ip()) == (next.protocol, next.host_ip, next.to.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(first: u16, count: u16, to: &str) -> Vec<PortForward> {
+        let to: SocketAddr = to.parse().unwrap();
+        let forward = |n| PortForward {
+            protocol: Protocol::Tcp,
+            host_ip: None,
+            host_port: first + n,
+            to: SocketAddr::new(to.ip(), to.port() + n),
+        };
+        (0..count).map(forward).collect()
+    }
+
+    #[test]
+    fn only_long_rows_become_one() {
+        assert_eq!(runs(&ports(8000, 64, "10.0.0.2:80")).len(), 64);
+        let row = runs(&ports(8000, 65, "10.0.0.2:80"));
+        let expected = (1, "8000:8064".into(), "10.0.0.2:80-144/8000".into());
+        assert_eq!((row.len(), row[0].ports(), row[0].destination()), expected);
+        assert_eq!(runs(&ports(8000, 90, "[fd00::2]:8000"))[0].destination(), "fd00::2");
+        assert_eq!(runs(&ports(8000, 90, "[fd00::2]:1"))[0].destination(), "[fd00::2]:1-90/8000");
+        let two = [ports(8000, 70, "10.0.0.2:80"), ports(8070, 70, "10.0.0.2:80")].concat();
+        assert_eq!(runs(&two).len(), 2, "the container's ports begin again");
+        assert_eq!(runs(&two).into_iter().flat_map(Run::forwards).collect::<Vec<_>>(), two);
+        assert_eq!(runs(&ports(65_400, 136, "10.0.0.2:65400")).len(), 1);
+    }
+
+    #[test]
+    fn a_rule_is_read_as_it_is_written() {
+        let rows = [
+            (8000, 99, "10.0.0.2:80"),
+            (8000, 99, "[fd00::2]:80"),
+            (80, 99, "[fd00::2]:80"),
+            (9, 1, "10.0.0.2:9"),
+            (9, 1, "[fd00::2]:80"),
+        ];
+        for (first, count, to) in rows {
+            for run in runs(&ports(first, count, to)) {
+                let args = [
+                    "-p",
+                    "tcp",
+                    "-m",
+                    "tcp",
+                    "--dport",
+                    &run.ports(),
+                    "-j",
+                    "DNAT",
+                    "--to-destination",
+                    &run.destination(),
+                ];
+                assert_eq!(Run::read(&Rule::new("X", args)), Some(run), "{args:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Chains that elements lead to: deleted when none does any more.
+
+use netlink_packet_netfilter::NetfilterMessageInner;
+use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
+use rustix::io::Errno;
+
+use super::batch::Batch;
+use super::error::NftError;
+use super::frame::{Chain, TableId};
+use super::transport::Socket;
+
+/// Deletes those of the chains `names` that no element leads to any more: whose use count is not above the number of
+/// their own rules. Somebody who adds an element at the same time wins (`EBUSY`), so this can only ever do too little.
+pub(super) fn delete_unused(socket: &Socket, table: TableId, names: &[String], own_rules: u32) -> Result<(), NftError> {
+    let questions = names.iter().map(|name| Chain::question(table, name)).collect();
+    for (name, answer) in names.iter().zip(socket.ask("look for a chain", questions)?) {
+        let Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain))) = answer else { continue };
+        let used = chain.attributes.iter().find_map(|a| if let ChainAttribute::Use(n) = a { Some(*n) } else { None });
+        if used.is_none_or(|used| used > own_rules) {
+            continue;
+        }
+        delete(socket, table, name)?;
+    }
+    Ok(())
+}
+
+/// Deletes a chain with its rules; one that is still in use stays, and one that has gone is fine.
+pub(super) fn delete(socket: &Socket, table: TableId, name: &str) -> Result<(), NftError> {
+    let attributes = vec![ChainAttribute::Table(table.name.to_owned()), ChainAttribute::Name(name.to_owned())];
+    let mut batch = Batch::default();
+    let message = NfTablesMessage::DeleteChain(ChainMessage { attributes });
+    batch.push(format!("delete chain {table} {name}"), table.family.number(), 0, message);
+    match socket.commit(&batch, None) {
+        Err(error) if !matches!(error.errno(), Some(Errno::BUSY | Errno::NOENT)) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// How many rules are in a chain and lead to it; `None` if there is no such chain.
+pub(super) fn uses(socket: &Socket, table: TableId, chain: &str) -> Result<Option<u32>, NftError> {
+    let question = vec![Chain::question(table, chain)];
+    match socket.ask("look for a chain", question)?.pop() {
+        Some(Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)))) => {
+            let used =
+                chain.attributes.iter().find_map(|a| if let ChainAttribute::Use(n) = a { Some(*n) } else { None });
+            Ok(Some(used.unwrap_or(0)))
+        }
+        Some(Err(error)) if error.errno() != Some(Errno::NOENT) => Err(error),
+        _ => Ok(None),
+    }
+}
+
+/// The names of all chains of `table` that begin with `prefix`.
+pub(super) fn chains_with(socket: &Socket, table: TableId, prefix: &str) -> Result<Vec<String>, NftError> {
+    let question = table.question(NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() }));
+    let mut names = Vec::new();
+    socket.dump(&format!("list the chains of {table}"), &question, |message| {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = message.decode("a list of chains")?
+        else {
+            return Ok(());
+        };
+        let mut ours = false;
+        let mut name = None;
+        for attribute in chain.attributes {
+            match attribute {
+                ChainAttribute::Table(of) => ours = of == table.name,
+                ChainAttribute::Name(text) => name = Some(text),
+                _ => {}
+            }
+        }
+        names.extend(name.filter(|name| ours && name.starts_with(prefix)));
+        Ok(())
+    })?;
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}

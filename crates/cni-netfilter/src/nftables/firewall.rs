@@ -1,0 +1,258 @@
+//! Forwarding in the nftables backend: the verbs. The tables are in [`super::firewall_frame`].
+
+use std::net::IpAddr;
+
+use cni_plugin::{Difference, IfName, NetworkName, Owner};
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage, TableAttribute, TableMessage};
+use rustix::io::Errno;
+
+use super::apply::{self, Plan};
+use super::batch::Batch;
+use super::element::{self, Element, SetId, Value};
+use super::error::NftError;
+use super::expr::{self, Ip};
+use super::firewall_frame::{self as frame, ADMIN, CLOSED, INSIDE, OWNED, TABLE};
+use super::firewall_iptables as iptables;
+use super::frame::{Chain, Family};
+use super::masquerade::targets;
+use super::{Nftables, chains, check, remove, valid_keys};
+use crate::{Forwarding, Ingress, IngressPolicy};
+
+/// The comment on what a bridge's policy consists of. It is the same for all owners, so whoever comes may change it.
+const POLICY: &str = "ingressPolicy";
+/// The chain without rules that everybody behind a bridge refers to.
+const BRIDGE: &str = "bridge-";
+
+fn bridge_chain(bridge: &str) -> String {
+    format!("{BRIDGE}{bridge}")
+}
+
+/// An interface name as the kernel compares it: 16 bytes, padded with zeros.
+fn name_key(name: &str) -> Vec<u8> {
+    let mut key = name.as_bytes().to_vec();
+    key.resize(16, 0);
+    key
+}
+
+/// What an owner has: an element for each address, and another if it is behind a bridge with a policy.
+fn own(intent: &Forwarding) -> Vec<Element> {
+    let element = |set: SetId, address: &IpAddr, value, name| Element {
+        set,
+        key: expr::octets(*address),
+        value,
+        comment: intent.owner.comment(),
+        name,
+    };
+    let accepts = intent.addresses.iter().map(|address| {
+        element(frame::accepted(Ip::of(*address)), address, Value::Nothing, format!("accept of {address}"))
+    });
+    let behind = intent.ingress.iter().flat_map(|ingress| {
+        intent.addresses.iter().map(|address| {
+            let (set, chain) = (frame::behind(Ip::of(*address)), bridge_chain(ingress.bridge.as_str()));
+            element(set, address, Value::Goto(chain), format!("place of {address} behind {}", ingress.bridge))
+        })
+    });
+    accepts.chain(behind).collect()
+}
+
+/// Wherever an owner of these addresses may be.
+fn places(addresses: &[IpAddr]) -> impl Iterator<Item = (SetId, Vec<u8>)> {
+    addresses.iter().flat_map(|address| {
+        let ip = Ip::of(*address);
+        [frame::accepted(ip), frame::behind(ip)].map(|set| (set, expr::octets(*address)))
+    })
+}
+
+/// What a bridge's policy consists of.
+fn policy(ingress: &Ingress) -> Vec<Element> {
+    let bridge = ingress.bridge.as_str();
+    let target = match ingress.policy {
+        IngressPolicy::SameBridge => frame::PASS,
+        IngressPolicy::Isolated => frame::REFUSE,
+    };
+    let name = format!("ingressPolicy {} of {bridge}", ingress.policy);
+    let element = |set, key, value| Element { set, key, value, comment: POLICY.to_owned(), name: name.clone() };
+    vec![
+        element(INSIDE, [name_key(bridge), name_key(bridge)].concat(), Value::Goto(target.to_owned())),
+        element(CLOSED, name_key(bridge), Value::Nothing),
+    ]
+}
+
+fn plan(intent: &Forwarding) -> Result<Plan, NftError> {
+    let mut plan = Plan { frames: vec![frame::frame()], elements: own(intent), ..Plan::default() };
+    if let Some(ingress) = &intent.ingress {
+        let chain = Chain { name: bridge_chain(ingress.bridge.as_str()), base: None, rules: Vec::new() };
+        plan.chains.push((TABLE, chain));
+        plan.elements.extend(policy(ingress));
+    }
+    plan.deduplicate()?;
+    Ok(plan)
+}
+
+fn admin_chain(batch: &mut Batch) {
+    let attributes = vec![TableAttribute::Name(TABLE.name.to_owned())];
+    let table = NfTablesMessage::NewTable(TableMessage { attributes });
+    batch.push(format!("add table {TABLE}"), Family::Inet.number(), NLM_F_CREATE, table);
+    Chain { name: ADMIN.to_owned(), base: None, rules: Vec::new() }.declare(TABLE, batch);
+}
+
+impl Nftables {
+    /// Accepts what the intent's addresses send and the replies to it, and keeps the bridge's policy. Idempotent; the
+    /// latest call decides about the policy, and an address that another owner had becomes this one's.
+    ///
+    /// Where iptables-nft has its chain `FORWARD`, the accept counts there too.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn add_forwarding(&self, intent: &Forwarding) -> Result<(), NftError> {
+        let own = own(intent);
+        let keys = own.iter().map(|element| (element.set, element.key.as_slice()));
+        let found = element::look_up(&self.socket, keys)?;
+        let again = found.iter().flatten().any(|found| intent.owner.wrote(&found.comment));
+        if chains::uses(&self.socket, TABLE, ADMIN)?.is_none() {
+            self.make_admin_chain()?;
+        }
+        // IPAM gave the addresses to this owner, so whoever has them is gone.
+        if found.iter().flatten().any(|found| !intent.owner.wrote(&found.comment)) {
+            self.give_up_others(intent, &own)?;
+        }
+        apply::apply(&self.socket, &plan(intent)?)?;
+        if again {
+            self.leave_bridges(intent)?;
+            self.mend_frame()?;
+        }
+        iptables::add(&self.socket, intent)
+    }
+
+    /// What of [`Nftables::add_forwarding`] isn't there.
+    ///
+    /// # Errors
+    /// Only if the kernel cannot be asked.
+    pub fn check_forwarding(&self, intent: &Forwarding) -> Result<Vec<Difference>, NftError> {
+        let mut differences = check::check(&self.socket, &plan(intent)?)?;
+        differences.extend(iptables::check(&self.socket, intent)?);
+        Ok(differences)
+    }
+
+    /// Removes what the owner has, and the policy of a bridge that nobody is behind any more. Idempotent.
+    ///
+    /// Returns the addresses that the owner had. With `hint`, what it is thought to have, this takes constant time; without, or if that is wrong, all elements are
+    /// read.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<Vec<IpAddr>, NftError> {
+        let is_mine = |comment: &str| owner.wrote(comment);
+        let places: Vec<_> = hint.iter().flat_map(|hint| places(&hint.addresses)).collect();
+        let mut removed = remove::remove_keys(&self.socket, &places, &is_mine)?;
+        let found =
+            |element: &Element| removed.iter().any(|(set, there)| *set == element.set && there.key == element.key);
+        if !hint.is_some_and(|hint| own(hint).iter().all(found)) {
+            removed.extend(remove::remove_walking(&self.socket, &OWNED, is_mine)?);
+        }
+        targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))?;
+        Ok(frame::addresses(&removed))
+    }
+
+    /// Removes what owners of `network` that are not in `valid` have, and the policies of bridges that nobody is behind.
+    ///
+    /// Returns the addresses that they had.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<IpAddr>, NftError> {
+        let removed = remove::remove_walking(&self.socket, &OWNED, valid_keys(network, valid))?;
+        self.release_bridges()?;
+        Ok(frame::addresses(&removed))
+    }
+
+    /// Those of `addresses` that are accepted for nobody.
+    ///
+    /// # Errors
+    /// Only if the kernel cannot be asked.
+    pub fn unowned(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, NftError> {
+        let keys: Vec<_> = addresses.iter().map(|a| (frame::accepted(Ip::of(*a)), expr::octets(*a))).collect();
+        let found = element::look_up(&self.socket, keys.iter().map(|(set, key)| (*set, key.as_slice())))?;
+        Ok(addresses.iter().zip(found).filter_map(|(address, found)| found.is_none().then_some(*address)).collect())
+    }
+
+    /// Asks the kernel whether it can do what forwarding needs; see [`Nftables::usable`].
+    ///
+    /// # Errors
+    /// [`NftError::Unusable`] names what is missing.
+    pub fn forwarding_usable(&self) -> Result<(), NftError> {
+        let mut batch = Batch::default();
+        admin_chain(&mut batch);
+        frame::frame().install(&mut batch);
+        self.socket.rehearse(&batch).map_err(|source| NftError::Unusable {
+            feature: "filter what is forwarded in nftables".to_owned(),
+            module: "nf_tables and nft_ct",
+            source: Box::new(source),
+        })
+    }
+
+    /// The administrator's chain has to exist before a rule can lead to it, and keeps what is in it.
+    fn make_admin_chain(&self) -> Result<(), NftError> {
+        let mut batch = Batch::default();
+        admin_chain(&mut batch);
+        self.socket.commit(&batch, None)
+    }
+
+    /// Puts the shared rules right, which [`apply::apply`] only makes where there are none.
+    fn mend_frame(&self) -> Result<(), NftError> {
+        let frame = frame::frame();
+        let plan = Plan { frames: vec![frame.clone()], ..Plan::default() };
+        if check::check(&self.socket, &plan)?.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        frame.install(&mut batch);
+        self.socket.commit(&batch, None)
+    }
+
+    /// Removes others' elements for these addresses.
+    fn give_up_others(&self, intent: &Forwarding, own: &[Element]) -> Result<(), NftError> {
+        let keys: Vec<_> = own.iter().map(|element| (element.set, element.key.clone())).collect();
+        let others = |comment: &str| !intent.owner.wrote(comment);
+        let removed = remove::remove_keys(&self.socket, &keys, &others)?;
+        targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
+    }
+
+    /// An attachment that was added again may be behind another bridge than before, or behind none.
+    fn leave_bridges(&self, intent: &Forwarding) -> Result<(), NftError> {
+        if intent.ingress.is_none() {
+            let behind = |(set, _): &(SetId, Vec<u8>)| [Ip::V4, Ip::V6].map(frame::behind).contains(set);
+            let keys: Vec<_> = places(&intent.addresses).filter(behind).collect();
+            remove::remove_keys(&self.socket, &keys, &|comment| intent.owner.wrote(comment))?;
+        }
+        self.release_bridges()
+    }
+
+    fn release_bridges(&self) -> Result<(), NftError> {
+        let bridges = chains::chains_with(&self.socket, TABLE, BRIDGE)?;
+        bridges.iter().try_for_each(|chain| self.release_bridge(chain))
+    }
+
+    /// Removes a bridge's chain and policy unless somebody is behind it. Whoever comes at the same time wins, for the
+    /// kernel refuses to delete a chain that an element leads to.
+    fn release_bridge(&self, chain: &str) -> Result<(), NftError> {
+        let Some(Ok(bridge)) = chain.strip_prefix(BRIDGE).map(str::parse::<IfName>) else { return Ok(()) };
+        if chains::uses(&self.socket, TABLE, chain)?.is_none_or(|uses| uses > 0) {
+            return Ok(());
+        }
+        let wanted = policy(&Ingress { bridge, policy: IngressPolicy::SameBridge });
+        let keys: Vec<_> = wanted.iter().map(|element| (element.set, element.key.as_slice())).collect();
+        let found = element::look_up(&self.socket, keys.iter().copied())?;
+        let there = keys.into_iter().zip(found).filter_map(|(key, found)| found.map(|_| key));
+        let mut batch = Batch::default();
+        element::delete(there, &mut batch);
+        let attributes = vec![ChainAttribute::Table(TABLE.name.to_owned()), ChainAttribute::Name(chain.to_owned())];
+        let message = NfTablesMessage::DeleteChain(ChainMessage { attributes });
+        batch.push(format!("delete chain {TABLE} {chain}"), Family::Inet.number(), 0, message);
+        match self.socket.commit(&batch, None) {
+            Err(error) if !matches!(error.errno(), Some(Errno::BUSY | Errno::NOENT)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Who has a port, and what becomes of it when two want it or its holder is gone.
+
+use cni_netfilter::{Nftables, PortForwards};
+use cni_plugin::Owner;
+
+use crate::inside::{elements, forwards, inside, masquerade, owner, owner_in, ruleset, run};
+
+fn ports() -> usize {
+    elements("ip cni_ports", "ports").len()
+}
+
+#[test]
+fn the_latest_addition_says_what_the_ports_are() {
+    inside("owners::the_latest_addition_says_what_the_ports_are", || {
+        let nft = Nftables::open().unwrap();
+        nft.add_ports(&[forwards("c1", "10.1.0.2/24", &["tcp 1 80", "tcp 2 80", "udp 10.9.9.9:3 80"])]).unwrap();
+        nft.add_ports(&[forwards("c2", "10.1.0.3/24", &["tcp 9 80"])]).unwrap();
+        let less = [forwards("c1", "10.1.0.2/24", &["tcp 2 81"])];
+        nft.add_ports(&less).unwrap();
+        assert_eq!((ports(), elements("ip cni_ports", "address_ports").len()), (2, 0), "{}", ruleset());
+        assert_eq!(elements("ip cni_ports", "sources").len(), 2, "{}", ruleset());
+        assert_eq!(nft.check_ports(&less).unwrap(), []);
+        assert_eq!(elements("ip cni_ports", "owners").len(), 2);
+    });
+}
+
+#[test]
+fn hints_that_are_not_all_are_completed() {
+    inside("owners::hints_that_are_not_all_are_completed", || {
+        let nft = Nftables::open().unwrap();
+        let all =
+            [forwards("c1", "10.1.0.2/24", &["tcp 1 80", "tcp 2 80"]), forwards("c1", "fd00::2/64", &["udp 5 5"])];
+        let some = [forwards("c1", "10.1.0.2/24", &["tcp 1 80"])];
+        for hints in [&some[..], &all, &[]] {
+            nft.add_ports(&all).unwrap();
+            let mut withdrawn = nft.remove_ports(&owner("c1"), hints).unwrap();
+            assert!(!ruleset().contains("id: c1"), "{}", ruleset());
+            let mut expected: Vec<_> = all.iter().flat_map(|forwards| forwards.ports.clone()).collect();
+            withdrawn.sort();
+            expected.sort();
+            assert_eq!(withdrawn, expected);
+        }
+        nft.add_masquerade(&[masquerade("c1", "10.1.0.2", "10.1.0.0/24"), masquerade("c1", "10.1.0.3", "10.1.0.0/24")])
+            .unwrap();
+        nft.remove_masquerade(&owner("c1"), &["10.1.0.2".parse().unwrap()]).unwrap();
+        assert!(!ruleset().contains("id: c1"), "{}", ruleset());
+    });
+}
+
+#[test]
+fn check_misses_the_index() {
+    inside("owners::check_misses_the_index", || {
+        let nft = Nftables::open().unwrap();
+        let wanted = [forwards("c1", "10.1.0.2/24", &["tcp 1 80"])];
+        nft.add_ports(&wanted).unwrap();
+        run("nft flush map ip cni_ports owners");
+        let missing = nft.check_ports(&wanted).unwrap();
+        assert_eq!(missing.len(), 1);
+        assert!(missing[0].thing.contains("c1") && missing[0].thing.contains("index"), "{missing:?}");
+        nft.add_ports(&wanted).unwrap();
+        assert_eq!(nft.check_ports(&wanted).unwrap(), []);
+        run("nft flush map ip cni_ports owners");
+        nft.retain_ports(&owner("c1").network, &[]).unwrap();
+        assert_eq!(ports(), 0, "the collection of garbage does not rely on it");
+    });
+}
+
+/// Runtimes pass the ports to each of a container's networks.
+#[test]
+fn the_first_network_of_a_container_serves() {
+    inside("owners::the_first_network_of_a_container_serves", || {
+        let nft = Nftables::open().unwrap();
+        let on = |network: &str, container: &str, ports: &[&str]| PortForwards {
+            owner: owner_in(network, "c1"),
+            ..forwards("c1", container, ports)
+        };
+        let first = [on("net1", "10.1.0.2/24", &["tcp 1 80"])];
+        let second = [on("net2", "10.2.0.2/24", &["tcp 1 80", "tcp 2 80"]), on("net2", "fd00::2/64", &["tcp 1 80"])];
+        nft.add_ports(&first).unwrap();
+        for _ in 0..2 {
+            nft.add_ports(&second).unwrap();
+            assert_eq!(ports(), 2, "{}", ruleset());
+            assert_eq!(nft.check_ports(&first).unwrap(), []);
+            assert_eq!(nft.check_ports(&second).unwrap(), []);
+        }
+        assert!(
+            nft.add_ports(&[forwards("c2", "10.1.0.3/24", &["tcp 1 80"])]).is_err(),
+            "another container is refused"
+        );
+        nft.remove_ports(&owner_in("net1", "c1"), &first).unwrap();
+        assert_eq!(nft.check_ports(&second).unwrap().len(), 1, "then it is nobody's");
+        nft.add_ports(&second).unwrap();
+        assert_eq!(nft.check_ports(&second).unwrap(), []);
+        nft.remove_ports(&owner_in("net2", "c1"), &second).unwrap();
+        assert!(!ruleset().contains("id: c1"), "{}", ruleset());
+    });
+}
+
+#[test]
+fn only_a_holder_whose_link_is_gone_is_evicted() {
+    inside("owners::only_a_holder_whose_link_is_gone_is_evicted", || {
+        let nft = Nftables::open().unwrap();
+        run("ip link add host0 index 77 type veth peer name host1");
+        let dead = PortForwards { link: Some(77), ..forwards("c1", "10.1.0.2/24", &["tcp 1 80", "udp 7 7"]) };
+        let unknown = forwards("c2", "10.1.0.3/24", &["tcp 2 80"]);
+        nft.add_ports(&[dead, unknown]).unwrap();
+        let new = [forwards("c3", "10.1.0.4/24", &["tcp 1 80"])];
+        let error = nft.add_ports(&new).unwrap_err().to_string();
+        assert_eq!(error, "host port 1 tcp is held by container c1 (eth0) of network net1");
+        run("ip link delete host0");
+        let both = [forwards("c3", "10.1.0.4/24", &["tcp 1 80", "tcp 2 80"])];
+        assert!(nft.add_ports(&both).unwrap_err().to_string().contains("c2"), "nothing is known of c2's link");
+        assert!(ruleset().contains("id: c1"), "all or none");
+        assert_eq!(nft.add_ports(&new).unwrap(), ["container c1 (eth0) of network net1"]);
+        assert!(!ruleset().contains("id: c1"), "{}", ruleset());
+        assert_eq!(nft.check_ports(&new).unwrap(), []);
+        let c2: Owner = owner("c2");
+        nft.remove_ports(&c2, &[]).unwrap();
+        assert_eq!(ports(), 1);
+    });
+}

@@ -1,0 +1,147 @@
+//! firewalld, over D-Bus: the containers' addresses become sources of a zone.
+//!
+//! What is set this way lasts until firewalld reloads or ends, like everything else that it doesn't have in its files.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use cni_plugin::Difference;
+use zbus::blocking::connection::{Builder, Connection};
+use zbus::message::Body;
+use zbus::names::{BusName, WellKnownName};
+
+const NAME: &str = "org.fedoraproject.FirewallD1";
+const PATH: &str = "/org/fedoraproject/FirewallD1";
+const ZONE_INTERFACE: &str = "org.fedoraproject.FirewallD1.zone";
+/// A reload of firewalld, during which it answers nobody, takes seconds; a runtime waits for minutes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why firewalld could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewalldError {
+    /// No system bus.
+    #[error("backend is firewalld, but the D-Bus system bus cannot be reached: {0}")]
+    NoBus(#[source] Box<zbus::Error>),
+    /// Nobody there by that name.
+    #[error("backend is firewalld, but nobody has the name {NAME} on the system bus: start firewalld")]
+    NotRunning,
+    /// It refused.
+    #[error("failed to add the address {address} to {zone} zone: {source}")]
+    Add {
+        /// The source.
+        address: String,
+        /// The zone.
+        zone: String,
+        /// firewalld's words.
+        source: Box<zbus::Error>,
+    },
+    /// It refused.
+    #[error("firewalld cannot {what} in zone {zone}: {source}")]
+    Call {
+        /// What was asked.
+        what: String,
+        /// The zone.
+        zone: String,
+        /// firewalld's words.
+        source: Box<zbus::Error>,
+    },
+}
+
+/// A running firewalld and the zone to use.
+#[derive(Debug)]
+pub struct Firewalld {
+    bus: Connection,
+    zone: String,
+}
+
+impl Firewalld {
+    /// Finds it on the system bus; without, says what is missing.
+    pub fn find(zone: &str) -> Result<Self, FirewalldError> {
+        let bus = Builder::system().and_then(|builder| builder.method_timeout(PATIENCE).build());
+        let bus = bus.map_err(no_bus)?;
+        let name = BusName::from(WellKnownName::from_static_str_unchecked(NAME));
+        let proxy = zbus::blocking::fdo::DBusProxy::new(&bus).map_err(no_bus)?;
+        match proxy.name_has_owner(name) {
+            Ok(true) => Ok(Self { bus, zone: zone.to_owned() }),
+            Ok(false) => Err(FirewalldError::NotRunning),
+            Err(error) => Err(no_bus(error.into())),
+        }
+    }
+
+    /// Makes the addresses sources of the zone. Idempotent; one that is a source of another zone is an error.
+    pub fn add(&self, addresses: &[IpAddr]) -> Result<(), FirewalldError> {
+        for address in addresses {
+            let address = host(*address);
+            match self.call("addSource", &address) {
+                Err(source) if !is(&source, "ZONE_ALREADY_SET") => {
+                    return Err(FirewalldError::Add { address, zone: self.zone.clone(), source: Box::new(source) });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The addresses that are no sources of the zone.
+    pub fn check(&self, addresses: &[IpAddr]) -> Result<Vec<Difference>, FirewalldError> {
+        let mut differences = Vec::new();
+        for address in addresses {
+            let address = host(*address);
+            let answer = self.call("querySource", &address).and_then(|body| body.deserialize::<bool>());
+            match answer {
+                Ok(true) => {}
+                Ok(false) => {
+                    differences.push(Difference::missing(format!("source {address} of firewalld zone {}", self.zone)));
+                }
+                Err(source) => {
+                    let what = format!("look for the source {address}");
+                    return Err(FirewalldError::Call { what, zone: self.zone.clone(), source: Box::new(source) });
+                }
+            }
+        }
+        Ok(differences)
+    }
+
+    /// Takes the addresses out of the zone. Idempotent: what isn't a source of it is left alone.
+    pub fn remove(&self, addresses: &[IpAddr]) -> Result<(), FirewalldError> {
+        for address in addresses {
+            let address = host(*address);
+            match self.call("removeSource", &address) {
+                Err(source)
+                    if !["UNKNOWN_SOURCE", "NOT_ENABLED", "INVALID_ZONE", "ZONE_CONFLICT"]
+                        .iter()
+                        .any(|text| is(&source, text)) =>
+                {
+                    let what = format!("remove the source {address}");
+                    return Err(FirewalldError::Call { what, zone: self.zone.clone(), source: Box::new(source) });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether the zone exists, by asking it for a source.
+    pub fn usable(&self) -> Result<(), FirewalldError> {
+        self.check(&[IpAddr::from([192, 0, 2, 1])]).map(drop)
+    }
+
+    fn call(&self, method: &str, source: &str) -> zbus::Result<Body> {
+        let arguments = (self.zone.as_str(), source);
+        self.bus.call_method(Some(NAME), PATH, Some(ZONE_INTERFACE), method, &arguments).map(|reply| reply.body())
+    }
+}
+
+fn no_bus(error: zbus::Error) -> FirewalldError {
+    FirewalldError::NoBus(Box::new(error))
+}
+
+/// The source for one address. It has to be written the same in all calls, for firewalld compares the texts.
+fn host(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
+}
+
+/// firewalld's errors begin with one of its codes, a colon and more words.
+fn is(error: &zbus::Error, code: &str) -> bool {
+    matches!(error, zbus::Error::MethodError(_, Some(text), _) if text.contains(code))
+}

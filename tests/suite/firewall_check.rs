@@ -1,0 +1,142 @@
+//! firewall: CHECK and STATUS.
+
+use cni_tests::conf::Backend;
+use cni_tests::{Sandbox, Snapshot, netns};
+
+use crate::case::{Case, improved};
+use crate::firewall_state::{add, call, conf_of};
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        improved("firewall::status_without_iptables", no_tool),
+        improved("firewall::dropping_legacy_chain_is_named", legacy_drops),
+    ];
+    for backend in Backend::ALL {
+        let name = |what: &str| format!("firewall::{}_{what}", backend.name());
+        cases.push(improved(name("check_changes_nothing"), move |sb| check_is_pure(sb, backend)));
+        cases.push(improved(name("check_names_what_is_gone"), move |sb| noticed(sb, backend)));
+        for chain in &CHAINS {
+            cases.push(improved(name(chain.what), move |sb| foreign(sb, backend, chain)));
+        }
+    }
+    cases
+}
+
+/// Deletes each thing that can be deleted by itself and is needed, and puts it back by ADD.
+fn noticed(sb: &Sandbox, backend: Backend) {
+    let conf = add(sb, backend, "isolated", "c1", 2);
+    let rows: &[(&str, &str)] = match backend {
+        Backend::Iptables => &[
+            ("iptables -D CNI-FORWARD -s 10.9.0.2 -j ACCEPT", "-s 10.9.0.2"),
+            ("ip6tables -D CNI-FORWARD -s fd00:9::2 -j ACCEPT", "-s fd00:9::2"),
+            ("iptables -F CNI-FORWARD", "CNI-ADMIN"),
+            ("iptables -F FORWARD", "-A FORWARD"),
+            ("iptables -D CNI-FORWARD-PUBLISHED 1", "CNI-FORWARD-PUBLISHED"),
+            ("iptables -D CNI-ISOLATION-STAGE-1 1", "-i br0 -o br0"),
+            ("ip6tables -F CNI-ISOLATION-STAGE-2", "-o br0"),
+        ],
+        Backend::Nftables => &[
+            ("nft delete element inet cni_firewall accept4 { 10.9.0.2 }", "10.9.0.2"),
+            ("nft delete element inet cni_firewall accept6 { fd00:9::2 }", "fd00:9::2"),
+            ("nft delete element inet cni_firewall behind4 { 10.9.0.2 }", "10.9.0.2"),
+            ("nft delete element inet cni_firewall closed { \"br0\" }", "br0"),
+            ("nft delete element inet cni_firewall inside { \"br0\" . \"br0\" }", "br0"),
+            ("nft flush chain inet cni_firewall isolate", "isolate"),
+            ("nft flush chain inet cni_firewall accepting", "saddr @accept4"),
+            ("nft flush chain inet cni_firewall refuse", "refuse"),
+            ("nft delete table inet cni_firewall", "cni_firewall"),
+        ],
+    };
+    for (deed, named) in rows {
+        call(sb, "CHECK", "c1", &conf).silent();
+        netns::sh(&["sh", "-c", deed]);
+        call(sb, "CHECK", "c1", &conf).error().names(&[named]);
+        call(sb, "ADD", "c1", &conf).result();
+    }
+}
+
+fn check_is_pure(sb: &Sandbox, backend: Backend) {
+    // The listing itself makes iptables' own tables.
+    drop(Snapshot::of(&[&sb.node()]));
+    let before = Snapshot::of(&[&sb.node()]);
+    call(sb, "CHECK", "c1", &conf_of(sb, backend, "isolated", 2)).error();
+    Snapshot::of(&[&sb.node()]).same_as(&before);
+    let conf = add(sb, backend, "isolated", "c1", 2);
+    let before = Snapshot::of(&[&sb.node()]);
+    call(sb, "CHECK", "c1", &conf).silent();
+    Snapshot::of(&[&sb.node()]).same_as(&before);
+}
+
+/// A base chain of somebody else's.
+struct Foreign {
+    what: &'static str,
+    rules: &'static str,
+    drops: bool,
+}
+
+const CHAINS: [Foreign; 6] = [
+    Foreign { what: "names_a_dropping_chain", rules: "policy drop;", drops: true },
+    Foreign {
+        what: "names_a_chain_for_replies_only",
+        rules: "policy drop; ct state established,related accept; ct state vmap { established : accept, invalid : drop }; \
+                iifname lo accept; tcp dport 22 accept; ip saddr 192.0.2.0/24 accept",
+        drops: true,
+    },
+    Foreign {
+        what: "names_a_chain_that_rejects_the_rest",
+        rules: "ct state established accept; counter reject",
+        drops: true,
+    },
+    Foreign { what: "is_content_with_an_accept", rules: "policy drop; ip saddr 10.0.0.0/8 accept", drops: false },
+    Foreign {
+        what: "is_content_with_the_mark",
+        rules: "policy drop; meta mark & 0x1000 == 0x1000 accept",
+        drops: false,
+    },
+    Foreign { what: "is_content_with_an_accepting_chain", rules: "tcp dport 25 drop", drops: false },
+];
+
+fn foreign(sb: &Sandbox, backend: Backend, chain: &Foreign) {
+    sb.needs("firewall", "1.1.0");
+    let conf = add(sb, backend, "open", "c1", 2);
+    call(sb, "CHECK", "c1", &conf).silent();
+    let text =
+        format!("table inet mine {{ chain through {{ type filter hook forward priority 10; {}\n}}\n}}\n", chain.rules);
+    std::fs::create_dir_all("/run/cni-test").unwrap();
+    std::fs::write("/run/cni-test/rules", text).unwrap();
+    netns::sh(&["nft", "-f", "/run/cni-test/rules"]);
+    let mut outcomes = vec![call(sb, "CHECK", "c1", &conf)];
+    // STATUS knows no address, so an accept for one may be for ours.
+    if !chain.rules.contains("192.0.2.0") {
+        outcomes.push(sb.plugin("firewall", "STATUS").conf(&conf).run());
+    }
+    for outcome in outcomes {
+        if chain.drops {
+            outcome.error().names(&["inet mine through"]);
+        } else {
+            outcome.silent();
+        }
+    }
+}
+
+fn legacy_drops(sb: &Sandbox) {
+    sb.needs("firewall", "1.1.0");
+    let conf = add(sb, Backend::Iptables, "open", "c1", 2);
+    netns::sh(&["iptables-legacy", "-P", "FORWARD", "DROP"]);
+    call(sb, "CHECK", "c1", &conf).error().names(&["FORWARD", "legacy"]);
+    let error = sb.plugin("firewall", "STATUS").conf(&conf).run().error();
+    assert_eq!(error.code, 51, "existing containers have limited connectivity: {error:?}");
+    error.names(&["FORWARD", "legacy"]);
+}
+
+fn no_tool(sb: &Sandbox) {
+    sb.needs("firewall", "1.1.0");
+    std::fs::create_dir_all("/run/cni-test/empty").unwrap();
+    let conf = conf_of(sb, Backend::Iptables, "open", 2);
+    let error = sb.plugin("firewall", "STATUS").env("PATH", "/run/cni-test/empty").conf(&conf).run().error();
+    assert_eq!(error.code, 50, "{error:?}");
+    error.names(&["iptables"]);
+    let conf = conf_of(sb, Backend::Nftables, "open", 2);
+    sb.plugin("firewall", "STATUS").env("PATH", "/run/cni-test/empty").conf(&conf).run().silent();
+}
