@@ -1,9 +1,12 @@
 //! What network configurations say about masquerading, the same for every plugin that has `ipMasq`.
 
+use std::rc::Rc;
 use std::str::FromStr;
 
-use cni_plugin::{IpConfig, Owner};
+use cni_plugin::{IpConfig, Owner, Undo};
+use ipnetwork::IpNetwork;
 
+use crate::filter::{FilterError, Netfilter};
 use crate::intent::{Backend, Masquerade};
 
 /// A backend that doesn't exist.
@@ -35,6 +38,24 @@ impl Masquerade {
     pub fn of_each(owner: &Owner, ips: &[IpConfig]) -> Vec<Self> {
         let of = |ip: &IpConfig| Self { owner: owner.clone(), address: ip.address.ip(), subnet: ip.address };
         ips.iter().map(of).collect()
+    }
+}
+
+impl Netfilter {
+    /// Masquerades as `wanted` says, all of it `owner`'s, and pushes the removal to `undo`. Idempotent.
+    ///
+    /// The removal is pushed first: a transaction each family, and the second may fail.
+    pub fn masquerade(
+        self: &Rc<Self>,
+        backend: Backend,
+        owner: &Owner,
+        wanted: &[Masquerade],
+        undo: &mut Undo,
+    ) -> Result<(), FilterError> {
+        let (taken_back, owner) = (Rc::clone(self), owner.clone());
+        let hints: Vec<IpNetwork> = wanted.iter().map(|of| of.subnet).collect();
+        undo.push("the masquerade rules", move || taken_back.remove_masquerade(&owner, &hints));
+        self.add_masquerade(backend, wanted)
     }
 }
 

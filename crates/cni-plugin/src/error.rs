@@ -53,6 +53,12 @@ impl CniError {
         self
     }
 
+    /// The same error as STATUS tells it: code 50, an ADD would fail.
+    #[must_use]
+    pub fn unavailable(self) -> Self {
+        Self { code: code::UNAVAILABLE, ..self }
+    }
+
     /// An error of the plugin's own kind: code 999.
     pub fn plugin(msg: impl Into<String>) -> Self {
         Self::new(code::PLUGIN, msg)

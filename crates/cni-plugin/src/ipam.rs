@@ -1,5 +1,6 @@
 //! Addresses from an IPAM plugin, with its DEL registered before its ADD is started.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::delegate::{Delegates, Running};
@@ -8,6 +9,15 @@ use crate::result::CniResult;
 use crate::undo::Undo;
 use crate::verb::Verb;
 use crate::version::SpecVersion;
+
+/// The part of a configuration's `ipam` that concerns the plugin that calls IPAM.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct IpamConfig {
+    /// The IPAM plugin; empty if there is none.
+    #[serde(rename = "type")]
+    pub plugin_type: String,
+}
 
 /// The IPAM plugin of a configuration (`ipam.type`).
 #[derive(Debug, Clone)]

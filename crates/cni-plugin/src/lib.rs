@@ -27,7 +27,7 @@ pub use difference::{Difference, verdict};
 pub use duplicate::duplicate_key;
 pub use env::Vars;
 pub use error::{CniError, code};
-pub use ipam::{Ipam, PendingAdd};
+pub use ipam::{Ipam, IpamConfig, PendingAdd};
 pub use names::{ContainerId, IfName, MacAddr, NameError, NetworkName};
 pub use owner::{Owner, sha512_hex};
 pub use plugin::{Attachment, Detachment, Plugin, Request};

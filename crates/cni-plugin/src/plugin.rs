@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::args::CniArgs;
 use crate::delegate::Delegates;
 use crate::error::CniError;
+use crate::ipam::Ipam;
 use crate::names::NetworkName;
 use crate::owner::Owner;
 use crate::result::CniResult;
@@ -68,6 +69,18 @@ impl<C> Request<C> {
         self.prev_result.as_ref().ok_or_else(|| {
             CniError::plugin("missing prevResult: this plugin must be called as a chained plugin, after another one")
         })
+    }
+
+    /// The result of ADD, which CHECK compares with.
+    pub fn require_result_of_add(&self) -> Result<&CniResult, CniError> {
+        self.prev_result
+            .as_ref()
+            .ok_or_else(|| CniError::plugin("Required prevResult missing: CHECK compares with the result of ADD"))
+    }
+
+    /// The IPAM plugin of this type, to be asked with what this plugin was called with.
+    pub fn ipam(&self, plugin_type: &str) -> Ipam {
+        Ipam::new(&self.delegates, plugin_type, self.version)
     }
 }
 

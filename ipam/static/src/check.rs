@@ -11,10 +11,7 @@ use crate::settings::Settings;
 /// what the caller checks; an IPAM plugin doesn't know the interface.
 pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config, &attachment.args, request.version)?;
-    let told = request
-        .prev_result
-        .as_ref()
-        .ok_or_else(|| CniError::plugin("Required prevResult missing: CHECK compares with the result of ADD"))?;
+    let told = request.require_result_of_add()?;
     let differences: Vec<Difference> =
         settings.result.ips.iter().filter_map(|wanted| difference(wanted, &told.ips)).collect();
     verdict(&differences)

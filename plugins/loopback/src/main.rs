@@ -8,7 +8,7 @@ mod plan;
 use std::process::ExitCode;
 
 use cni_net::Netlink;
-use cni_plugin::{Attachment, CniError, CniResult, Detachment, Owner, Plugin, Request, Undo, code};
+use cni_plugin::{Attachment, CniError, CniResult, Detachment, Owner, Plugin, Request, Undo};
 use serde::de::IgnoredAny;
 
 struct Loopback;
@@ -37,7 +37,7 @@ impl Plugin for Loopback {
 
     /// All that ADD needs of the node is the permission to talk to the kernel.
     fn status(&self, _: &Request<IgnoredAny>) -> Result<(), CniError> {
-        Netlink::open().map(drop).map_err(|error| CniError { code: code::UNAVAILABLE, ..error.into() })
+        Netlink::open().map(drop).map_err(|error| CniError::from(error).unavailable())
     }
 }
 

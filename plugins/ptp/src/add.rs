@@ -4,8 +4,7 @@ use std::rc::Rc;
 
 use cni_net::{NetNs, Netlink, PairSpec, pair};
 use cni_netfilter::Netfilter;
-use cni_plugin::{Attachment, CniError, CniResult, Ipam, Request, Undo};
-use ipnetwork::IpNetwork;
+use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 
 use crate::config::Config;
 use crate::host;
@@ -25,7 +24,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     pair::refuse_repeat(&socket, &inside, attachment)?;
 
     // 2. IPAM works while the pair is made.
-    let pending = Ipam::new(&request.delegates, &settings.ipam, request.version).start_add(undo)?;
+    let pending = request.ipam(&settings.ipam).start_add(undo)?;
 
     // 3. The pair. Deleting the host's end takes the container's along, and all addresses and routes of both.
     let spec = PairSpec { owner, namespace: &namespace, mtu: settings.mtu, mac: None, master: None };
@@ -42,10 +41,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
 
     // 6. Masquerading.
     if let Some(backend) = backend {
-        let (taken_back, owner) = (Rc::clone(&filter), owner.clone());
-        let hints: Vec<IpNetwork> = result.ips.iter().map(|ip| ip.address).collect();
-        undo.push("the masquerade rules", move || taken_back.remove_masquerade(&owner, &hints));
-        filter.add_masquerade(backend, &plan.masquerade)?;
+        filter.masquerade(backend, owner, &plan.masquerade, undo)?;
     }
     Ok(result)
 }

@@ -2,7 +2,7 @@
 
 use cni_net::{NetNs, Netlink, pair};
 use cni_netfilter::Netfilter;
-use cni_plugin::{Attachment, CniError, Difference, Interface, Ipam, Request, verdict};
+use cni_plugin::{Attachment, CniError, Difference, Interface, Request, verdict};
 
 use crate::config::Config;
 use crate::host;
@@ -13,10 +13,7 @@ use crate::settings::Settings;
 pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
     let owner = &attachment.owner;
     let settings = Settings::resolve(&request.config)?;
-    let told = request
-        .prev_result
-        .as_ref()
-        .ok_or_else(|| CniError::plugin("ptp: Required prevResult missing: CHECK compares with the result of ADD"))?;
+    let told = request.require_result_of_add()?;
     let namespace = NetNs::open(&attachment.netns)?;
     let socket = Netlink::open()?;
     let inside = Netlink::open_in(&namespace)?;
@@ -57,5 +54,5 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
     verdict(&differences)?;
 
     // 4. The reservations.
-    Ipam::new(&request.delegates, &settings.ipam, request.version).check()
+    request.ipam(&settings.ipam).check()
 }

@@ -1,6 +1,6 @@
 //! The configuration as it is written: mirrors the JSON and decides nothing.
 
-use cni_plugin::DnsConfig;
+use cni_plugin::{DnsConfig, IpamConfig};
 use serde::Deserialize;
 
 /// The keys of a point-to-point network.
@@ -17,13 +17,4 @@ pub struct Config {
     pub ipam: IpamConfig,
     /// Replaces what IPAM says about name resolution.
     pub dns: DnsConfig,
-}
-
-/// The part of `ipam` that concerns its caller.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct IpamConfig {
-    /// The IPAM plugin.
-    #[serde(rename = "type")]
-    pub plugin_type: String,
 }

@@ -2,7 +2,7 @@
 
 use cni_net::pair;
 use cni_netfilter::Netfilter;
-use cni_plugin::{CniError, Detachment, Ipam, Request};
+use cni_plugin::{CniError, Detachment, Request};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
@@ -24,7 +24,7 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     // 3. The addresses.
     let ipam = &request.config.ipam.plugin_type;
     if !ipam.is_empty() {
-        steps.push(Ipam::new(&request.delegates, ipam, request.version).del());
+        steps.push(request.ipam(ipam).del());
     }
     steps.into_iter().collect()
 }

@@ -1,7 +1,7 @@
 //! STATUS: says no when an ADD would fail now.
 
 use cni_netfilter::Netfilter;
-use cni_plugin::{CniError, Ipam, Request, code};
+use cni_plugin::{CniError, Request};
 
 use crate::config::Config;
 use crate::settings::Settings;
@@ -12,7 +12,7 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     if settings.masquerade {
         let filter = Netfilter::new();
         let usable = filter.choose(settings.backend).and_then(|backend| filter.usable(backend));
-        usable.map_err(|error| CniError { code: code::UNAVAILABLE, ..error.into() })?;
+        usable.map_err(|error| CniError::from(error).unavailable())?;
     }
-    Ipam::new(&request.delegates, &settings.ipam, request.version).status()
+    request.ipam(&settings.ipam).status()
 }
