@@ -23,8 +23,10 @@ mod leftovers;
 mod loopback;
 mod masquerade;
 mod portmap;
+mod portmap_life;
 mod protocol;
 mod ptp;
+mod reach;
 mod rollback;
 mod r#static;
 mod status;
@@ -63,6 +65,8 @@ fn main() -> ExitCode {
         bridge_vlan::cases,
         masquerade::cases,
         portmap::cases,
+        portmap_life::cases,
+        reach::cases,
         firewall::cases,
         firewall_state::cases,
         leftovers::cases,
