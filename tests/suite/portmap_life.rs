@@ -19,7 +19,8 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("portmap::status_says_which_backend", status),
         improved("portmap::nftables_removes_what_go_left", after_go),
     ];
-    let stories: [(&str, Told); 11] = [
+    let stories: [(&str, Told); 12] = [
+        ("conditions_are_the_networks_own", conditions),
         ("flows_move_to_the_container_and_back", flows),
         ("flows_leave_a_container_that_is_gone", flow_of_the_dead),
         ("a_port_of_a_dead_container_is_taken_over", evicted),
@@ -375,4 +376,50 @@ fn after_go(sb: &Sandbox) {
     assert_eq!(go(), 0);
     let others = rules::naming(&story.node, "cni_hostport").into_iter().filter(|line| line.contains("other")).count();
     assert_eq!(others, 2, "another container's stay");
+}
+
+/// One network serves only whom its conditions name; the other network of the node serves everybody.
+fn conditions(sb: &Sandbox, backend: Backend) {
+    let iptables = backend == Backend::Iptables;
+    let (v4, v6) = if iptables {
+        (json!(["-s", "192.0.2.0/24"]), json!(["!", "-s", Outside::V6]))
+    } else {
+        (json!(["ip saddr 192.0.2.0/24", "tcp sport 1024-65535"]), json!([format!("ip6 saddr != {}", Outside::V6)]))
+    };
+    let mut story = start(sb, backend);
+    let open = story.chain.clone();
+    let mut portmap = conf::portmap(backend);
+    portmap["conditionsV4"] = v4;
+    portmap["conditionsV6"] = v6;
+    let mut bridge = conf::masquerading(backend);
+    bridge["bridge"] = "br-closed".into();
+    bridge["ipam"] =
+        json!({"type": "host-local", "ranges": [[{"subnet": "10.81.0.0/24"}], [{"subnet": "fd00:81::/64"}]]});
+    let closed = Chain::new("closed", open.version(), &[bridge, portmap]);
+    story.chain = closed.clone();
+    let some = story.attach("some", &[(PORT, 80, "tcp")]);
+    story.chain = open;
+    let all = story.attach("all", &[(9000, 80, "tcp")]);
+    story.outside.ns.sh(&["ip", "addr", "add", "198.51.100.1/32", "dev", "eth0"]);
+    story.node.sh(&["ip", "route", "add", "198.51.100.1/32", "dev", "up0"]);
+    let from = |source: &str, port: u16| {
+        let to = format!("TCP:{}:{port},bind={source},connect-timeout=1", Outside::NODE_V4);
+        story.outside.ns.run(|| {
+            let out = std::process::Command::new("socat").args(["-T1", "-", &to]).output().unwrap();
+            String::from_utf8_lossy(&out.stdout).into_owned()
+        })
+    };
+    assert_eq!(from(Outside::V4, PORT), format!("some {}", Outside::V4));
+    assert_eq!(from("198.51.100.1", PORT), "");
+    assert_eq!(from("198.51.100.1", 9000), "all 198.51.100.1");
+    assert!(silent(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V6, PORT)), "that source is excluded");
+    assert!(ask(&story.node, Proto::Tcp, at(Outside::NODE_V6, PORT)).unwrap().starts_with("some "));
+    assert!(ask(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V6, 9000)).unwrap().starts_with("all "));
+    closed.check(sb, &some.at).silent();
+    story.chain.check(sb, &all.at).silent();
+    closed.del(sb, &some.at);
+    let left: Vec<_> =
+        rules::naming(&story.node, "198.51.100").into_iter().chain(rules::naming(&story.node, "when-")).collect();
+    assert!(left.is_empty() && rules::naming(&story.node, "some").is_empty(), "{left:?}");
+    story.chain.del(sb, &all.at);
 }

@@ -119,7 +119,7 @@ pub struct Settings {
 impl Settings {
     /// Refuses what can't be carried out, before anything has been touched.
     pub fn resolve(config: &Config) -> Result<Self, SettingsError> {
-        let backend = backend(config)?;
+        let backend = backend(config)?.or_else(|| implied_backend(config));
         if backend == Some(Backend::Nftables) {
             refuse_iptables_options(config)?;
         }
@@ -150,6 +150,15 @@ fn backend(config: &Config) -> Result<Option<Backend>, SettingsError> {
         "nftables" => Ok(Some(Backend::Nftables)),
         other => Err(SettingsError::Backend(other.to_owned())),
     }
+}
+
+/// Options in one backend's language say which one is meant, if it isn't said otherwise.
+fn implied_backend(config: &Config) -> Option<Backend> {
+    let conditions = |iptables| !conditions_of(config, iptables).is_empty();
+    if config.external_set_mark_chain.is_some() || conditions(true) {
+        return Some(Backend::Iptables);
+    }
+    conditions(false).then_some(Backend::Nftables)
 }
 
 fn mark(config: &Config) -> Result<MarkChain, SettingsError> {
@@ -315,5 +324,15 @@ mod tests {
         let refused = resolve(json!({"backend": "iptables", "conditionsV6": ["ip6 saddr ::1"]})).unwrap_err();
         assert!(refused.contains("nftables-specific"), "{refused}");
         assert!(resolve(json!({"backend": "nftables", "externalSetMarkChain": "X"})).is_err());
+        assert!(resolve(json!({"conditionsV4": ["-s", "10.0.0.0/8"], "conditionsV6": ["ip6 saddr ::1"]})).is_err());
+    }
+
+    #[test]
+    fn conditions_imply_their_backend() {
+        let implied = |value: Value| resolve(value).unwrap().backend;
+        assert_eq!(implied(json!({})), None);
+        assert_eq!(implied(json!({"conditionsV4": ["ip saddr 10.0.0.0/8"]})), Some(Backend::Nftables));
+        assert_eq!(implied(json!({"conditionsV6": ["!", "-s", "fd00::/8"]})), Some(Backend::Iptables));
+        assert_eq!(implied(json!({"externalSetMarkChain": "X"})), Some(Backend::Iptables));
     }
 }
