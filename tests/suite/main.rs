@@ -27,12 +27,14 @@ mod loopback;
 mod masquerade;
 mod networks;
 mod portmap;
+mod portmap_life;
 mod protocol;
 mod ptp;
 mod ptp_check;
 mod ptp_ipam;
 mod ptp_leftovers;
 mod ptp_masquerade;
+mod reach;
 mod rollback;
 mod r#static;
 mod status;
@@ -74,6 +76,8 @@ fn main() -> ExitCode {
         bridge_vlan::cases,
         masquerade::cases,
         portmap::cases,
+        portmap_life::cases,
+        reach::cases,
         firewall::cases,
         firewall_state::cases,
         firewall_check::cases,

@@ -18,18 +18,10 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     for backend in Backend::ALL {
         let basis = if backend == Backend::Nftables { Basis::Newer } else { Basis::Common };
-        for v6 in [false, true] {
-            for proto in [Proto::Tcp, Proto::Udp] {
-                let name = format!("portmap::{}_{}_v{}", backend.name(), proto.name(), if v6 { 6 } else { 4 });
-                cases.push(common(name, move |sb| reach(sb, backend, v6, proto)).based_on(basis));
-            }
-        }
-        let stories: [(&str, Basis, Told); 8] = [
+        let stories: [(&str, Basis, Told); 6] = [
             ("host_ip", basis, host_ip),
             ("host_ip_unspecified_is_any", basis, any_host_ip),
             ("transit_traffic_is_left_alone", basis, transit),
-            ("masq_all", Basis::Newer, masq_all),
-            ("snat_off", basis, snat_off),
             ("seventeen_ports", basis, many),
             ("del_closes_the_port", basis, closed),
             ("loopback_services_stay_private", Basis::Improved, guard),
@@ -53,25 +45,6 @@ fn answers(from: &Netns, proto: Proto, ip: &str, expected: &str) {
     let answer = ask(from, proto, at(ip, PORT));
     let answer = answer.unwrap_or_else(|e| panic!("{proto:?} {ip}:{PORT} from {}: {e}", from.name));
     assert!(answer.starts_with(expected), "{proto:?} {ip}:{PORT} from {}: {answer:?}, not {expected:?}", from.name);
-}
-
-fn reach(sb: &Sandbox, backend: Backend, v6: bool, proto: Proto) {
-    let story = Story::start(sb, backend);
-    let web = story.attach("web", &[(PORT, 80, proto.name())]);
-    let neighbour = story.attach("neighbour", &[]);
-    story.backend_was_used();
-    let outside = if v6 { Outside::V6 } else { Outside::V4 };
-    answers(&story.outside.ns, proto, node(v6), &format!("web {outside}"));
-    answers(&story.node, proto, node(v6), "web ");
-    let gateway = if v6 { V6_GATEWAY } else { V4_GATEWAY };
-    answers(&story.node, proto, gateway, "web ");
-    if !v6 {
-        answers(&story.node, proto, "127.0.0.1", &format!("web {V4_GATEWAY}"));
-    }
-    answers(&neighbour.ns, proto, node(v6), "web ");
-    answers(&web.ns, proto, node(v6), "web ");
-    let other = if proto == Proto::Tcp { Proto::Udp } else { Proto::Tcp };
-    assert!(silent(&story.outside.ns, other, at(node(v6), PORT)), "only {} is published", proto.name());
 }
 
 fn mapped(story: &Story, id: &str, host_ip: &str) -> Container {
@@ -118,21 +91,6 @@ fn transit(sb: &Sandbox, backend: Backend) {
         answers(from, Proto::Tcp, Outside::V4, "outside ");
         answers(from, Proto::Tcp, Outside::V6, "outside ");
     }
-}
-
-fn masq_all(sb: &Sandbox, backend: Backend) {
-    let story = Story::with(sb, backend, |_, portmap| portmap["masqAll"] = true.into());
-    let _web = story.attach("web", &[(PORT, 80, "tcp")]);
-    answers(&story.outside.ns, Proto::Tcp, Outside::NODE_V4, &format!("web {V4_GATEWAY}"));
-    answers(&story.outside.ns, Proto::Tcp, Outside::NODE_V6, &format!("web {V6_GATEWAY}"));
-}
-
-fn snat_off(sb: &Sandbox, backend: Backend) {
-    let story = Story::with(sb, backend, |_, portmap| portmap["snat"] = false.into());
-    let web = story.attach("web", &[(PORT, 80, "tcp")]);
-    answers(&story.outside.ns, Proto::Tcp, Outside::NODE_V4, &format!("web {}", Outside::V4));
-    answers(&story.node, Proto::Tcp, Outside::NODE_V4, "web ");
-    assert!(silent(&web.ns, Proto::Tcp, at(Outside::NODE_V4, PORT)), "no hairpin without snat");
 }
 
 /// One more than a multiport match holds.

@@ -15,6 +15,16 @@ pub enum Backend {
     Nftables,
 }
 
+/// As configurations name it.
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        })
+    }
+}
+
 /// What an attachment sends from `address` to a destination outside `subnet` leaves with the node's address.
 /// Multicast (224.0.0.0/4, ff00::/8) is left alone.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 use crate::config::Config;
 use crate::plan::plan;
 use crate::settings::Settings;
-use crate::{link, localnet};
+use crate::{link, listener, localnet};
 
 /// Publishes and returns the previous result. Without ports nothing is started, opened or changed.
 pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
@@ -32,6 +32,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     link::note(&mut wanted, link::towards(&socket, owner, prev)?.as_ref());
 
     // 3. The rules.
+    listener::warn(&wanted);
     let (taken_back, taken_owner, taken) = (Rc::clone(&filter), owner.clone(), wanted.clone());
     undo.push("the port rules", move || taken_back.remove_ports(&taken_owner, &taken).map(drop));
     for evicted in filter.add_ports(backend, &wanted)? {

@@ -55,6 +55,8 @@ pub struct PortMapping {
     pub host_port: i64,
     /// In the container.
     pub container_port: i64,
+    /// How many ports in a row, counted from both numbers on; 0 and 1 are one port. As in Podman's API.
+    pub range: i64,
     /// `tcp`, `udp` or `sctp`, in any letter case.
     pub protocol: String,
     /// The host address to publish on; empty or unspecified (`0.0.0.0`, `::`) is every address.

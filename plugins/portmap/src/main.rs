@@ -6,6 +6,7 @@ mod config;
 mod del;
 mod gc;
 mod link;
+mod listener;
 mod localnet;
 mod plan;
 mod settings;

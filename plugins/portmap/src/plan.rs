@@ -6,7 +6,7 @@ use cni_netfilter::{PortForward, PortForwards};
 use cni_plugin::{CniResult, IpConfig, Owner};
 use ipnetwork::IpNetwork;
 
-use crate::settings::Settings;
+use crate::settings::{Mapping, Settings};
 
 /// The forwards of each family in which the container has an address and something is published.
 pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult) -> Vec<PortForwards> {
@@ -40,13 +40,13 @@ fn container_address(prev: &CniResult, owner: &Owner, v4: bool) -> Option<IpNetw
 fn ports(settings: &Settings, container: IpNetwork) -> Vec<PortForward> {
     let v4 = container.is_ipv4();
     let of_family = settings.mappings.iter().filter(|mapping| mapping.only_v4.is_none_or(|only_v4| only_v4 == v4));
-    let forward = of_family.map(|mapping| PortForward {
+    let forward = |mapping: &Mapping, n: u16| PortForward {
         protocol: mapping.protocol,
         host_ip: mapping.host_ip,
-        host_port: mapping.host_port,
-        to: SocketAddr::new(container.ip(), mapping.container_port),
-    });
-    forward.collect()
+        host_port: mapping.host_port.saturating_add(n),
+        to: SocketAddr::new(container.ip(), mapping.container_port.saturating_add(n)),
+    };
+    of_family.flat_map(|mapping| (0..mapping.count).map(move |n| forward(mapping, n))).collect()
 }
 
 #[cfg(test)]
@@ -91,6 +91,13 @@ mod tests {
         assert_eq!(published(&planned(json!({"interfaces": interfaces, "ips": ips}), &mapping)), ["80 10.0.0.2:80"]);
         let out_of_range = json!({"ips": [{"address": "10.0.0.9/24", "interface": 7}]});
         assert_eq!(published(&planned(out_of_range, &mapping)), ["80 10.0.0.9:80"]);
+    }
+
+    #[test]
+    fn a_range_counts_on_both_sides() {
+        let mapping = json!([{"hostPort": 8000, "containerPort": 80, "range": 3, "protocol": "tcp"}]);
+        let prev = json!({"ips": [{"address": "10.0.0.2/24"}]});
+        assert_eq!(published(&planned(prev, &mapping)), ["8000 10.0.0.2:80", "8001 10.0.0.2:81", "8002 10.0.0.2:82"]);
     }
 
     #[test]

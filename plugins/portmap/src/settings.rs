@@ -27,6 +27,21 @@ pub enum SettingsError {
         /// As configured.
         value: i64,
     },
+    /// More ports than there are.
+    #[error(
+        "runtimeConfig.portMappings[{index}].range: {value} ports from {side}Port {first} on end beyond 65535; \
+         at most {} fit", 65536 - i64::from(*first)
+    )]
+    Range {
+        /// `host` or `container`.
+        side: &'static str,
+        /// The position in the list.
+        index: usize,
+        /// The first port.
+        first: u16,
+        /// As configured.
+        value: i64,
+    },
     /// A protocol without ports.
     #[error("runtimeConfig.portMappings[{index}].protocol: {value:?} is not \"tcp\", \"udp\" or \"sctp\"")]
     Protocol {
@@ -80,6 +95,8 @@ pub struct Mapping {
     pub host_port: u16,
     /// In the container.
     pub container_port: u16,
+    /// How many ports in a row, at least one.
+    pub count: u16,
 }
 
 /// A configuration without contradictions.
@@ -102,7 +119,7 @@ pub struct Settings {
 impl Settings {
     /// Refuses what can't be carried out, before anything has been touched.
     pub fn resolve(config: &Config) -> Result<Self, SettingsError> {
-        let backend = backend(config)?;
+        let backend = backend(config)?.or_else(|| implied_backend(config));
         if backend == Some(Backend::Nftables) {
             refuse_iptables_options(config)?;
         }
@@ -133,6 +150,15 @@ fn backend(config: &Config) -> Result<Option<Backend>, SettingsError> {
         "nftables" => Ok(Some(Backend::Nftables)),
         other => Err(SettingsError::Backend(other.to_owned())),
     }
+}
+
+/// Options in one backend's language say which one is meant, if it isn't said otherwise.
+fn implied_backend(config: &Config) -> Option<Backend> {
+    let conditions = |iptables| !conditions_of(config, iptables).is_empty();
+    if config.external_set_mark_chain.is_some() || conditions(true) {
+        return Some(Backend::Iptables);
+    }
+    conditions(false).then_some(Backend::Nftables)
 }
 
 fn mark(config: &Config) -> Result<MarkChain, SettingsError> {
@@ -199,12 +225,19 @@ fn resolve_mapping(index: usize, mapping: &PortMapping) -> Result<Mapping, Setti
         "" => None,
         text => Some(parse_ip(text).ok_or_else(|| SettingsError::HostIp { index, value: mapping.host_ip.clone() })?),
     };
+    let (host_port, container_port) = (port("host", mapping.host_port)?, port("container", mapping.container_port)?);
+    let count = [("host", host_port), ("container", container_port)].into_iter().try_fold(1, |_, (side, first)| {
+        let value = mapping.range.max(i64::from(mapping.range == 0));
+        let fits = u16::try_from(value).ok().filter(|count| *count > 0 && first.checked_add(count - 1).is_some());
+        fits.ok_or(SettingsError::Range { side, index, first, value })
+    })?;
     Ok(Mapping {
         protocol,
         host_ip: host_ip.filter(|ip| !ip.is_unspecified()),
         only_v4: host_ip.map(|ip| ip.is_ipv4()),
-        host_port: port("host", mapping.host_port)?,
-        container_port: port("container", mapping.container_port)?,
+        host_port,
+        container_port,
+        count,
     })
 }
 
@@ -226,8 +259,14 @@ mod tests {
     #[test]
     fn keys_as_containerd_capitalises_them() {
         let found = mapping(&json!({"HostPort": 18080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": ""})).unwrap();
-        let expected =
-            Mapping { protocol: Protocol::Tcp, host_ip: None, only_v4: None, host_port: 18080, container_port: 80 };
+        let expected = Mapping {
+            protocol: Protocol::Tcp,
+            host_ip: None,
+            only_v4: None,
+            host_port: 18080,
+            container_port: 80,
+            count: 1,
+        };
         assert_eq!(found, expected);
     }
 
@@ -241,6 +280,25 @@ mod tests {
         assert!(bad(json!({"hostPort": 1, "protocol": "tcp"})).contains("Invalid container port number: 0"));
         assert!(bad(json!({"hostPort": 1, "containerPort": 1, "protocol": "icmp"})).contains("\"icmp\""));
         assert!(bad(json!({"hostPort": 1, "containerPort": 1, "protocol": "tcp", "hostIP": "x"})).contains("\"x\""));
+    }
+
+    #[test]
+    fn a_range_must_end_at_65535_on_both_sides() {
+        let range = |host: u16, container: u16, range: i64| {
+            mapping(&json!({"hostPort": host, "containerPort": container, "protocol": "tcp", "range": range}))
+        };
+        for (value, count) in [(0, 1), (1, 1), (10_000, 10_000)] {
+            assert_eq!(range(8000, 80, value).unwrap().count, count);
+        }
+        assert_eq!(range(1, 1, 65_535).unwrap().count, 65_535);
+        let refused = range(65_000, 80, 537).unwrap_err();
+        assert!(
+            refused.contains("range") && refused.contains("hostPort 65000") && refused.contains("536"),
+            "{refused}"
+        );
+        assert!(range(80, 65_000, 537).unwrap_err().contains("containerPort 65000"));
+        assert!(range(80, 80, -1).unwrap_err().contains("-1"));
+        assert!(range(80, 80, 65_537).is_err());
     }
 
     #[test]
@@ -266,5 +324,15 @@ mod tests {
         let refused = resolve(json!({"backend": "iptables", "conditionsV6": ["ip6 saddr ::1"]})).unwrap_err();
         assert!(refused.contains("nftables-specific"), "{refused}");
         assert!(resolve(json!({"backend": "nftables", "externalSetMarkChain": "X"})).is_err());
+        assert!(resolve(json!({"conditionsV4": ["-s", "10.0.0.0/8"], "conditionsV6": ["ip6 saddr ::1"]})).is_err());
+    }
+
+    #[test]
+    fn conditions_imply_their_backend() {
+        let implied = |value: Value| resolve(value).unwrap().backend;
+        assert_eq!(implied(json!({})), None);
+        assert_eq!(implied(json!({"conditionsV4": ["ip saddr 10.0.0.0/8"]})), Some(Backend::Nftables));
+        assert_eq!(implied(json!({"conditionsV6": ["!", "-s", "fd00::/8"]})), Some(Backend::Iptables));
+        assert_eq!(implied(json!({"externalSetMarkChain": "X"})), Some(Backend::Iptables));
     }
 }

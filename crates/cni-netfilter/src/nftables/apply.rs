@@ -10,6 +10,7 @@ use super::element::{self, Element, SetId, Value};
 use super::error::{NftError, container, holder};
 use super::frame::{Chain, Frame, TableId};
 use super::index::{OWNERS, Registration};
+use super::portkeys;
 use super::transport::Socket;
 
 /// How often an addition is tried while others change the same things.
@@ -206,7 +207,11 @@ fn outstanding<'a>(socket: &Socket, plan: &'a Plan) -> Result<Todo<'a>, Failure>
     let mut todo = Todo { create: Vec::new(), register: Vec::new(), ..Todo::everything(plan) };
     let (mut own, mut held): (Vec<(&Element, bool)>, Vec<Held>) = Default::default();
     let keys = plan.elements.iter().map(|element| (element.set, element.key.as_slice()));
+    let mut left = HashSet::new();
     for (element, found) in plan.elements.iter().zip(element::look_up(socket, keys)?) {
+        if portkeys::is_condition(element.set) && left.contains(&(element.set.table, &element.key)) {
+            continue;
+        }
         match found {
             Some(found) if !same_owner(&found.comment, &element.comment) => {
                 let is_known = held.iter().any(|known| same_owner(&known.comment, &found.comment));
@@ -214,6 +219,8 @@ fn outstanding<'a>(socket: &Socket, plan: &'a Plan) -> Result<Todo<'a>, Failure>
                     let (thing, table) = (element.name.clone(), element.set.table);
                     held.push(Held { thing, table, comment: found.comment });
                 }
+                // Conditions come behind the port that they are for, and are left out with it.
+                left.insert((element.set.table, &element.key));
             }
             Some(found) => {
                 own.push((element, true));

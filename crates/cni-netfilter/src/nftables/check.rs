@@ -13,6 +13,7 @@ use super::apply::{Plan, same_container, same_owner};
 use super::element::{self, Element, Found, Value};
 use super::error::{NftError, holder};
 use super::frame::{Base, Chain, Frame, Rule, TableId};
+use super::portkeys;
 use super::set::Set;
 use super::transport::Socket;
 use rustix::io::Errno;
@@ -39,7 +40,15 @@ pub(super) fn check(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, Nft
     }
     let keys = plan.elements.iter().map(|element| (element.set, element.key.as_slice()));
     let found = element::look_up(socket, keys)?;
-    differences.extend(plan.elements.iter().zip(found).filter_map(|(wanted, found)| check_element(wanted, found)));
+    let mut left = HashSet::new();
+    for (wanted, found) in plan.elements.iter().zip(found) {
+        if found.as_ref().is_some_and(|found| !same_owner(&found.comment, &wanted.comment)) {
+            left.insert((wanted.set.table, &wanted.key));
+        }
+        if !(portkeys::is_condition(wanted.set) && left.contains(&(wanted.set.table, &wanted.key))) {
+            differences.extend(check_element(wanted, found));
+        }
+    }
     differences.extend(check_index(socket, plan)?);
     Ok(differences)
 }

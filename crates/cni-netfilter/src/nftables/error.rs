@@ -76,13 +76,15 @@ pub enum NftError {
         /// What it was given with.
         to: String,
     },
-    /// Something that only the iptables backend can do.
-    #[error(
-        "the nftables backend does not support the condition {condition:?} yet; remove it, or use backend \"iptables\""
-    )]
+    /// A condition in words that the backend doesn't know.
+    #[error("condition {condition:?} can't be carried out because of {word:?}: {why}")]
     Condition {
-        /// The condition.
+        /// All conditions of the family.
         condition: String,
+        /// The word in question.
+        word: String,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// The kernel lacks something that the backend needs.
     #[error("the kernel cannot {feature}: {source}; load or build the module ({module})")]

@@ -91,11 +91,11 @@ fn value(bytes: impl Into<Vec<u8>>) -> DataAttribute {
     DataAttribute::Value(bytes.into())
 }
 
-fn compare(op: Operator, bytes: impl Into<Vec<u8>>) -> Expressions {
+pub(super) fn compare(op: Operator, bytes: impl Into<Vec<u8>>) -> Expressions {
     Expressions::Cmp(vec![Cmp::SourceRegister(register(0)), Cmp::Op(op), Cmp::Data(value(bytes))])
 }
 
-fn mask(mask: impl Into<Vec<u8>>) -> Expressions {
+pub(super) fn mask(mask: impl Into<Vec<u8>>) -> Expressions {
     let mask = mask.into();
     let (length, zero) = (mask.len(), vec![0; mask.len()]);
     Expressions::Bitwise(vec![
@@ -116,7 +116,7 @@ fn load(base: u32, offset: u32, length: u32, slot: u32) -> Expressions {
     ])
 }
 
-fn load_meta(key: MetaKey, slot: u32) -> Expressions {
+pub(super) fn load_meta(key: MetaKey, slot: u32) -> Expressions {
     Expressions::Meta(vec![Meta::Key(key), Meta::DestinationRegister(register(slot))])
 }
 
@@ -145,6 +145,16 @@ pub(super) fn address_in(side: Side, network: IpAddr, prefix: u8) -> Vec<Express
     vec![address(ip, side, 0), mask(masks), compare(Operator::Equal, bytes)]
 }
 
+/// The opposite of what ends in a test for equality.
+pub(super) fn unlike(mut expressions: Vec<Expressions>) -> Vec<Expressions> {
+    if let Some(Expressions::Cmp(parts)) = expressions.last_mut() {
+        for part in parts.iter_mut().filter(|part| matches!(part, Cmp::Op(_))) {
+            *part = Cmp::Op(Operator::NotEqual);
+        }
+    }
+    expressions
+}
+
 /// The byte at `index` of a mask with `prefix` leading ones.
 fn byte_of_mask(prefix: u8, index: usize) -> u8 {
     let ones = usize::from(prefix).saturating_sub(8 * index).min(8);
@@ -163,7 +173,13 @@ pub(super) fn protocol(slot: u32) -> Expressions {
 
 /// `th dport` into a slot.
 pub(super) fn port(slot: u32) -> Expressions {
-    load(TRANSPORT, 2, 2, slot)
+    port_of(Side::Destination, slot)
+}
+
+/// `th sport` or `th dport` into a slot.
+pub(super) fn port_of(side: Side, slot: u32) -> Expressions {
+    let offset = if side == Side::Source { 0 } else { 2 };
+    load(TRANSPORT, offset, 2, slot)
 }
 
 /// `iifname` into slot 0.

@@ -12,9 +12,9 @@ use super::expr::Ip;
 use super::frame::{Chain, TableId};
 use super::index::{self, OWNERS};
 use super::masquerade::targets;
-use super::portframe::{SETS, SNAT_ALL, SNAT_LOCAL, frame, local_sources, table};
-use super::portkeys::{self, forward_key, forward_name, source_key, target};
-use super::{Nftables, chains, check, legacy, localnet, remove, valid_keys};
+use super::portframe::{SETS, SNAT_ALL, SNAT_LOCAL, WHEN, frame, local_sources, table, when};
+use super::portkeys::{self, condition_key, forward_key, forward_name, source_key, target};
+use super::{Nftables, chains, check, conditions, legacy, localnet, remove, valid_keys};
 use crate::{PortForward, PortForwards, Snat, links};
 
 const TABLES: [Ip; 2] = [Ip::V4, Ip::V6];
@@ -35,6 +35,9 @@ fn plan(intents: &[PortForwards]) -> Result<Plan, NftError> {
         {
             plan.chains.push((table(ip), chain));
         }
+        if !intent.conditions.is_empty() {
+            plan.own_chains.push((table(ip), add_conditions(intent, &mut plan.elements)?));
+        }
         localnet::add(intent, &mut plan);
     }
     plan.frames.extend(tables.into_iter().map(frame));
@@ -42,13 +45,8 @@ fn plan(intents: &[PortForwards]) -> Result<Plan, NftError> {
     Ok(plan)
 }
 
-/// Refuses what cannot be done: conditions, and a mixture of families.
+/// Refuses a mixture of families.
 fn verify(intent: &PortForwards) -> Result<(), NftError> {
-    // A condition would need a chain for its owner: `ports` would then map to a verdict, `goto owner-<key>`, whose rules
-    // are the conditions with the dnat. Until then it is better to publish nothing than to ignore a condition.
-    if let Some(condition) = intent.conditions.first() {
-        return Err(NftError::Condition { condition: condition.clone() });
-    }
     let family = intent.container.is_ipv4();
     for port in &intent.ports {
         if port.to.is_ipv4() != family || port.host_ip.is_some_and(|address| address.is_ipv4() != family) {
@@ -84,6 +82,18 @@ fn add_elements(intent: &PortForwards, elements: &mut Vec<Element>) -> Option<Ch
     chain
 }
 
+/// The elements that lead to the owner's conditions, and the chain with those.
+fn add_conditions(intent: &PortForwards, elements: &mut Vec<Element>) -> Result<Chain, NftError> {
+    let any = conditions::compile(&intent.conditions, Ip::of(intent.container.ip()))?;
+    let chain = when(&intent.owner.key(), &intent.conditions.join(" "), any);
+    for port in &intent.ports {
+        let (set, key) = condition_key(port);
+        let (value, comment) = (Value::Goto(chain.name.clone()), intent.owner.comment());
+        elements.push(Element { set, key, value, comment, name: format!("conditions of {}", forward_name(port)) });
+    }
+    Ok(chain)
+}
+
 fn all_sets() -> Vec<SetId> {
     let of = |ip| SETS.map(|name| SetId { table: table(ip), name });
     of(Ip::V4).into_iter().chain(of(Ip::V6)).collect()
@@ -93,6 +103,9 @@ fn hinted(hints: &[PortForwards]) -> Vec<(SetId, Vec<u8>)> {
     let mut keys = Vec::new();
     for hint in hints {
         keys.extend(hint.ports.iter().map(forward_key));
+        if !hint.conditions.is_empty() {
+            keys.extend(hint.ports.iter().map(condition_key));
+        }
         if hint.snat != Snat::Off {
             keys.extend(hint.ports.iter().map(source_key));
         }
@@ -127,8 +140,8 @@ impl Nftables {
     /// in words.
     ///
     /// # Errors
-    /// [`NftError::HeldBy`] if a port belongs to another owner already, [`NftError::Condition`] if there are conditions;
-    /// nothing has changed then.
+    /// [`NftError::HeldBy`] if a port belongs to another owner already, [`NftError::Condition`] for conditions in words that
+    /// are not known; nothing has changed then.
     pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<String>, NftError> {
         let plan = plan(intents)?;
         if plan.elements.is_empty() {
@@ -199,9 +212,13 @@ impl Nftables {
     /// # Errors
     /// If the kernel refuses.
     pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<PortForward>, NftError> {
-        let removed = remove::remove_walking(&self.socket, &all_sets_and_index(), valid_keys(network, valid))?;
+        let is_stale = valid_keys(network, valid);
+        let removed = remove::remove_walking(&self.socket, &all_sets_and_index(), &is_stale)?;
         for ip in TABLES {
             delete_unused(self, ip, &chains::chains_with(&self.socket, table(ip), SNAT_LOCAL)?)?;
+            let whens = chains::chains_with(&self.socket, table(ip), WHEN)?.into_iter();
+            let stale = whens.filter(|name| name.strip_prefix(WHEN).is_some_and(&is_stale)).collect::<Vec<_>>();
+            delete_unused(self, ip, &stale)?;
         }
         localnet::sweep(&self.socket)?;
         Ok(forwards(&removed))
@@ -216,8 +233,12 @@ impl Nftables {
     }
 }
 
-/// Deletes those of the subnet chains that no port uses. The chain for all sources is part of the frame and stays.
+/// Deletes those of the subnet chains that no port uses, and the chains of owners that are gone. The chain for all sources is
+/// part of the frame and stays.
 fn delete_unused(nftables: &Nftables, ip: Ip, names: &[String]) -> Result<(), NftError> {
+    for when in names.iter().filter(|name| name.starts_with(WHEN)) {
+        chains::delete(&nftables.socket, table(ip), when)?;
+    }
     let own_rules = if ip == Ip::V4 { 2 } else { 1 };
     let names: Vec<_> = names.iter().filter(|name| name.starts_with(SNAT_LOCAL)).cloned().collect();
     chains::delete_unused(&nftables.socket, table(ip), &names, own_rules)

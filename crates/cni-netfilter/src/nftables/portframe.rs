@@ -17,9 +17,16 @@ use crate::Protocol;
 pub(super) const PORTS: &str = "ports";
 /// Published on one address.
 pub(super) const ADDRESS_PORTS: &str = "address_ports";
+/// Ports in [`PORTS`] and [`ADDRESS_PORTS`] that are forwarded only if their owner's conditions hold.
+pub(super) const CONDITIONS: &str = "conditions";
+pub(super) const ADDRESS_CONDITIONS: &str = "address_conditions";
+/// Followed by the owner's key: its conditions.
+pub(super) const WHEN: &str = "when-";
+/// The chain that forwards when conditions hold.
+const TRANSLATE: &str = "translate";
 /// Forwarded connections whose source is translated.
 pub(super) const SOURCES: &str = "sources";
-pub(super) const SETS: [&str; 3] = [PORTS, ADDRESS_PORTS, SOURCES];
+pub(super) const SETS: [&str; 5] = [PORTS, ADDRESS_PORTS, CONDITIONS, ADDRESS_CONDITIONS, SOURCES];
 pub(super) const SNAT_ALL: &str = "snat-all";
 /// Followed by the subnet.
 pub(super) const SNAT_LOCAL: &str = "snat-local-";
@@ -55,6 +62,8 @@ fn sets(ip: Ip) -> Vec<Set> {
     vec![
         Set { name: PORTS, key: &[Protocol, Port], maps: Maps::To(target), comment: "host port : container" },
         Set { name: ADDRESS_PORTS, key: by_address, maps: Maps::To(target), comment: "host address, port : container" },
+        Set { name: CONDITIONS, key: &[Protocol, Port], maps: Maps::ToVerdict, comment: "host port : conditions" },
+        Set { name: ADDRESS_CONDITIONS, key: by_address, maps: Maps::ToVerdict, comment: "the same with an address" },
         Set { name: SOURCES, key: source, maps: Maps::ToVerdict, comment: "container, its port, host port : sources" },
         index::set(),
     ]
@@ -88,6 +97,33 @@ fn source_of(ip: Ip, protocol: Protocol) -> Rule {
     Rule::new(text, expressions)
 }
 
+/// The rules that forward, by address and port and then by port, each behind the one that asks for conditions.
+fn forwarding(ip: Ip) -> [Rule; 4] {
+    let next = ip.length() / 4;
+    let address = vec![expr::address(ip, Side::Destination, 0), expr::protocol(next), expr::port(next + 1)];
+    let port = vec![expr::protocol(0), expr::port(1)];
+    let address_key = format!("{} daddr . meta l4proto . th dport", ip.word());
+    let port_key = "meta l4proto . th dport";
+    let ask = |key: &str, load: &[Expressions], set: &str| {
+        Rule::new(format!("{key} vmap @{set}"), load.iter().cloned().chain([expr::verdict_of(set)]))
+    };
+    [
+        ask(&address_key, &address, ADDRESS_CONDITIONS),
+        forward(ip, &address_key, address, ADDRESS_PORTS),
+        ask(port_key, &port, CONDITIONS),
+        forward(ip, port_key, port, PORTS),
+    ]
+}
+
+/// The chain of an owner with conditions: where one of `any` holds, it forwards. A connection for which none does has come
+/// to the end of its way here, and is not forwarded.
+pub(super) fn when(key: &str, conditions: &str, any: Vec<Vec<Expressions>>) -> Chain {
+    let rule = |all: Vec<Expressions>| {
+        Rule::new(format!("{conditions} goto {TRANSLATE}"), all.into_iter().chain([expr::goto(TRANSLATE)]))
+    };
+    Chain { name: format!("{WHEN}{key}"), base: None, rules: any.into_iter().map(rule).collect() }
+}
+
 /// The table of a family with what all containers share.
 pub(super) fn frame(ip: Ip) -> Frame {
     let base = |name: &str, hook, priority, rules| Chain {
@@ -101,19 +137,17 @@ pub(super) fn frame(ip: Ip) -> Frame {
         let expressions = expr::destination_is_local().into_iter().chain([expr::goto("forwards")]);
         vec![Rule::new("fib daddr type local goto forwards", expressions)]
     };
-    let next = ip.length() / 4;
-    let address = vec![expr::address(ip, Side::Destination, 0), expr::protocol(next), expr::port(next + 1)];
-    let address_key = format!("{} daddr . meta l4proto . th dport", ip.word());
-    let forwards = vec![
-        forward(ip, &address_key, address, ADDRESS_PORTS),
-        forward(ip, "meta l4proto . th dport", vec![expr::protocol(0), expr::port(1)], PORTS),
-    ];
+    let [ask_address, by_address, ask_port, by_port] = forwarding(ip);
+    let translate = vec![by_address.clone(), by_port.clone()];
+    // The more specific mapping decides, its conditions first.
+    let forwards = vec![ask_address, by_address, ask_port, by_port];
     Frame {
         table: table(ip),
         comment: "CNI plugins: published ports",
         sets: sets(ip),
         chains: vec![
             Chain { name: "forwards".to_owned(), base: None, rules: forwards },
+            Chain { name: TRANSLATE.to_owned(), base: None, rules: translate },
             Chain { name: SNAT_ALL.to_owned(), base: None, rules: vec![Rule::new("masquerade", [raw::masquerade()])] },
             base("prerouting", InetHookNumber::PreRouting, DSTNAT, to_us()),
             base("output", InetHookNumber::LocalOut, DSTNAT, to_us()),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::element::{Found, SetId, Value};
 use super::expr::{self, Ip};
-use super::portframe::{ADDRESS_PORTS, PORTS, SOURCES, number, table};
+use super::portframe::{ADDRESS_CONDITIONS, ADDRESS_PORTS, CONDITIONS, PORTS, SOURCES, number, table};
 use crate::{PortForward, Protocol};
 
 /// A port in a concatenation: padded to a whole register.
@@ -31,6 +31,18 @@ pub(super) fn forward_key(port: &PortForward) -> (SetId, Vec<u8>) {
     key.extend(protocol_bytes(port.protocol));
     key.extend(port_bytes(port.host_port));
     (SetId { table, name }, key)
+}
+
+/// The key of the element that leads to the conditions of a port.
+pub(super) fn condition_key(port: &PortForward) -> (SetId, Vec<u8>) {
+    let (set, key) = forward_key(port);
+    let name = if set.name == PORTS { CONDITIONS } else { ADDRESS_CONDITIONS };
+    (SetId { name, ..set }, key)
+}
+
+/// True for the elements of [`condition_key`].
+pub(super) fn is_condition(set: SetId) -> bool {
+    [CONDITIONS, ADDRESS_CONDITIONS].contains(&set.name)
 }
 
 /// The key of the element that chooses the translation of the source.
