@@ -113,13 +113,13 @@ fn collision(sb: &Sandbox) {
 }
 
 fn bad_templates(sb: &Sandbox) {
+    let ns = sb.container("c1");
     for (template, named) in [
         ("eth-{ifname}", ["{hash}", "{container}"]),
         ("{nope}{hash}", ["{nope}", "{ifname}"]),
         ("much-too-long-{hash}", ["hostInterfaceName", "15 bytes"]),
         ("a b{hash}", ["hostInterfaceName", "white space"]),
     ] {
-        let ns = sb.container(&format!("c{}", template.len()));
         let chain = chain(sb, None, &json!({"hostInterfaceName": template}));
         chain.try_add(sb, &mut Attachment::new("c1", &ns)).expect_err("refused").error().names(&named);
     }
