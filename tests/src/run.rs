@@ -98,18 +98,32 @@ impl Call {
         self.stdin(&conf.to_string())
     }
 
+    /// The same call of another executable: a wrapper around the plugin.
+    #[must_use]
+    pub fn by(self, program: PathBuf) -> Self {
+        Self { program, ..self }
+    }
+
+    /// A script that was written a moment ago can't be started while a process that another thread forked at that moment
+    /// still has it open for writing.
+    fn spawn(&self) -> std::io::Result<Child> {
+        let mut tries = 0;
+        loop {
+            let mut command = Command::new(&self.program);
+            command.env_clear().envs(&self.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            match command.spawn() {
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy && tries < 100 => tries += 1,
+                other => return other,
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Runs it where the thread is, to its end.
     pub fn run(&self) -> Outcome {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy();
         let what = format!("{name} {}", self.env.get("CNI_COMMAND").map_or("", String::as_str));
-        let mut child = Command::new(&self.program)
-            .env_clear()
-            .envs(&self.env)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{}: {e}", self.program.display()));
+        let mut child = self.spawn().unwrap_or_else(|e| panic!("{}: {e}", self.program.display()));
         // A plugin may end without reading its stdin.
         let _ = child.stdin.take().expect("piped").write_all(&self.stdin);
         let out = wait(child);

@@ -44,6 +44,12 @@ impl Sandbox {
         thread::scope(|scope| scope.spawn(body).join().expect("panics are caught inside"))
     }
 
+    /// The same node with another directory of plugins: for what one implementation adds and another one removes.
+    #[must_use]
+    pub fn with_plugins(&self, dir: &Path) -> Self {
+        Self { plugins: dir.to_owned() }
+    }
+
     /// The node's own namespace.
     #[allow(clippy::unused_self, reason = "only inside a sandbox is the thread's namespace the node's")]
     pub fn node(&self) -> Netns {

@@ -7,8 +7,13 @@ mod bad_input;
 mod bad_ranges;
 mod bridge;
 mod bridge_keys;
+mod bridge_new_keys;
+mod bridge_rollback;
+mod bridge_shared;
 mod bridge_spoof;
+mod bridge_upgrade;
 mod bridge_vlan;
+mod bridge_wire;
 mod case;
 mod check;
 mod delegation;
@@ -72,6 +77,11 @@ fn main() -> ExitCode {
         host_local::cases,
         bridge::cases,
         bridge_keys::cases,
+        bridge_new_keys::cases,
+        bridge_rollback::cases,
+        bridge_shared::cases,
+        bridge_upgrade::cases,
+        bridge_wire::cases,
         bridge_spoof::cases,
         bridge_vlan::cases,
         masquerade::cases,

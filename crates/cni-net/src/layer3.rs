@@ -2,17 +2,22 @@
 //! plugin that makes an interface.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use cni_plugin::addr::same_family;
-use cni_plugin::{CniResult, Difference, IfName, IpConfig};
+use cni_plugin::{CniResult, Difference, IfName, IpConfig, Undo};
 use ipnetwork::IpNetwork;
 
+use crate::interface_sysctl;
 use crate::point_to_point::{self, PointToPoint};
-use crate::sysctl::{self, SysctlError};
+use crate::sysctl::SysctlError;
 use crate::{Address, AddressOptions, Family, LinkChange, NetError, NetNs, NetNsError, Netlink, Route, RouteFilter};
 
 /// From this scope on a route has no next hop (`RT_SCOPE_LINK`).
 const SCOPE_LINK: u8 = 253;
+
+/// How long duplicate address detection may take, as for the Go plugins (`pkg/ip/addr_linux.go`, `SettleAddresses`).
+const DAD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why an interface could not be configured.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +41,17 @@ pub enum Layer3Error {
         /// What is there.
         found: String,
         /// The interface to configure.
+        ifname: IfName,
+    },
+    /// Duplicate address detection.
+    #[error(
+        "address {address} of {ifname} is not usable: duplicate address detection found another host that has it, or \
+         didn't end"
+    )]
+    Duplicate {
+        /// The address.
+        address: IpNetwork,
+        /// The interface.
         ifname: IfName,
     },
     /// A destination that isn't a network's address.
@@ -80,15 +96,23 @@ impl Layer3 {
     }
 
     /// Gives the interface its addresses, sets it up and adds the routes. `socket` and `namespace` are the container's.
+    /// With duplicate address detection it waits for its end, a second or two.
     ///
-    /// Not idempotent, and not taken back on failure: the interface is new, and deleting it takes everything with it.
-    pub fn apply(&self, namespace: &NetNs, socket: &Netlink, index: u32) -> Result<(), Layer3Error> {
-        namespace.run(|| self.write_sysctls())??;
-        let options = AddressOptions { no_dad: !self.dad, no_prefix_route: !self.point_to_point.is_empty() };
+    /// Not idempotent. What deleting the interface does not take along is pushed to `undo`.
+    pub fn apply(&self, namespace: &NetNs, socket: &Netlink, index: u32, undo: &mut Undo) -> Result<(), Layer3Error> {
+        let ipv6 = self.addresses.iter().any(IpNetwork::is_ipv6);
+        interface_sysctl::prepare(namespace, &self.ifname, ipv6, self.dad, undo)?;
+        let options = AddressOptions { no_dad: !self.dad, ..AddressOptions::default() };
         for address in &self.addresses {
             socket.add_address(index, *address, &options)?;
         }
         socket.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+        if self.dad && ipv6 {
+            let found = socket.settle_addresses(index, DAD_LIMIT)?;
+            if let Some(failed) = found.iter().find(|found| found.dad_failed || found.tentative && !found.link_local) {
+                return Err(Layer3Error::Duplicate { address: failed.network, ifname: self.ifname.clone() });
+            }
+        }
         for route in self.kernel_routes(index) {
             socket.add_route(&route)?;
         }
@@ -103,33 +127,6 @@ impl Layer3 {
             Route { onlink, ..kernel_route(route, index) }
         }));
         routes
-    }
-
-    fn write_sysctls(&self) -> Result<(), SysctlError> {
-        let name = self.ifname.as_str();
-        // The kernel announces the addresses when the link comes up, so that an address that was somebody else's a
-        // moment ago works at once.
-        let _ = sysctl::write(&format!("net/ipv4/conf/{name}/arp_notify"), "1");
-        // The addresses come from IPAM: nobody on the link shall add others (CVE-2020-10749), of whatever family.
-        let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
-        if !self.addresses.iter().any(IpNetwork::is_ipv6) {
-            return Ok(());
-        }
-        for name in ["lo", name] {
-            let path = format!("net/ipv6/conf/{name}/disable_ipv6");
-            // A kernel without IPv6 has no such file; adding the address will say so.
-            if sysctl::read(&path).is_ok_and(|value| value.trim() != "0") {
-                sysctl::write(&path, "0")?;
-            }
-        }
-        sysctl::write(&format!("net/ipv6/conf/{name}/keep_addr_on_down"), "1")?;
-        let _ = sysctl::write(&format!("net/ipv6/conf/{name}/ndisc_notify"), "1");
-        let dad = if self.dad { "1" } else { "0" };
-        let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_dad"), dad);
-        if self.dad {
-            let _ = sysctl::write(&format!("net/ipv6/conf/{name}/enhanced_dad"), "1");
-        }
-        Ok(())
     }
 
     /// Compares: every address and every route, in whatever table it is. What is there beside them is nobody's concern.

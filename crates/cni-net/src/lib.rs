@@ -20,6 +20,7 @@
 mod address;
 mod error;
 pub mod forwarding;
+mod interface_sysctl;
 mod layer3;
 mod link;
 mod mac;
@@ -39,7 +40,7 @@ pub use link::{
 };
 pub use mac::random_mac;
 pub use netlink::Netlink;
-pub use netns::{NetNs, NetNsError};
+pub use netns::{NetNs, NetNsError, NetNsLock};
 pub use pair::{Pair, PairError, PairSpec};
 pub use point_to_point::PointToPoint;
 pub use route::{Family, Route, RouteFilter, RouteKind, RouteLookup};

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FlockOperation;
+
 /// `f_type` of the files that `ip netns add` and the runtimes bind-mount (`include/uapi/linux/magic.h`).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 /// `f_type` of `/proc/PID/ns/net` on kernels before 3.19, where these files still were procfs's own.
@@ -63,6 +65,12 @@ pub struct NetNs {
     inode: u64,
 }
 
+/// A lock on a namespace, released when it is dropped. Only who asks for it is kept out.
+#[derive(Debug)]
+pub struct NetNsLock {
+    _namespace: NetNs,
+}
+
 impl NetNs {
     /// Opens the namespace at `path`.
     ///
@@ -112,6 +120,20 @@ impl NetNs {
     /// The inode's number, which no other namespace has as long as this one lives.
     pub fn inode(&self) -> u64 {
         self.inode
+    }
+
+    /// Waits until nobody else holds the namespace's lock (`exclusive`), or nobody holds it exclusively, and takes it
+    /// until the value is dropped. The lock is the kernel's, on the namespace's inode (flock(2)): it leaves no file
+    /// behind, and ends with its holder.
+    ///
+    /// # Errors
+    /// `Open`, if the system call fails.
+    pub fn lock(self, exclusive: bool) -> Result<NetNsLock, NetNsError> {
+        let operation = if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
+        match rustix::io::retry_on_intr(|| rustix::fs::flock(&self, operation)) {
+            Ok(()) => Ok(NetNsLock { _namespace: self }),
+            Err(errno) => Err(NetNsError::Open { path: self.path().to_owned(), source: errno.into() }),
+        }
     }
 
     /// True if both are the same namespace, by whatever paths they were opened: nsfs gives each namespace one inode.

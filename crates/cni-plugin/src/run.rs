@@ -1,6 +1,8 @@
 //! One call from top to bottom: environment and stdin in, one JSON document and an exit status out.
 
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,10 +38,16 @@ pub struct Surroundings<'io> {
 
 /// Runs `plugin` as this process's only purpose.
 pub fn main<P: Plugin>(plugin: &P) -> ExitCode {
+    // Without std's buffer: what could not be written stays there, and would come out before the error object.
+    let unbuffered = std::io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    let mut stdout: Box<dyn Write> = match unbuffered {
+        Ok(file) => Box::new(file),
+        Err(_) => Box::new(std::io::stdout()),
+    };
     let mut surroundings = Surroundings {
         vars: std::env::vars_os().collect(),
         stdin: &mut std::io::stdin().lock(),
-        stdout: &mut std::io::stdout().lock(),
+        stdout: &mut stdout,
         stderr: &mut std::io::stderr(),
         own_netns: PathBuf::from("/proc/thread-self/ns/net"),
     };

@@ -28,11 +28,13 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let ipam = settings.ipam().map(|plugin| Ipam::new(&request.delegates, plugin, request.version));
     let pending = ipam.as_ref().map(|ipam| ipam.start_add(undo)).transpose()?;
 
-    // 3. The bridge, shared with others and therefore never taken back.
+    // 3. The bridge, shared with others and therefore never taken back. Nobody may delete it while it has no port yet.
+    let lock = NetNs::current()?.lock(false)?;
     let bridge = host::ensure_bridge(&socket, &settings)?;
 
     // 4. The pair. Deleting the host's end takes the container's, its addresses and its routes along.
     let pair = veth::create(&socket, &namespace, &settings, owner, &bridge, undo)?;
+    drop(lock);
 
     // 5. The spoof check, before the container's end is up and could send.
     if settings.mac_guard {
@@ -60,7 +62,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
         sandbox: attachment.netns.to_string_lossy().into_owned(),
     };
     let result = plan::result(&links, &addresses, dns);
-    configure(&settings, owner, &namespace, &inside, pair.container_index, &result)?;
+    configure(&settings, owner, (&namespace, &inside, pair.container_index), &result, undo)?;
 
     // 9. Masquerading.
     if let Some(backend) = backend {
@@ -83,15 +85,14 @@ fn guard_source(filter: &Rc<Netfilter>, owner: &Owner, pair: &Pair, undo: &mut U
 fn configure(
     settings: &Settings,
     owner: &Owner,
-    namespace: &NetNs,
-    inside: &Netlink,
-    index: u32,
+    (namespace, inside, index): (&NetNs, &Netlink, u32),
     result: &CniResult,
+    undo: &mut Undo,
 ) -> Result<(), CniError> {
     match settings.mode {
         Mode::Layer3 { .. } => {
             let layer3 = Layer3 { dad: settings.dad, ..Layer3::of(result, &owner.ifname)? };
-            Ok(layer3.apply(namespace, inside, index)?)
+            Ok(layer3.apply(namespace, inside, index, undo)?)
         }
         Mode::Layer2 { up: true } => {
             Ok(inside.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?)

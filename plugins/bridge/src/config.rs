@@ -19,6 +19,8 @@ pub struct Config {
     pub ip_masq: bool,
     /// `iptables` or `nftables`; empty is for the node to decide.
     pub ip_masq_backend: String,
+    /// `ipv4`, `ipv6` or both: the families that `ipMasq` is for. Ours.
+    pub ip_masq_families: Option<Vec<String>>,
     /// In bytes, of both ends of the veth pair and of a new bridge; 0 leaves it to the kernel.
     pub mtu: i64,
     /// A frame may leave through the port it came from.
@@ -41,6 +43,10 @@ pub struct Config {
     pub disable_container_interface: bool,
     /// Ports that are isolated from each other exchange no frames.
     pub port_isolation: bool,
+    /// A template for the name of the host's end of the pair. Ours.
+    pub host_interface_name: Option<String>,
+    /// A bridge that has lost its last port is deleted. Ours.
+    pub remove_empty_bridge: bool,
     /// Where addresses come from; without a type the network is layer 2 only.
     pub ipam: IpamConfig,
     /// Replaces what IPAM says about name resolution.
@@ -72,6 +78,10 @@ pub struct IpamConfig {
     /// The IPAM plugin.
     #[serde(rename = "type")]
     pub plugin_type: String,
+    /// host-local's subnet, if it has one. Whatever else it is, is that plugin's business.
+    pub subnet: serde_json::Value,
+    /// host-local's ranges.
+    pub ranges: serde_json::Value,
 }
 
 /// `args`.

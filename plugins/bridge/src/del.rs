@@ -6,6 +6,7 @@ use cni_plugin::{CniError, Detachment, Ipam, Owner, Request};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
+use crate::{host, settings};
 
 /// Detaches the container. Every part is tried, and the first failure is reported.
 pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
@@ -25,7 +26,13 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     steps.push(pair::delete_told(detachment, request.prev_result.as_ref()).map_err(CniError::from));
     steps.extend(masquerade.map(|removal| removal.finish().map_err(CniError::from)));
 
-    // 3. The addresses.
+    // 3. Where it is wanted, the bridge that has no port any more.
+    if request.config.remove_empty_bridge {
+        let name = settings::bridge_name(&request.config)?;
+        steps.push(host::remove_if_empty(&socket, &name).map_err(CniError::from));
+    }
+
+    // 4. The addresses.
     let ipam = &request.config.ipam.plugin_type;
     if !ipam.is_empty() {
         steps.push(Ipam::new(&request.delegates, ipam, request.version).del());

@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 
 use crate::host::{self, BridgeLink, HostError};
 use crate::plan::conflicts;
+use crate::routed;
 use crate::settings::Settings;
 use crate::veth;
 
@@ -113,6 +114,7 @@ fn ensure_addresses(
     let present: Vec<IpNetwork> = socket.addresses(link.index)?.into_iter().map(|found| found.network).collect();
     for wanted in gateways.iter().filter(|wanted| !present.contains(wanted)) {
         make_room(socket, settings, link, gateways, *wanted, &present)?;
+        routed::warn(socket, *wanted, link.index);
         // The gateway must answer at once, not after a second of duplicate address detection.
         socket.add_address(link.index, *wanted, &AddressOptions { no_dad: true, ..AddressOptions::default() })?;
         if link.mac != MacAddr([0; 6]) {

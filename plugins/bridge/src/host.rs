@@ -2,11 +2,12 @@
 //! completed where it lacks something, never taken back.
 
 use cni_net::{
-    BridgeSpec, Link, LinkChange, NetError, NetNsError, Netlink, PairError, SysctlError, random_mac, sysctl,
+    BridgeSpec, Link, LinkChange, NetError, NetNs, NetNsError, Netlink, PairError, SysctlError, random_mac, sysctl,
 };
 use cni_plugin::{IfName, MacAddr, NameError};
 use ipnetwork::IpNetwork;
 
+use crate::names::TemplateError;
 use crate::settings::Settings;
 
 /// Why the bridge can't be used.
@@ -24,6 +25,9 @@ pub enum HostError {
     /// The node's own namespace could not be opened.
     #[error(transparent)]
     NetNs(#[from] NetNsError),
+    /// The name of the host's end.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// A name that was made up is not valid.
     #[error(transparent)]
     Name(NameError),
@@ -151,4 +155,31 @@ fn create_bridge(socket: &Netlink, settings: &Settings) -> Result<Link, HostErro
     // address comes from a random MAC of ours. A kernel without IPv6 has no such setting.
     let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_dad"), "0");
     find_bridge(socket, &name)?.ok_or(HostError::Vanished(name))
+}
+
+/// Deletes the bridge if it has no port but those of its gateways, together with these. Idempotent.
+///
+/// The namespace's lock keeps ADDs away, which hold it from looking for the bridge until their port is on it.
+pub fn remove_if_empty(socket: &Netlink, name: &IfName) -> Result<(), HostError> {
+    let _alone = NetNs::current()?.lock(true)?;
+    let Some(bridge) = find_bridge(socket, name)? else { return Ok(()) };
+    let mut gateways = Vec::new();
+    for port in socket.links_with_master(bridge.index)? {
+        let peer = port.peer_index.filter(|_| port.kind.as_deref() == Some("veth") && port.peer_netnsid.is_none());
+        let peer = peer.map(|index| socket.link_by_index(index)).transpose()?.flatten();
+        match peer.filter(|peer| is_gateway_of(&peer.name, name)) {
+            Some(gateway) => gateways.push(gateway.index),
+            None => return Ok(()),
+        }
+    }
+    for index in gateways.into_iter().chain([bridge.index]) {
+        socket.delete_link(index)?;
+    }
+    Ok(())
+}
+
+/// True for `<bridge>.<vlan>`.
+fn is_gateway_of(link: &str, bridge: &IfName) -> bool {
+    let vlan = link.strip_prefix(bridge.as_str()).and_then(|rest| rest.strip_prefix('.'));
+    vlan.is_some_and(|vlan| vlan.parse::<u16>().is_ok())
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use cni_net::Family;
 use cni_netfilter::Masquerade;
 use cni_plugin::addr::{default_dst, same_family};
 use cni_plugin::{CniResult, IfName, Interface, IpConfig, MacAddr, Owner, Route};
@@ -66,7 +67,9 @@ fn masquerade(settings: &Settings, owner: &Owner, ips: &[IpConfig]) -> Vec<Masqu
     if !settings.masquerade {
         return Vec::new();
     }
-    Masquerade::of_each(owner, ips)
+    let mut wanted = Masquerade::of_each(owner, ips);
+    wanted.retain(|wanted| settings.masquerade_families.contains(&Family::of(wanted.address)));
+    wanted
 }
 
 /// Once a family, unless IPAM gave a default route already (with or without a next hop of its own: without one the

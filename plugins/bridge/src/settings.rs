@@ -1,9 +1,11 @@
 //! What remains of the configuration when every contradiction has been refused. Effects take nothing else.
 
+use cni_net::Family;
 use cni_netfilter::{Backend, UnknownBackend};
 use cni_plugin::{ArgsError, CniArgs, Dns, IfName, MacAddr, NameError, SpecVersion};
 
 use crate::config::Config;
+use crate::names::{Template, TemplateError};
 use crate::vlan::{PortVlans, VlanError};
 
 /// The largest MTU of a veth (`ETH_MAX_MTU` in `include/uapi/linux/if_ether.h`).
@@ -41,6 +43,12 @@ pub enum SettingsError {
          cniVersion 0.3.0 or later"
     )]
     Layer2TooOld(SpecVersion),
+    /// `ipMasqFamilies`.
+    #[error("ipMasqFamilies: {0:?} is not a family: \"ipv4\" and \"ipv6\" are")]
+    Family(String),
+    /// The template of the host's end.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// The port's VLANs.
     #[error(transparent)]
     Vlan(#[from] VlanError),
@@ -101,6 +109,10 @@ pub struct Settings {
     pub force_address: bool,
     /// What leaves the network gets the node's address.
     pub masquerade: bool,
+    /// The families that this is for.
+    pub masquerade_families: Vec<Family>,
+    /// The name of the host's end; the default if none.
+    pub host_name: Option<Template>,
     /// Who masquerades; `None` is for the node to decide.
     pub backend: Option<Backend>,
     /// Duplicate address detection.
@@ -137,6 +149,8 @@ impl Settings {
             default_gateway: config.is_default_gateway,
             force_address: config.force_address,
             masquerade: config.ip_masq && !config.ipam.plugin_type.is_empty(),
+            masquerade_families: masquerade_families(config)?,
+            host_name: config.host_interface_name.as_deref().map(Template::parse).transpose()?,
             backend: Backend::configured(&config.ip_masq_backend)?,
             dad: config.enable_dad,
             mode: mode(config, version)?,
@@ -162,6 +176,20 @@ impl Settings {
 /// `bridge`, or the name that the Go plugin gives.
 pub fn bridge_name(config: &Config) -> Result<IfName, SettingsError> {
     config.bridge.as_deref().unwrap_or("cni0").parse().map_err(SettingsError::Bridge)
+}
+
+/// Both unless it is said; none at all contradicts `ipMasq`.
+fn masquerade_families(config: &Config) -> Result<Vec<Family>, SettingsError> {
+    let Some(families) = &config.ip_masq_families else { return Ok(Family::ALL.to_vec()) };
+    if families.is_empty() && config.ip_masq {
+        return Err(SettingsError::Conflict("ipMasq", "ipMasqFamilies []"));
+    }
+    let family = |text: &String| match text.as_str() {
+        "ipv4" => Ok(Family::V4),
+        "ipv6" => Ok(Family::V6),
+        other => Err(SettingsError::Family(other.to_owned())),
+    };
+    families.iter().map(family).collect()
 }
 
 fn vlan_gateway(bridge: &IfName, vlans: Option<&PortVlans>) -> Result<Option<IfName>, SettingsError> {

@@ -6,7 +6,7 @@ use cni_plugin::{CniArgs, CniError, Ipam, Request, code};
 
 use crate::config::Config;
 use crate::settings::Settings;
-use crate::{gateway, host};
+use crate::{gateway, host, routed};
 
 /// Asks the configuration, the kernel, the packet filter and IPAM.
 pub fn status(request: &Request<Config>) -> Result<(), CniError> {
@@ -14,11 +14,15 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     let unavailable = |error: CniError| CniError { code: code::UNAVAILABLE, ..error };
     let socket = Netlink::open()?;
     let bridge = host::find_bridge(&socket, &settings.bridge).map_err(|error| unavailable(error.into()))?;
-    if let Some(bridge) = bridge {
-        host::refuse_without_filtering(&settings, &bridge).map_err(|error| unavailable(error.into()))?;
+    if let Some(bridge) = &bridge {
+        host::refuse_without_filtering(&settings, bridge).map_err(|error| unavailable(error.into()))?;
     }
+    let mut own = bridge.map(|bridge| bridge.index);
     if let Some(name) = &settings.vlan_gateway {
-        gateway::find_vlan_link(&socket, name).map_err(|error| unavailable(error.into()))?;
+        own = gateway::find_vlan_link(&socket, name).map_err(|error| unavailable(error.into()))?.map(|link| link.index);
+    }
+    if settings.gateway {
+        routed::refuse(&socket, &request.config, own).map_err(unavailable)?;
     }
     let filter = Netfilter::new();
     if settings.mac_guard {

@@ -6,6 +6,7 @@ use cni_net::{NetError, NetNs, Netlink, Pair, PairError, PairSpec, PortChange, p
 use cni_plugin::{Owner, Undo};
 
 use crate::host::{BridgeLink, HostError};
+use crate::names::host_names;
 use crate::settings::Settings;
 use crate::vlan::PortVlans;
 
@@ -21,8 +22,9 @@ pub fn create(
     bridge: &BridgeLink,
     undo: &mut Undo,
 ) -> Result<Pair, HostError> {
+    let names = host_names(settings.host_name.as_ref(), owner)?;
     let spec = PairSpec { owner, namespace, mtu: settings.mtu, mac: settings.mac, master: Some(bridge.index) };
-    let made = match pair::create(socket, &spec, undo) {
+    let made = match pair::create_named(socket, &spec, names, undo) {
         Err(PairError::Net(NetError::Refused { reason, .. })) if reason.errno == EXFULL => {
             return Err(HostError::Full(settings.bridge.clone()));
         }

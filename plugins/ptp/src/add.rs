@@ -37,7 +37,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
 
     // 5. The host's end first: the gateway is there when the container's end comes up and looks for it.
     host::apply(&socket, made.host_index, &plan)?;
-    plan.layer3.apply(&namespace, &inside, made.container_index)?;
+    plan.layer3.apply(&namespace, &inside, made.container_index, undo)?;
 
     // 6. Masquerading.
     if let Some(backend) = backend {

@@ -134,12 +134,22 @@ pub fn refuse_repeat(socket: &Netlink, inside: &Netlink, attachment: &Attachment
 ///
 /// Both addresses are given: udev would replace those that the kernel chose.
 pub fn create(socket: &Rc<Netlink>, spec: &PairSpec<'_>, undo: &mut Undo) -> Result<Pair, PairError> {
+    create_named(socket, spec, host_names(spec.owner), undo)
+}
+
+/// As [`create`], with the first of `names` for the host's end that no other link has.
+pub fn create_named(
+    socket: &Rc<Netlink>,
+    spec: &PairSpec<'_>,
+    names: impl IntoIterator<Item = IfName>,
+    undo: &mut Undo,
+) -> Result<Pair, PairError> {
     let owner = spec.owner;
     let end = |mac: MacAddr| VethEnd { name: owner.ifname.clone(), mtu: spec.mtu, mac: Some(mac) };
     let container_mac = spec.mac.map_or_else(random_mac, Ok)?;
     let mut veth = VethSpec::new(end(random_mac()?), end(container_mac), spec.namespace);
     veth.master = spec.master;
-    let indexes = create_with_free_name(socket, &mut veth, owner)?;
+    let indexes = create_with_free_name(socket, &mut veth, names, owner)?;
     let (taken_back, index) = (Rc::clone(socket), indexes.host);
     undo.push(format!("link {}", veth.host.name), move || taken_back.delete_link(index).map(drop));
 
@@ -157,8 +167,13 @@ pub fn create(socket: &Rc<Netlink>, spec: &PairSpec<'_>, undo: &mut Undo) -> Res
     })
 }
 
-fn create_with_free_name(socket: &Netlink, veth: &mut VethSpec<'_>, owner: &Owner) -> Result<VethIndexes, PairError> {
-    for name in host_names(owner) {
+fn create_with_free_name(
+    socket: &Netlink,
+    veth: &mut VethSpec<'_>,
+    names: impl IntoIterator<Item = IfName>,
+    owner: &Owner,
+) -> Result<VethIndexes, PairError> {
+    for name in names {
         veth.host.name = name;
         match socket.create_veth(veth) {
             Err(NetError::Exists { name, .. }) if name == veth.host.name.as_str() => {}

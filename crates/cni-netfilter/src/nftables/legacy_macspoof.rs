@@ -1,7 +1,7 @@
 //! The spoof check of the Go bridge plugin, in the table `bridge nat`: a jump from `PREROUTING` with a comment that names
 //! container and interface, and two chains of that name. Found and removed.
 
-use cni_plugin::Owner;
+use cni_plugin::{IfName, Owner};
 use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions, ListAttribute, NfTablesMessage,
@@ -49,6 +49,16 @@ pub(super) fn remove(socket: &Socket, owner: &Owner) -> Result<(), NftError> {
         }
     }
     Err(NftError::Contended { what: format!("delete the spoof check of {of}"), attempts: ATTEMPTS })
+}
+
+/// True if the owner's is there for this port.
+pub(super) fn guards(socket: &Socket, owner: &Owner, port: &IfName) -> Result<bool, NftError> {
+    let of = format!("{}-{}", owner.container_id, owner.ifname);
+    if existing_chains(socket, &of)?.len() < 2 {
+        return Ok(false);
+    }
+    let from_port = |bytes: &Vec<u8>| bytes.split(|byte| *byte == 0).next() == Some(port.as_str().as_bytes());
+    Ok(jumps(socket)?.iter().any(|jump| jump.of == of && jump.port.as_ref().is_some_and(from_port)))
 }
 
 /// Removes those whose port does not exist any more.

@@ -1,0 +1,125 @@
+//! The name of the host's end of the pair, from a template.
+
+use cni_net::pair;
+use cni_plugin::{IfName, NameError, Owner, sha512_hex};
+
+/// How many names are tried where the template has a `{hash}`.
+const ATTEMPTS: u32 = 10;
+/// How much of the container's ID `{container}` stands for.
+const CONTAINER: usize = 8;
+/// How many hexadecimal digits `{hash}` stands for.
+const HASH: usize = 8;
+
+/// Why a template is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// Two containers would get the same name.
+    #[error(
+        "hostInterfaceName {0:?}: {{hash}} or {{container}} must be part of it, or two containers get the same name"
+    )]
+    SameForAll(String),
+    /// A word in braces that means nothing.
+    #[error("hostInterfaceName {template:?}: {{{word}}} is unknown: {{hash}}, {{container}} and {{ifname}} are known")]
+    Unknown {
+        /// As configured.
+        template: String,
+        /// What is between the braces.
+        word: String,
+    },
+    /// What comes out is no name.
+    #[error("hostInterfaceName {template:?} makes {name:?}: {source}")]
+    Name {
+        /// As configured.
+        template: String,
+        /// The result.
+        name: String,
+        /// The rule that it breaks.
+        source: NameError,
+    },
+}
+
+/// A template without unknown words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(String);
+
+impl Template {
+    /// Refuses templates that can't work for any container.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        if !text.contains("{hash}") && !text.contains("{container}") {
+            return Err(TemplateError::SameForAll(text.to_owned()));
+        }
+        let known = ["{hash}", "{container}", "{ifname}"];
+        let rest = known.iter().fold(text.to_owned(), |rest, word| rest.replace(word, ""));
+        if let Some((_, word)) = rest.split_once('{') {
+            let word = word.split('}').next().unwrap_or_default().to_owned();
+            return Err(TemplateError::Unknown { template: text.to_owned(), word });
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The names to try, in this order; several only where a `{hash}` can make a difference.
+    pub fn names(&self, owner: &Owner) -> Result<Vec<IfName>, TemplateError> {
+        let attempts = if self.0.contains("{hash}") { ATTEMPTS } else { 1 };
+        (0..attempts).map(|salt| self.name(owner, salt)).collect()
+    }
+
+    fn name(&self, owner: &Owner, salt: u32) -> Result<IfName, TemplateError> {
+        let id = owner.container_id.as_str();
+        let text = self
+            .0
+            .replace("{hash}", &sha512_hex(&[&owner.key(), &salt.to_string()], HASH))
+            .replace("{container}", id.get(..CONTAINER).unwrap_or(id))
+            .replace("{ifname}", owner.ifname.as_str());
+        let refused = |source| TemplateError::Name { template: self.0.clone(), name: text.clone(), source };
+        text.parse().map_err(refused)
+    }
+}
+
+/// The names to try for the host's end.
+pub fn host_names(template: Option<&Template>, owner: &Owner) -> Result<Vec<IfName>, TemplateError> {
+    match template {
+        Some(template) => template.names(owner),
+        None => Ok(pair::host_names(owner).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner {
+            network: "net".parse().unwrap(),
+            container_id: "3f2a9c0d1b".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        }
+    }
+
+    fn first(template: &str) -> Result<String, String> {
+        let names = Template::parse(template).and_then(|template| template.names(&owner()));
+        names.map(|names| names[0].to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn words_are_replaced() {
+        assert_eq!(first("c{container}").unwrap(), "c3f2a9c0d");
+        assert_eq!(first("{ifname}-{container}").unwrap(), "eth0-3f2a9c0d");
+        // The default as a template.
+        assert_eq!(first("veth{hash}").unwrap(), pair::host_names(&owner()).next().unwrap().to_string());
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_reason() {
+        assert!(first("eth-{ifname}").unwrap_err().contains("same name"));
+        assert!(first("{nope}{hash}").unwrap_err().contains("{nope}"));
+        let long = first("a-long-name-{hash}").unwrap_err();
+        assert!(long.contains("hostInterfaceName") && long.contains("15 bytes"), "{long}");
+        assert!(first("a/{hash}").unwrap_err().contains("'/'"));
+    }
+
+    #[test]
+    fn only_a_hash_gives_a_second_chance() {
+        assert_eq!(Template::parse("v{hash}").unwrap().names(&owner()).unwrap().len(), 10);
+        assert_eq!(Template::parse("v{container}").unwrap().names(&owner()).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,173 @@
+//! bridge: a bridge that others use too: its administrator, other networks, many containers at the same moment.
+
+use cni_tests::conf;
+use cni_tests::kernel::{addresses, link, links, set_sysctl, sysctl};
+use cni_tests::parallel::at_once;
+use cni_tests::{Attachment, Sandbox, Snapshot};
+use serde_json::{Value, json};
+
+use crate::bridge::alone;
+use crate::case::{Case, common, improved};
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        common("bridge::existing_bridge_keeps_what_it_has", keeps),
+        improved("bridge::existing_bridge_without_address_gets_the_gateways", adopted),
+        improved("bridge::fifty_first_adds_at_once", fifty),
+        improved("bridge::fifty_dels_at_once", fifty_dels),
+        improved("bridge::full_bridge_is_named", full),
+        improved("bridge::subnet_routed_elsewhere_is_told", clash),
+        improved("bridge::status_subnet_routed_elsewhere", clash_status),
+        improved("bridge::status_name_taken", name_taken),
+        improved("bridge::mac_survives_churn_on_a_bridge_of_others", churn),
+    ]
+}
+
+/// MTU, address, MAC and a port of its administrator; a second network with another MTU.
+fn keeps(sb: &Sandbox) {
+    let node = sb.node();
+    for words in [
+        "ip link add br-test address 02:00:00:00:00:aa type bridge ageing_time 12000",
+        // Given later than at birth it is fixed (BROPT_MTU_SET_BY_USER).
+        "ip link set br-test mtu 1300",
+        "ip addr add 10.77.0.1/24 dev br-test",
+        "ip addr add 2001:db8::1/64 dev br-test nodad",
+        "ip link add up0 type veth peer name up1",
+        "ip link set up0 master br-test",
+    ] {
+        node.sh(&words.split(' ').collect::<Vec<_>>());
+    }
+    alone(sb, |conf| conf["mtu"] = 1400.into()).add(sb, &mut Attachment::new("c1", &sb.container("c1")));
+    let bridge = link(&node, "br-test").unwrap();
+    assert_eq!((&bridge["mtu"], &bridge["address"]), (&json!(1300), &json!("02:00:00:00:00:aa")));
+    assert_eq!(bridge["linkinfo"]["info_data"]["ageing_time"], 12000);
+    assert_eq!(link(&node, "up0").unwrap()["master"], "br-test");
+    let mut found = addresses(&node, "br-test");
+    found.sort();
+    assert_eq!(found, ["10.77.0.1/24", "2001:db8::1/64", "fd00:77::1/64"]);
+}
+
+/// The case in which the Go plugin fails: no port, no address that was set, MAC 00:00:00:00:00:00 or random.
+fn adopted(sb: &Sandbox) {
+    let node = sb.node();
+    node.sh(&["ip", "link", "add", "br-test", "type", "bridge"]);
+    let result = alone(sb, |_| ()).add(sb, &mut Attachment::new("c1", &sb.container("c1")));
+    assert_eq!(addresses(&node, "br-test"), ["10.77.0.1/24", "fd00:77::1/64"]);
+    assert_eq!(result["interfaces"][0]["mac"], link(&node, "br-test").unwrap()["address"]);
+}
+
+fn fifty(sb: &Sandbox) {
+    let chain = alone(sb, |conf| {
+        conf["ipMasq"] = true.into();
+        conf["ipMasqBackend"] = "nftables".into();
+        conf["macspoofchk"] = true.into();
+    });
+    let spaces: Vec<_> = (0..50).map(|n| sb.container(&format!("c{n}"))).collect();
+    let ends = at_once(50, |n| {
+        let mut at = Attachment::new(&spaces[n].name, &spaces[n]);
+        chain.add(sb, &mut at);
+        at
+    });
+    assert_eq!(addresses(&sb.node(), "br-test"), ["10.77.0.1/24", "fd00:77::1/64"]);
+    for at in &ends {
+        chain.check(sb, at).silent();
+    }
+}
+
+fn fifty_dels(sb: &Sandbox) {
+    let chain = alone(sb, |conf| conf["macspoofchk"] = true.into());
+    let mut first = Attachment::new("first", &sb.container("first"));
+    chain.add(sb, &mut first);
+    chain.del(sb, &first);
+    let before = Snapshot::of(&[&sb.node()]);
+    let attach = |n: usize| {
+        let id = format!("c{n}");
+        let mut at = Attachment::new(&id, &sb.container(&id));
+        chain.add(sb, &mut at);
+        at
+    };
+    let ends: Vec<_> = (0..50).map(attach).collect();
+    at_once(50, |n| chain.del(sb, &ends[n]));
+    Snapshot::of(&[&sb.node()]).same_but(&before, &["last_reserved_ip"]);
+}
+
+/// 1023 ports, one of them ours, made with one batch of `ip`.
+fn full(sb: &Sandbox) {
+    let (node, chain) = (sb.node(), alone(sb, |_| ()));
+    chain.add(sb, &mut Attachment::new("c1", &sb.container("c1")));
+    for n in 0..5 {
+        set_sysctl(&node, "ipv6/conf/default/disable_ipv6", "1");
+        let ports = (n * 205..(n + 1) * 205).take_while(|port| *port < 1022);
+        let lines: String =
+            ports.map(|port| format!("link add p{port} master br-test type veth peer name q{port}\n")).collect();
+        std::fs::create_dir_all("/run/cni-test").unwrap();
+        std::fs::write("/run/cni-test/ports", lines).unwrap();
+        node.sh(&["ip", "-batch", "/run/cni-test/ports"]);
+    }
+    let ns = sb.container("c2");
+    let before = links(&node).len();
+    let error = chain.try_add(sb, &mut Attachment::new("c2", &ns)).expect_err("the bridge is full").error();
+    error.names(&["br-test", "1023", "ports"]);
+    assert_eq!(links(&node).len(), before);
+}
+
+/// The classic: docker0 has the subnet already.
+fn other_link(sb: &Sandbox) {
+    let node = sb.node();
+    node.sh(&["ip", "link", "add", "docker0", "type", "bridge"]);
+    node.sh(&["ip", "addr", "add", "10.77.0.1/24", "dev", "docker0"]);
+    node.sh(&["ip", "link", "set", "docker0", "up"]);
+}
+
+fn clash(sb: &Sandbox) {
+    other_link(sb);
+    let chain = alone(sb, |_| ());
+    let ns = sb.container("c1");
+    let at = Attachment::new("c1", &ns);
+    let mut conf = conf::bridge();
+    conf["name"] = "testnet".into();
+    let outcome = chain.call(sb, "ADD", &conf, &at, None).run();
+    outcome.result();
+    assert!(outcome.stderr.contains("docker0") && outcome.stderr.contains("10.77.0.0/24"), "{outcome}");
+    let again = chain.call(sb, "ADD", &conf, &Attachment::new("c2", &sb.container("c2")), None).run();
+    again.result();
+}
+
+fn clash_status(sb: &Sandbox) {
+    sb.needs("bridge", "1.1.0");
+    let chain = alone(sb, |_| ());
+    chain.status(sb).silent();
+    other_link(sb);
+    let error = chain.status(sb).error();
+    assert_eq!(error.code, 50, "{error:?}");
+    error.names(&["10.77.0.0/24", "docker0"]);
+}
+
+fn name_taken(sb: &Sandbox) {
+    sb.needs("bridge", "1.1.0");
+    sb.node().sh(&["ip", "link", "add", "br-test", "type", "veth", "peer", "name", "br-peer"]);
+    let error = alone(sb, |_| ()).status(sb).error();
+    assert_eq!(error.code, 50, "{error:?}");
+    error.names(&["br-test", "not a bridge", "veth"]);
+}
+
+fn churn(sb: &Sandbox) {
+    let node = sb.node();
+    node.sh(&["ip", "link", "add", "br-test", "type", "bridge"]);
+    let chain = alone(sb, |_| ());
+    let attach = |n: usize| {
+        let id = format!("c{n}");
+        let mut at = Attachment::new(&id, &sb.container(&id));
+        chain.add(sb, &mut at);
+        at
+    };
+    let mac = || -> Value { link(&node, "br-test").unwrap()["address"].clone() };
+    let first = attach(0);
+    let before = mac();
+    let rest: Vec<_> = (1..8).map(attach).collect();
+    chain.del(sb, &first);
+    rest.iter().for_each(|at| chain.del(sb, at));
+    assert_eq!(mac(), before);
+    assert_eq!(sysctl(&node, "ipv6/conf/br-test/accept_ra").as_deref(), Some("0"));
+}
