@@ -42,8 +42,17 @@ go build -o "$built/attach" "$repo/tests/e2e/libcni/main.go"
 "$repo/tests/e2e/image.sh" "$built/peer" docker.io/library/pause:1 "$built/pause.tar" /bin/sleep 1000000
 case " ${clients[*]} " in *' cri '* | *' upgrade-containerd '*) "$repo/tests/e2e/cri/build.sh" "$built/cri" ;; esac
 
+# Cgroups are the one thing that isn't private: the runtimes leave empty ones behind, and those that are new are removed.
+groups_of_runtimes() {
+    find /sys/fs/cgroup -mindepth 1 -type d | grep -E '/(cni-e2e|default|k8s\.io|libpod_parent|buildah[^/]*)(/|$)' | sort || true
+}
+had=$(groups_of_runtimes)
 results=$(mktemp)
-trap 'rm -f "$results"' EXIT
+ended() {
+    rm -f "$results"
+    comm -13 <(echo "$had") <(groups_of_runtimes) | sort -r | xargs --no-run-if-empty rmdir 2>/dev/null || true
+}
+trap ended EXIT
 for client in "${clients[@]}"; do
     say "$client"
     begun=$SECONDS
