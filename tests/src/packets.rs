@@ -98,7 +98,7 @@ fn seen(label: &str, peer: SocketAddr) -> String {
 /// # Errors
 /// No answer within 3 s, or a refusal.
 pub fn ask(ns: &Netns, proto: Proto, to: SocketAddr) -> io::Result<String> {
-    ask_within(ns, proto, to, Duration::from_secs(3))
+    ask_within(ns, proto, to, Duration::from_secs(10))
 }
 
 /// True if nobody answers at `to`: refused, or silent for 400 ms.
