@@ -32,6 +32,7 @@ mod loopback;
 mod masquerade;
 mod networks;
 mod portmap;
+mod portmap_edges;
 mod portmap_life;
 mod protocol;
 mod ptp;

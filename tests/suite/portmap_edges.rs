@@ -1,0 +1,195 @@
+//! portmap: ranges, conditions, sockets of the node, guards, and what a Go plugin left.
+
+use std::time::Duration;
+
+use cni_tests::conf::{self, Backend};
+use cni_tests::packets::{Outside, Proto, Server, ask, at, silent};
+use cni_tests::{Attachment, Chain, Sandbox, Snapshot, kernel, rules};
+use serde_json::{Value, json};
+
+use crate::portmap_life::{PORT, start};
+
+/// 10 000 ports of one container.
+pub(crate) fn range(sb: &Sandbox, backend: Backend) {
+    let story = start(sb, backend);
+    let mapping = json!([{"hostPort": 20000, "containerPort": 80, "protocol": "tcp", "range": 10000}]);
+    let web = story.attach_with("web", |at| at.with("portMappings", mapping.clone()));
+    let _last = Server::start(&web.ns, "last", 10_079);
+    for to in [Outside::NODE_V4, Outside::NODE_V6] {
+        assert!(ask(&story.outside.ns, Proto::Tcp, at(to, 20_000)).unwrap().starts_with("web "));
+        assert!(ask(&story.outside.ns, Proto::Tcp, at(to, 29_999)).unwrap().starts_with("last "));
+        assert!(silent(&story.outside.ns, Proto::Tcp, at(to, 30_000)));
+    }
+    story.chain.check(sb, &web.at).silent();
+    let ns = sb.container("two");
+    let mut two = Attachment::new("two", &ns).publish(&[(25_000, 80, "tcp")]);
+    story.chain.try_add(sb, &mut two).expect_err("in the range").error().names(&["25000", "web"]);
+    story.chain.del(sb, &two);
+    story.chain.del(sb, &web.at);
+    assert!(silent(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V4, 20_000)));
+    assert!(rules::naming(&story.node, "id: web").is_empty());
+}
+
+/// Tools that fail, a result, and no ports.
+pub(crate) fn idle(sb: &Sandbox, backend: Backend) {
+    for tool in
+        ["iptables", "iptables-restore", "iptables-save", "ip6tables", "ip6tables-restore", "ip6tables-save", "nft"]
+    {
+        sb.fake(tool, "echo $0 >>/run/started; exit 1");
+    }
+    let mut conf = conf::named(sb.newest(&["portmap"]), conf::portmap(backend));
+    let version = conf["cniVersion"].clone();
+    conf["prevResult"] = json!({"cniVersion": version, "ips": [{"address": "10.1.2.3/24"}], "dns": {}});
+    let before = Snapshot::of(&[&sb.node()]);
+    let ns = sb.container("c1");
+    let call = |verb| sb.plugin("portmap", verb).attach("c1", "eth0", &ns).env("PATH", cni_tests::sandbox::FAKES);
+    call("ADD").conf(&conf).run().result();
+    call("CHECK").conf(&conf).run().silent();
+    call("DEL").conf(&conf).run().silent();
+    Snapshot::of(&[&sb.node()]).same_as(&before);
+    assert!(!std::path::Path::new("/run/started").exists(), "a tool was started");
+}
+
+/// conmon and CRI-O hold such a socket themselves, as a reservation; so it can't be an error.
+pub(crate) fn listener(sb: &Sandbox, backend: Backend) {
+    let story = start(sb, backend);
+    let _host = Server::start(&story.node, "host", PORT);
+    let ns = sb.container("web");
+    let bridge = Chain::new("story", story.chain.version(), &[conf::masquerading(backend)]);
+    let mut at_bridge = Attachment::new("web", &ns).publish(&[(PORT, 80, "tcp")]);
+    bridge.add(sb, &mut at_bridge);
+    let portmap = conf::portmap(backend);
+    let call = |verb| story.chain.call(sb, verb, &portmap, &at_bridge, at_bridge.result.as_ref()).run();
+    let added = call("ADD");
+    added.result();
+    assert!(added.stderr.contains("8080") && added.stderr.contains("tcp"), "a warning: {added}");
+    let _web = Server::start(&ns, "web", 80);
+    let answer = ask(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V4, PORT)).unwrap();
+    assert!(answer.starts_with("web "), "the container is served: {answer}");
+    call("DEL").silent();
+    let answer = ask(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V4, PORT)).unwrap();
+    assert!(answer.starts_with("host "), "{answer}");
+}
+
+/// Every container of ptp has a link of its own, which takes its guard along.
+pub(crate) fn ptp_guards(sb: &Sandbox, backend: Backend) {
+    sb.needs("ptp", "1.1.0");
+    let story = start(sb, backend);
+    let ipam =
+        json!({"type": "host-local", "ranges": [[{"subnet": "10.80.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]});
+    let ptp = json!({"type": "ptp", "ipam": ipam});
+    let chain = Chain::new("ptp", "1.1.0", &[ptp, conf::portmap(backend)]);
+    let guards = || {
+        let lines = rules::all(&story.node);
+        lines.iter().filter(|l| l.contains("guard of veth") || l.contains("guarded element")).count()
+    };
+    let mut ends = Vec::new();
+    for (n, id) in (0..).zip(["c1", "c2", "c3"]) {
+        let ns = sb.container(id);
+        let mut to = Attachment::new(id, &ns).publish(&[(PORT + n, 80, "tcp")]);
+        chain.add(sb, &mut to);
+        ends.push((ns, to));
+    }
+    assert_eq!(guards(), 3, "{:?}", rules::all(&story.node));
+    chain.del(sb, &ends[0].1);
+    assert_eq!(guards(), 2);
+    chain.del(sb, &Attachment { result: None, capabilities: serde_json::Map::new(), ..ends[1].1.clone() });
+    assert_eq!(guards(), 1);
+    ends[2].0.delete();
+    for _ in 0..100 {
+        if !kernel::link_names(&story.node).iter().any(|name| name.starts_with("veth")) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    chain.gc(sb, &[]).silent();
+    assert_eq!(guards(), 0);
+}
+
+pub(crate) fn status(sb: &Sandbox) {
+    sb.needs("portmap", "1.1.0");
+    let status = |keys: Value, path: Option<&str>| {
+        let mut conf = conf::named("1.1.0", keys);
+        conf["type"] = "portmap".into();
+        let call = sb.plugin("portmap", "STATUS").conf(&conf);
+        path.iter().fold(call, |call, path| call.env("PATH", path)).run()
+    };
+    for (keys, path, backend) in [
+        (json!({}), None, "iptables"),
+        (json!({}), Some("/nowhere"), "nftables"),
+        (json!({"backend": "nftables"}), None, "nftables"),
+    ] {
+        let said = status(keys.clone(), path);
+        said.silent();
+        assert!(said.stderr.contains(backend), "{keys}: {said}");
+    }
+    let error = status(json!({"backend": "iptables"}), Some("/nowhere")).error();
+    assert_eq!(error.code, 50);
+    error.names(&["iptables", "PATH"]);
+}
+
+/// As the Go plugin 1.6 and later leaves them.
+pub(crate) fn after_go(sb: &Sandbox) {
+    let story = start(sb, Backend::Nftables);
+    let web = story.attach("web", &[(PORT, 80, "tcp")]);
+    for ip in ["ip", "ip6"] {
+        let script = format!(
+            "nft 'table {ip} cni_hostport {{ chain hostports {{ tcp dport 9000 counter comment \"web\"; tcp dport 9001 counter \
+             comment \"other\"; }}; chain masquerading {{ counter comment \"web\"; }}; }}'"
+        );
+        story.node.sh(&["sh", "-c", &script]);
+    }
+    let go =
+        || rules::naming(&story.node, "cni_hostport").iter().filter(|line| line.contains("comment\":\"web")).count();
+    assert_eq!(go(), 4);
+    story.chain.del(sb, &web.at);
+    assert_eq!(go(), 0);
+    let others = rules::naming(&story.node, "cni_hostport").into_iter().filter(|line| line.contains("other")).count();
+    assert_eq!(others, 2, "another container's stay");
+}
+
+/// One network serves only whom its conditions name; the other network of the node serves everybody.
+pub(crate) fn conditions(sb: &Sandbox, backend: Backend) {
+    let iptables = backend == Backend::Iptables;
+    let (v4, v6) = if iptables {
+        (json!(["-s", "192.0.2.0/24"]), json!(["!", "-s", Outside::V6]))
+    } else {
+        (json!(["ip saddr 192.0.2.0/24", "tcp sport 1024-65535"]), json!([format!("ip6 saddr != {}", Outside::V6)]))
+    };
+    let mut story = start(sb, backend);
+    let open = story.chain.clone();
+    let mut portmap = conf::portmap(backend);
+    portmap["conditionsV4"] = v4;
+    portmap["conditionsV6"] = v6;
+    let mut bridge = conf::masquerading(backend);
+    bridge["bridge"] = "br-closed".into();
+    bridge["ipam"] =
+        json!({"type": "host-local", "ranges": [[{"subnet": "10.81.0.0/24"}], [{"subnet": "fd00:81::/64"}]]});
+    let closed = Chain::new("closed", open.version(), &[bridge, portmap]);
+    story.chain = closed.clone();
+    let some = story.attach("some", &[(PORT, 80, "tcp")]);
+    story.chain = open;
+    let all = story.attach("all", &[(9000, 80, "tcp")]);
+    story.outside.ns.sh(&["ip", "addr", "add", "198.51.100.1/32", "dev", "eth0"]);
+    story.node.sh(&["ip", "route", "add", "198.51.100.1/32", "dev", "up0"]);
+    let from = |source: &str, port: u16| {
+        let to = format!("TCP:{}:{port},bind={source},connect-timeout=1", Outside::NODE_V4);
+        story.outside.ns.run(|| {
+            let out = std::process::Command::new("socat").args(["-T1", "-", &to]).output().unwrap();
+            String::from_utf8_lossy(&out.stdout).into_owned()
+        })
+    };
+    assert_eq!(from(Outside::V4, PORT), format!("some {}", Outside::V4));
+    assert_eq!(from("198.51.100.1", PORT), "");
+    assert_eq!(from("198.51.100.1", 9000), "all 198.51.100.1");
+    assert!(silent(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V6, PORT)), "that source is excluded");
+    assert!(ask(&story.node, Proto::Tcp, at(Outside::NODE_V6, PORT)).unwrap().starts_with("some "));
+    assert!(ask(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V6, 9000)).unwrap().starts_with("all "));
+    closed.check(sb, &some.at).silent();
+    story.chain.check(sb, &all.at).silent();
+    closed.del(sb, &some.at);
+    let left: Vec<_> =
+        rules::naming(&story.node, "198.51.100").into_iter().chain(rules::naming(&story.node, "when-")).collect();
+    assert!(left.is_empty() && rules::naming(&story.node, "some").is_empty(), "{left:?}");
+    story.chain.del(sb, &all.at);
+}
