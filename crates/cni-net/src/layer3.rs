@@ -102,7 +102,8 @@ impl Layer3 {
     pub fn apply(&self, namespace: &NetNs, socket: &Netlink, index: u32, undo: &mut Undo) -> Result<(), Layer3Error> {
         let ipv6 = self.addresses.iter().any(IpNetwork::is_ipv6);
         interface_sysctl::prepare(namespace, &self.ifname, ipv6, self.dad, undo)?;
-        let options = AddressOptions { no_dad: !self.dad, ..AddressOptions::default() };
+        // On a point-to-point link the routes to the subnet are ours, and the kernel's would come first.
+        let options = AddressOptions { no_dad: !self.dad, no_prefix_route: !self.point_to_point.is_empty() };
         for address in &self.addresses {
             socket.add_address(index, *address, &options)?;
         }

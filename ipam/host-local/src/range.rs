@@ -1,6 +1,7 @@
 //! Ranges of addresses and sets of them, valid by construction.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use cni_plugin::addr;
 use ipnetwork::IpNetwork;
@@ -65,8 +66,12 @@ impl Range {
         let gateway = optional("gateway", &keys.gateway)?.unwrap_or(first.after(1));
         let start = optional("rangeStart", &keys.range_start)?;
         let end = optional("rangeEnd", &keys.range_end)?;
+        // IPv4 lies inside of ::/0 as mapped addresses, and is no part of an IPv6 network.
+        let alien = |ip: Address| IpAddr::from(ip).is_ipv4() != subnet.is_ipv4();
         // A given end bounds the start already, as in the Go plugin.
-        if let Some(ip) = start.filter(|start| !(first..=end.unwrap_or(last).min(last)).contains(start)) {
+        if let Some(ip) =
+            start.filter(|start| alien(*start) || !(first..=end.unwrap_or(last).min(last)).contains(start))
+        {
             // So an end before the start shows up here, and has to be named.
             let (key, last) = match end {
                 Some(end) if (first..=last).contains(&ip) => ("rangeStart after rangeEnd", end),
@@ -75,7 +80,7 @@ impl Range {
             return Err(RangeError::Outside { label: "RangeStart", key, ip, subnet, first, last });
         }
         let start = start.unwrap_or(first.after(1));
-        if let Some(ip) = end.filter(|end| !(start..=last).contains(end)) {
+        if let Some(ip) = end.filter(|end| alien(*end) || !(start..=last).contains(end)) {
             return Err(RangeError::Outside { label: "RangeEnd", key: "rangeEnd", ip, subnet, first: start, last });
         }
         // The broadcast address as the start is allowed, as it is for the end; then it is all there is.

@@ -227,7 +227,7 @@ fn resolve_mapping(index: usize, mapping: &PortMapping) -> Result<Mapping, Setti
     };
     let (host_port, container_port) = (port("host", mapping.host_port)?, port("container", mapping.container_port)?);
     let count = [("host", host_port), ("container", container_port)].into_iter().try_fold(1, |_, (side, first)| {
-        let value = mapping.range.max(i64::from(mapping.range == 0));
+        let value = if mapping.range == 0 { 1 } else { mapping.range };
         let fits = u16::try_from(value).ok().filter(|count| *count > 0 && first.checked_add(count - 1).is_some());
         fits.ok_or(SettingsError::Range { side, index, first, value })
     })?;

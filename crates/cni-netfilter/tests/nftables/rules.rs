@@ -109,9 +109,9 @@ fn contradictions_are_refused() {
         let twice = nft.add_ports(&[forwards("c1", "10.1.0.2/24", &["tcp 8080 80", "tcp 8080 81"])]).unwrap_err();
         assert!(matches!(twice, NftError::Twice { .. }), "{twice:?}");
         let mut conditional = forwards("c1", "10.1.0.2/24", &["tcp 8080 80"]);
-        conditional.conditions.push("ip saddr 10.0.0.0/8".to_owned());
+        conditional.conditions.push("socket wildcard 1".to_owned());
         let refused = nft.add_ports(&[conditional]).unwrap_err();
-        assert!(refused.to_string().contains("ip saddr 10.0.0.0/8"), "{refused}");
+        assert!(refused.to_string().contains("socket"), "{refused}");
         let mixed = nft.add_ports(&[forwards("c1", "10.1.0.2/24", &["tcp [::1]:8080 80"])]).unwrap_err();
         assert!(matches!(mixed, NftError::Family { .. }), "{mixed:?}");
         let mixed = nft.add_masquerade(&[masquerade("c1", "10.1.0.2", "fd00::/64")]).unwrap_err();
