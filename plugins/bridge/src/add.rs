@@ -63,6 +63,9 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     };
     let result = plan::result(&links, &addresses, dns);
     configure(&settings, owner, (&namespace, &inside, pair.container_index), &result, undo)?;
+    if !result.ips.is_empty() {
+        veth::announce(&socket, &inside, &pair)?;
+    }
 
     // 9. Masquerading.
     if let Some(backend) = backend {
