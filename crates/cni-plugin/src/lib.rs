@@ -1,6 +1,6 @@
 //! The CNI protocol, from a plugin's side: environment and stdin become a request, a result or an error goes to stdout.
 //!
-//! A plugin is a type that implements [`Plugin`]; its `main` calls [`main`]. The crate knows nothing of the kernel.
+//! A plugin is a [`Plugin`]: a configuration and verbs; its `main` calls [`main`]. The crate knows nothing of the kernel.
 
 pub mod addr;
 mod args;
