@@ -102,11 +102,7 @@ impl Layer3 {
     pub fn apply(&self, namespace: &NetNs, socket: &Netlink, index: u32, undo: &mut Undo) -> Result<(), Layer3Error> {
         let ipv6 = self.addresses.iter().any(IpNetwork::is_ipv6);
         interface_sysctl::prepare(namespace, &self.ifname, ipv6, self.dad, undo)?;
-        // On a point-to-point link the routes to the subnet are ours, and the kernel's would come first.
-        let options = AddressOptions { no_dad: !self.dad, no_prefix_route: !self.point_to_point.is_empty() };
-        for address in &self.addresses {
-            socket.add_address(index, *address, &options)?;
-        }
+        self.add_addresses(socket, index)?;
         socket.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
         if self.dad && ipv6 {
             let found = socket.settle_addresses(index, DAD_LIMIT)?;
@@ -114,6 +110,25 @@ impl Layer3 {
                 return Err(Layer3Error::Duplicate { address: failed.network, ifname: self.ifname.clone() });
             }
         }
+        self.add_routes(socket, index)
+    }
+
+    /// Gives an interface of the node, which is up, its addresses and routes. They go when the interface does.
+    pub fn apply_to_host(&self, socket: &Netlink, index: u32) -> Result<(), Layer3Error> {
+        self.add_addresses(socket, index)?;
+        self.add_routes(socket, index)
+    }
+
+    fn add_addresses(&self, socket: &Netlink, index: u32) -> Result<(), Layer3Error> {
+        // On a point-to-point link the routes to the subnet are ours, and the kernel's would come first.
+        let options = AddressOptions { no_dad: !self.dad, no_prefix_route: !self.point_to_point.is_empty() };
+        for address in &self.addresses {
+            socket.add_address(index, *address, &options)?;
+        }
+        Ok(())
+    }
+
+    fn add_routes(&self, socket: &Netlink, index: u32) -> Result<(), Layer3Error> {
         for route in self.kernel_routes(index) {
             socket.add_route(&route)?;
         }

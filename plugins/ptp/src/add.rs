@@ -2,12 +2,11 @@
 
 use std::rc::Rc;
 
-use cni_net::{NetNs, Netlink, PairSpec, pair};
+use cni_net::{NetNs, Netlink, PairSpec, forwarding, pair};
 use cni_netfilter::Netfilter;
 use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 
 use crate::config::Config;
-use crate::host;
 use crate::plan::{self, Plan};
 use crate::settings::Settings;
 
@@ -36,7 +35,9 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let plan = Plan::of(&settings, owner, &result)?;
 
     // 5. The host's end first: the gateway is there when the container's end comes up and looks for it.
-    host::apply(&socket, made.host_index, &plan)?;
+    //    Forwarding stays when the attachment goes, as others need it too.
+    plan.families().try_for_each(forwarding::ensure)?;
+    plan.host(made.host_name.clone()).apply_to_host(&socket, made.host_index)?;
     plan.layer3.apply(&namespace, &inside, made.container_index, undo)?;
 
     // 6. Masquerading.
