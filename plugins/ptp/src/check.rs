@@ -40,8 +40,7 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
 
     // 3. Masquerading.
     if settings.masquerade {
-        let filter = Netfilter::new();
-        differences.extend(filter.check_masquerade(filter.choose(settings.backend)?, &plan.masquerade)?);
+        differences.extend(Netfilter::new().compare_masquerade(settings.backend, &plan.masquerade)?);
     }
     verdict(&differences)?;
 

@@ -121,7 +121,7 @@ impl Nftables {
     }
 
     /// Compares what [`Nftables::add_masquerade`] makes with what is there: the containers' elements, the chains of their
-    /// subnets, and the shared chains with all their rules.
+    /// subnets, and the shared chains with all their rules. What the Go plugins made for all of them is as good.
     ///
     /// # Errors
     /// Only if the kernel cannot be asked.
@@ -129,7 +129,11 @@ impl Nftables {
         if intents.is_empty() {
             return Ok(Vec::new());
         }
-        check::check(&self.socket, &plan(intents)?)
+        let differences = check::check(&self.socket, &plan(intents)?)?;
+        if !differences.is_empty() && legacy::masquerades(&self.socket, intents)? {
+            return Ok(Vec::new());
+        }
+        Ok(differences)
     }
 
     /// Removes the owner's masquerading, also what the Go plugins made for it (`inet cni_plugins_masquerade`).

@@ -6,7 +6,7 @@ mod port;
 
 use cni_net::pair::{self, PairCheck};
 use cni_net::{NetNs, Netlink};
-use cni_netfilter::{Backend, MacGuard, Netfilter};
+use cni_netfilter::{MacGuard, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, Difference, Request, verdict};
 
 use crate::config::Config;
@@ -43,7 +43,7 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
 
     let filter = Netfilter::new();
     if settings.masquerade {
-        found.extend(masquerade(&filter, filter.choose(settings.backend)?, &plan)?);
+        found.extend(filter.compare_masquerade(settings.backend, &plan.masquerade)?);
     }
     if settings.mac_guard
         && let (Some(port), Some(mac)) = (port, mac)
@@ -56,20 +56,6 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
         Some(plugin) => request.ipam(plugin).check(),
         None => Ok(()),
     }
-}
-
-/// Compares with the backend that ADD would use now. Before an upgrade or a change of the configuration it may have been
-/// the other one: where nothing is wrong with that, nothing is wrong.
-fn masquerade(filter: &Netfilter, backend: Backend, plan: &AddressPlan) -> Result<Vec<Difference>, CniError> {
-    let differences = filter.check_masquerade(backend, &plan.masquerade)?;
-    let other = match backend {
-        Backend::Iptables => Backend::Nftables,
-        Backend::Nftables => Backend::Iptables,
-    };
-    if !differences.is_empty() && filter.check_masquerade(other, &plan.masquerade).is_ok_and(|found| found.is_empty()) {
-        return Ok(Vec::new());
-    }
-    Ok(differences)
 }
 
 fn expect(differences: &mut Vec<Difference>, thing: impl Into<String>, expected: &str, found: &str) {
