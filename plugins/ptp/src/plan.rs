@@ -104,18 +104,12 @@ fn hop(ip: &IpConfig) -> Result<PointToPoint, PlanError> {
 }
 
 /// The result: IPAM's, with the two ends of the pair.
-pub fn result(pair: &Pair, ifname: &IfName, sandbox: String, ipam: CniResult, dns: Option<Dns>) -> CniResult {
-    let interface = |name: &IfName, mac: String, sandbox: String| Interface {
-        name: name.to_string(),
-        mac,
-        sandbox,
-        ..Interface::default()
-    };
+pub fn result(pair: &Pair, ifname: &IfName, sandbox: &str, ipam: CniResult, dns: Option<Dns>) -> CniResult {
     let placed = |ip: IpConfig| IpConfig { interface: Some(CONTAINER_INDEX), ..ip };
     CniResult {
         interfaces: vec![
-            interface(&pair.host_name, pair.host_mac.to_string(), String::new()),
-            interface(ifname, pair.container_mac.to_string(), sandbox),
+            Interface::new(pair.host_name.as_str(), pair.host_mac, ""),
+            Interface::new(ifname.as_str(), pair.container_mac, sandbox),
         ],
         ips: ipam.ips.into_iter().map(placed).collect(),
         routes: ipam.routes,
@@ -147,7 +141,7 @@ mod tests {
             container_index: 2,
             container_mac: MacAddr([4; 6]),
         };
-        let told = result(&pair, &owner().ifname, "/n".to_owned(), ipam, None);
+        let told = result(&pair, &owner().ifname, "/n", ipam, None);
         Plan::of(&settings, &owner(), &told).map_err(|error| error.to_string())
     }
 
