@@ -20,6 +20,7 @@ mod resolv_conf;
 mod settings;
 mod status;
 mod store;
+mod told;
 
 use std::process::ExitCode;
 
