@@ -22,6 +22,13 @@ mod status;
 mod store;
 mod told;
 
+// What the fuzz targets hold host-local to.
+#[cfg(test)]
+#[path = "../fuzz/src/properties/mod.rs"]
+mod properties;
+#[cfg(test)]
+mod seeds;
+
 use std::process::ExitCode;
 
 use cni_plugin::{Attachment, CniError, CniResult, Detachment, Owner, Plugin, Request, Undo};
