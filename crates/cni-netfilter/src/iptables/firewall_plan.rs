@@ -44,7 +44,7 @@ impl<'a> Wanted<'a> {
 
     /// The rules that it shares with others.
     pub(super) fn shared(self) -> Vec<Rule> {
-        let mut shared = vec![rules::forward(), rules::admin(&self.intent.admin_chain), rules::published()];
+        let mut shared = vec![rules::forward(), rules::admin(self.intent.admin_chain.as_str()), rules::published()];
         if let Some(ingress) = self.ingress() {
             shared.push(rules::stage1());
             shared.extend(rules::of_bridge(ingress));
@@ -113,9 +113,9 @@ impl<'a> Wanted<'a> {
         if !model.has(&forward) {
             model.insert(forward);
         }
-        let admin = rules::admin(&self.intent.admin_chain);
+        let admin = rules::admin(self.intent.admin_chain.as_str());
         if !model.has(&admin) {
-            model.create_missing(&self.intent.admin_chain);
+            model.create_missing(self.intent.admin_chain.as_str());
             model.insert(admin);
         }
         if !model.has(&rules::published()) {
@@ -208,7 +208,7 @@ mod tests {
     fn intent(id: &str, policy: Option<IngressPolicy>) -> Forwarding {
         let ingress = policy.map(|policy| Ingress { bridge: "br0".parse().unwrap(), policy });
         let addresses = vec!["10.9.0.2".parse().unwrap(), "fd00:9::2".parse().unwrap()];
-        Forwarding { owner: owner(id, "eth0"), addresses, admin_chain: "CNI-ADMIN".to_owned(), ingress }
+        Forwarding { owner: owner(id, "eth0"), addresses, admin_chain: "CNI-ADMIN".parse().unwrap(), ingress }
     }
 
     fn made(mut model: Model, intent: &Forwarding) -> Model {
