@@ -29,6 +29,10 @@ impl<'a> Wanted<'a> {
         self.intent.addresses.iter().copied().filter(move |address| Family::of(*address) == family)
     }
 
+    pub(super) fn owner(self) -> &'a Owner {
+        &self.intent.owner
+    }
+
     pub(super) fn ingress(self) -> Option<&'a Ingress> {
         self.intent.ingress.as_ref()
     }
@@ -81,10 +85,10 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// True if the owner had a bridge in `before` that it no longer has.
-    pub(super) fn leaves_a_bridge(self, before: &Model) -> bool {
-        let bridge = self.ingress().map(|ingress| ingress.bridge.as_str());
-        before.owned_by(&self.intent.owner).filter_map(|entry| entry.value("-i")).any(|had| Some(had) != bridge)
+    /// True if the owner had something in `before` that it no longer has.
+    pub(super) fn gives_up(self, before: &Model) -> bool {
+        let own = self.own();
+        before.owned_by(self.owner()).any(|entry| !own.iter().any(|o| o.same_as(entry)))
     }
 
     /// True if the owner isn't listed at all.
@@ -118,8 +122,9 @@ impl<'a> Wanted<'a> {
             model.create_missing(self.intent.admin_chain.as_str());
             model.insert(admin);
         }
-        if !model.has(&rules::published()) {
-            model.append(rules::published());
+        let published = rules::published();
+        if !model.has(&published) {
+            model.append(published);
         }
     }
 }
