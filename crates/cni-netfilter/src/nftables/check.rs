@@ -194,6 +194,11 @@ fn same_rule(wanted: &[Expressions], found: &[ListAttribute<ExpressionAttribute>
     wanted.len() == found.len() && wanted.iter().zip(found).all(|(wanted, found)| same_expression(wanted, found))
 }
 
+/// True if `wanted` is among the rule's expressions.
+pub(super) fn has(rule: &RuleExpressions, wanted: &Expressions) -> bool {
+    rule.iter().filter_map(data_of).any(|found| same_expression(wanted, found))
+}
+
 /// The expression in an entry of a rule.
 pub(super) fn data_of(entry: &ListAttribute<ExpressionAttribute>) -> Option<&Expressions> {
     let ListAttribute::Element(attributes) = entry else { return None };
