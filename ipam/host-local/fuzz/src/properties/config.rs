@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::path::PathBuf;
 
-use cni_plugin::{
-    Attachment, CniError, CniResult, Detachment, Owner, Plugin, Request, SpecVersion, Surroundings, Undo, Vars, run,
-};
+use cni_plugin::{CniError, CniResult, Plugin, SpecVersion, Surroundings, Undo, Vars, run};
 use serde_json::{Map, Value, json};
 
 use crate::address::Address;
@@ -50,7 +48,7 @@ fn one_document(verb: &str, conf: &[u8], args: &[u8]) {
     let mut stdin = conf;
     let own_netns = PathBuf::from("/nonexistent");
     let mut io = Surroundings { vars, stdin: &mut stdin, stdout: &mut stdout, stderr: &mut stderr, own_netns };
-    let status = run(&Probe, &mut io);
+    let status = run(&PROBE, &mut io);
     if status == 0 && verb != "ADD" {
         assert_eq!(stdout, b"");
         return;
@@ -65,13 +63,10 @@ fn one_document(verb: &str, conf: &[u8], args: &[u8]) {
 }
 
 /// host-local without its state.
-struct Probe;
-
-impl Plugin for Probe {
-    const NAME: &'static str = "probe";
-    type Config = Config;
-
-    fn add(&self, request: &Request<Config>, attachment: &Attachment, _: &mut Undo) -> Result<CniResult, CniError> {
+const PROBE: Plugin<Config> = Plugin {
+    name: "probe",
+    versions: SpecVersion::ALL,
+    add: |request, attachment, _| {
         place(&request.config);
         if reads_a_file(&request.config) {
             return Err(CniError::plugin("a resolver's file could be anything"));
@@ -79,32 +74,26 @@ impl Plugin for Probe {
         let settings = Settings::resolve(&request.config, Some(&attachment.args), request.version)?;
         consistent(&settings, request.version);
         Ok(CniResult { routes: settings.routes, ips: first_addresses(&settings.sets), ..CniResult::default() })
-    }
-
-    fn check(&self, request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
-        self.add(request, attachment, &mut Undo::new()).map(drop)
-    }
-
-    fn del(&self, request: &Request<Config>, _: &Detachment) -> Result<(), CniError> {
+    },
+    check: |request, attachment| (PROBE.add)(request, attachment, &mut Undo::new()).map(drop),
+    del: |request, _| {
         place(&request.config);
         Ok(())
-    }
-
-    fn gc(&self, request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
+    },
+    gc: |request, valid| {
         assert!(valid.iter().all(|owner| owner.network == request.network));
         place(&request.config);
         Ok(())
-    }
-
-    fn status(&self, request: &Request<Config>) -> Result<(), CniError> {
+    },
+    status: |request| {
         if reads_a_file(&request.config) {
             return Ok(());
         }
         let settings = Settings::resolve(&request.config, None, request.version)?;
         consistent(&settings, request.version);
         Ok(())
-    }
-}
+    },
+};
 
 /// Where the state is can always be told or refused.
 fn place(config: &Config) {
