@@ -1,12 +1,9 @@
 //! The CNI plugin `firewall`: lets containers' traffic through the node's firewall, and keeps networks apart.
 
 mod add;
-mod backend;
 mod check;
 mod config;
 mod del;
-mod firewalld;
-mod gc;
 mod plan;
 mod settings;
 mod status;
@@ -23,7 +20,7 @@ fn main() -> ExitCode {
         add: add::add,
         del: del::del,
         check: check::check,
-        gc: gc::gc,
+        gc: |request, valid| Ok(request.config.firewall().retain(&request.network, valid)?),
         status: status::status,
     })
 }

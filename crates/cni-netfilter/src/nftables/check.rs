@@ -1,6 +1,6 @@
 //! CHECK: the plan compared with what the kernel has.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use cni_plugin::Difference;
 use netlink_packet_netfilter::nftables::{
@@ -175,6 +175,34 @@ pub(super) fn rules_of_any(
         }));
         Ok(())
     })
+}
+
+/// True if the chains of a frame have the rules that they should, and no others: one question, whatever is in its sets.
+pub(super) fn has_its_rules(socket: &Socket, frame: &Frame) -> Result<bool, NftError> {
+    let attributes = vec![RuleAttribute::Table(frame.table.name.to_owned())];
+    let question = frame.table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
+    let what = format!("list the rules of {}", frame.table);
+    let found = socket.dump_state(&what, &question, |found: &mut HashMap<String, Vec<RuleExpressions>>, message| {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode(&what)? else {
+            return Ok(());
+        };
+        let (mut chain, mut expressions) = (None, None);
+        for attribute in rule.attributes {
+            match attribute {
+                RuleAttribute::Chain(name) => chain = Some(name),
+                RuleAttribute::Expressions(list) => expressions = Some(list),
+                _ => {}
+            }
+        }
+        found.entry(chain.unwrap_or_default()).or_default().extend(expressions);
+        Ok(())
+    })?;
+    let mut differences = Vec::new();
+    for chain in &frame.chains {
+        let there = found.get(&chain.name).map(Vec::as_slice).unwrap_or_default();
+        check_rules(&chain.name, &chain.rules, there, &mut differences);
+    }
+    Ok(differences.is_empty())
 }
 
 /// The rules must be these, in this order, and no others.

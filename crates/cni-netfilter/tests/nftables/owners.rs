@@ -171,6 +171,26 @@ fn claims_follow_the_latest_addition() {
 }
 
 #[test]
+fn an_address_belongs_to_whom_it_was_given_last() {
+    inside("owners::an_address_belongs_to_whom_it_was_given_last", || {
+        let nft = Nftables::open().unwrap();
+        let dead = [masquerade("c1", "10.1.0.2", "10.1.0.0/16"), masquerade("c1", "10.1.0.9", "10.1.0.0/16")];
+        nft.add_masquerade(&dead).unwrap();
+        let new = [masquerade("c2", "10.1.0.3", "10.1.0.0/24"), masquerade("c2", "10.1.0.2", "10.1.0.0/24")];
+        assert_eq!(nft.add_masquerade(&new).unwrap(), ["container c1 (eth0) of network net1"]);
+        assert_eq!(nft.check_masquerade(&new).unwrap(), []);
+        assert!(ruleset().contains("10.1.0.9") && ruleset().contains("subnet-10.1.0.0/16"), "{}", ruleset());
+        assert!(nft.add_masquerade(&new).unwrap().is_empty());
+        // Somebody remembers it after all.
+        nft.remove_masquerade(&owner("c1"), &["10.1.0.2".parse().unwrap()]).unwrap();
+        assert_eq!(nft.check_masquerade(&new).unwrap(), []);
+        assert!(!ruleset().contains("id: c1") && !ruleset().contains("10.1.0.0/16"), "{}", ruleset());
+        nft.remove_masquerade(&owner("c2"), &[]).unwrap();
+        assert!(!ruleset().contains("id: c2"), "{}", ruleset());
+    });
+}
+
+#[test]
 fn a_dead_container_is_evicted_from_all_its_networks() {
     inside("owners::a_dead_container_is_evicted_from_all_its_networks", || {
         let nft = Nftables::open().unwrap();
