@@ -22,6 +22,8 @@ mod examples;
 mod firewall;
 mod firewall_check;
 mod firewall_go;
+mod firewall_legacy;
+mod firewall_matrix;
 mod firewall_state;
 mod firewalld;
 mod gc;
@@ -90,6 +92,8 @@ fn main() -> ExitCode {
         portmap_life::cases,
         reach::cases,
         firewall::cases,
+        firewall_matrix::cases,
+        firewall_legacy::cases,
         firewall_state::cases,
         firewall_check::cases,
         firewall_go::cases,
