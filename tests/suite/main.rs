@@ -21,6 +21,7 @@ mod each;
 mod examples;
 mod firewall;
 mod firewall_check;
+mod firewall_foreign;
 mod firewall_go;
 mod firewall_legacy;
 mod firewall_matrix;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         firewall_legacy::cases,
         firewall_state::cases,
         firewall_check::cases,
+        firewall_foreign::cases,
         firewall_go::cases,
         firewalld::cases,
         leftovers::cases,
