@@ -27,6 +27,7 @@ mod element;
 mod error;
 mod expr;
 mod firewall;
+mod firewall_fate;
 mod firewall_foreign;
 mod firewall_frame;
 mod firewall_iptables;
