@@ -1,13 +1,13 @@
 //! bridge: what is seen on the wire: announcements of a new container's addresses, and what router advertisements do not do.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cni_tests::kernel::{addresses, routes, sysctl};
 use cni_tests::packets::ping;
-use cni_tests::{Attachment, Netns, Sandbox};
+use cni_tests::{Attachment, Chain, Netns, Sandbox};
 use serde_json::Value;
 
 use crate::bridge::alone;
@@ -17,6 +17,7 @@ use crate::case::{Case, common, improved};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         improved("bridge::announces_its_addresses", announced),
+        improved("bridge::announces_its_addresses_after_a_slow_ipam", announced_late),
         improved("bridge::reused_address_works_at_once", reused),
         improved("bridge::router_advertisements_during_add_change_nothing", flood),
         improved("bridge::accept_ra_is_off_on_both_sides", accept_ra),
@@ -41,35 +42,59 @@ fn listen(ns: &Netns, link: &str, filter: &str) -> Child {
         }
         said.push(char::from(byte[0]));
     }
+    // It has more to say, and a closed pipe would end it.
+    child.stderr = Some(stderr);
     child
 }
 
-fn heard(mut child: Child) -> String {
-    std::thread::sleep(Duration::from_millis(400));
-    let _ = child.kill();
+/// What has been heard once all of `wanted` was, each of them a line's words; or after some seconds.
+fn heard(mut child: Child, wanted: &[&[&str]]) -> String {
+    let stdout = child.stdout.take().unwrap();
+    let (lines, received) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
+    });
     let mut text = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    let is_in = |text: &str, words: &&[&str]| text.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    while !wanted.iter().all(|words| is_in(&text, words)) {
+        let Ok(line) = received.recv_timeout(Duration::from_secs(5)) else { break };
+        text += &(line + "\n");
+    }
+    drop(received);
+    let _ = child.kill();
     let _ = child.wait();
+    let _ = reader.join();
     text
 }
 
-/// A neighbour on the bridge hears a gratuitous ARP and an unsolicited neighbour advertisement.
-fn announced(sb: &Sandbox) {
-    let chain = alone(sb, |_| ());
+/// Attaches `c1` beside a neighbour, which must hear a gratuitous ARP and an unsolicited neighbour advertisement.
+fn announced_by(sb: &Sandbox, chain: &Chain) {
     let neighbour = sb.container("n");
     chain.add(sb, &mut Attachment::new("n", &neighbour));
     let ears = listen(&neighbour, "eth0", "arp or (icmp6 and ip6[40] == 136)");
-    let ns = sb.container("c1");
-    let mut at = Attachment::new("c1", &ns);
+    let mut at = Attachment::new("c1", &sb.container("c1"));
     let result = chain.add(sb, &mut at);
-    let text = heard(ears);
     let mac = result["interfaces"][2]["mac"].as_str().unwrap();
     let (v4, v6) = (at.ip(false), at.ip(true));
-    let arp = text.lines().any(|line| line.contains(mac) && line.contains("ff:ff:ff:ff:ff:ff") && line.contains(&v4));
-    assert!(arp, "no gratuitous ARP of {v4} ({mac}): {text}");
-    let advertisement =
-        text.lines().any(|line| line.contains(mac) && line.contains("advertisement") && line.contains(&v6));
-    assert!(advertisement, "no unsolicited advertisement of {v6} ({mac}): {text}");
+    let arp = [mac, "ff:ff:ff:ff:ff:ff", "ARP", &v4];
+    let advertisement = [mac, "advertisement", &v6];
+    let text = heard(ears, &[&arp, &advertisement]);
+    for words in [&arp[..], &advertisement] {
+        let said = text.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(said, "nobody heard {words:?}: {text}");
+    }
+}
+
+fn announced(sb: &Sandbox) {
+    announced_by(sb, &alone(sb, |_| ()));
+}
+
+/// The kernel looks at new links' carriers once a second: by then the new port has been found without one, and drops
+/// what the container sends as its end goes up.
+fn announced_late(sb: &Sandbox) {
+    let host_local = sb.dir().join("host-local").display().to_string();
+    sb.fake("slow", &format!("[ $CNI_COMMAND != ADD ] || sleep 1.5; exec {host_local}"));
+    announced_by(sb, &alone(sb, |conf| conf["ipam"]["type"] = "slow".into()));
 }
 
 /// A neighbour that knows an address's old owner reaches the new one with its next packet.

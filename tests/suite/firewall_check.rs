@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         let name = |what: &str| format!("firewall::{}_{what}", backend.name());
         cases.push(improved(name("check_changes_nothing"), move |sb| check_is_pure(sb, backend)));
         cases.push(improved(name("check_names_what_is_gone"), move |sb| noticed(sb, backend)));
+        cases.push(improved(name("the_next_add_mends_for_all"), move |sb| mended(sb, backend)));
         for chain in &CHAINS {
             cases.push(improved(name(chain.what), move |sb| foreign(sb, backend, chain)));
         }
@@ -53,6 +54,40 @@ fn noticed(sb: &Sandbox, backend: Backend) {
         netns::sh(&["sh", "-c", deed]);
         call(sb, "CHECK", "c1", &conf).error().names(&[named]);
         call(sb, "ADD", "c1", &conf).result();
+    }
+}
+
+/// What all share is put right by whoever comes next.
+fn mended(sb: &Sandbox, backend: Backend) {
+    // So that iptables-nft has its chains.
+    netns::sh(&["sh", "-c", "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP"]);
+    let conf = add(sb, backend, "isolated", "c1", 2);
+    let rows: &[(&str, &str)] = match backend {
+        Backend::Iptables => &[
+            ("iptables -F FORWARD", "-A FORWARD"),
+            ("iptables -D CNI-FORWARD 1", "CNI-ADMIN"),
+            ("ip6tables -D CNI-FORWARD 2", "CNI-FORWARD-PUBLISHED"),
+            ("iptables -F CNI-ISOLATION-STAGE-1", "-i br0 -o br0"),
+            ("ip6tables -F CNI-ISOLATION-STAGE-2", "-o br0"),
+        ],
+        Backend::Nftables => &[
+            ("nft flush chain inet cni_firewall isolate", "isolate"),
+            ("nft flush chain inet cni_firewall accepting", "accepting"),
+            ("nft flush chain inet cni_firewall unmark", "unmark"),
+            ("nft flush chain inet cni_firewall refuse", "refuse"),
+            ("nft flush chain inet cni_firewall pass", "pass"),
+            ("nft insert rule inet cni_firewall refuse accept", "refuse"),
+            ("nft insert rule inet cni_firewall isolate accept", "isolate"),
+            ("nft flush chain inet cni_firewall refuse; nft add rule inet cni_firewall refuse accept", "refuse"),
+            ("nft flush chain ip filter FORWARD", "ip filter FORWARD"),
+        ],
+    };
+    for (deed, named) in rows {
+        netns::sh(&["sh", "-c", deed]);
+        call(sb, "CHECK", "c1", &conf).error().names(&[named]);
+        let next = add(sb, backend, "isolated", "next", 3);
+        call(sb, "CHECK", "c1", &conf).silent();
+        call(sb, "DEL", "next", &next).silent();
     }
 }
 

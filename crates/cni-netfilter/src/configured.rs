@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::str::FromStr;
 
-use cni_plugin::{IpConfig, Owner, Undo};
+use cni_plugin::{Difference, IpConfig, Owner, Undo};
 use ipnetwork::IpNetwork;
 
 use crate::filter::{FilterError, Netfilter};
@@ -56,6 +56,25 @@ impl Netfilter {
         let hints: Vec<IpNetwork> = wanted.iter().map(|of| of.subnet).collect();
         undo.push("the masquerade rules", move || taken_back.remove_masquerade(&owner, &hints));
         self.add_masquerade(backend, wanted)
+    }
+
+    /// What of `wanted` is missing or altered in the backend that ADD would use now. Before an upgrade or a change of the
+    /// configuration it may have been the other one: where nothing is wrong with that, nothing is wrong.
+    pub fn compare_masquerade(
+        &self,
+        configured: Option<Backend>,
+        wanted: &[Masquerade],
+    ) -> Result<Vec<Difference>, FilterError> {
+        let backend = self.choose(configured)?;
+        let differences = self.check_masquerade(backend, wanted)?;
+        let other = match backend {
+            Backend::Iptables => Backend::Nftables,
+            Backend::Nftables => Backend::Iptables,
+        };
+        if !differences.is_empty() && self.check_masquerade(other, wanted).is_ok_and(|found| found.is_empty()) {
+            return Ok(Vec::new());
+        }
+        Ok(differences)
     }
 }
 

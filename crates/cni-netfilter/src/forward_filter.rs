@@ -1,8 +1,9 @@
 //! The door to both backends for what is forwarded.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
-use cni_plugin::{Difference, NetworkName, Owner};
+use cni_plugin::{Difference, NetworkName, Owner, Undo};
 
 use crate::filter::{FilterError, Netfilter};
 use crate::forwarding::Forwarding;
@@ -11,6 +12,14 @@ use crate::iptables::{Family, Iptables, firewall_legacy as legacy};
 use crate::nftables::{ACCEPT_MARK, MARK_COMMENT};
 
 impl Netfilter {
+    /// [`Netfilter::add_forwarding`] that pushes the removal to `undo`: first, for each family is a transaction of its own,
+    /// and the second may fail.
+    pub fn forward(self: &Rc<Self>, backend: Backend, wanted: &Forwarding, undo: &mut Undo) -> Result<(), FilterError> {
+        let (taken_back, taken) = (Rc::clone(self), wanted.clone());
+        undo.push("the firewall rules", move || taken_back.remove_forwarding(&taken.owner, Some(&taken)).map(drop));
+        self.add_forwarding(backend, wanted)
+    }
+
     /// Lets an attachment's traffic through and keeps its bridge's policy. Idempotent; see the backends for what happens
     /// to what was there.
     pub fn add_forwarding(&self, backend: Backend, wanted: &Forwarding) -> Result<(), FilterError> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use cni_plugin::{IfName, Owner};
 
@@ -14,7 +15,7 @@ pub struct Forwarding {
     /// published port of theirs.
     pub addresses: Vec<IpAddr>,
     /// The chain in which the administrator can overrule us (iptables only).
-    pub admin_chain: String,
+    pub admin_chain: ChainName,
     /// Who may not reach the attachment in spite of it.
     pub ingress: Option<Ingress>,
 }
@@ -47,9 +48,83 @@ impl fmt::Display for IngressPolicy {
     }
 }
 
+impl IngressPolicy {
+    /// The value of `ingressPolicy`: `open`, and empty, is none.
+    pub fn configured(text: &str) -> Result<Option<Self>, UnknownPolicy> {
+        match text {
+            "" | "open" => Ok(None),
+            "same-bridge" => Ok(Some(Self::SameBridge)),
+            "isolated" => Ok(Some(Self::Isolated)),
+            other => Err(UnknownPolicy(other.to_owned())),
+        }
+    }
+}
+
+/// A policy that doesn't exist.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown ingress policy: {0:?}: ingressPolicy is \"open\", \"same-bridge\" or \"isolated\"")]
+pub struct UnknownPolicy(pub String);
+
+/// The name of an iptables chain of somebody else's, as the tools take it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainName(String);
+
+/// A text that iptables wouldn't take for a chain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a chain name: 1 to 28 printable characters without blanks are allowed")]
+pub struct BadChainName(pub String);
+
+impl ChainName {
+    /// The administrator's chain, where none is configured.
+    pub const ADMIN: &'static str = "CNI-ADMIN";
+    /// The longest that iptables takes (`XT_EXTENSION_MAXNAMELEN` less the final zero).
+    const MAX: usize = 28;
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A `-` or `!` would be taken for an option, a quote for the end of the word.
+impl FromStr for ChainName {
+    type Err = BadChainName;
+
+    fn from_str(name: &str) -> Result<Self, BadChainName> {
+        let fits = (1..=Self::MAX).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_graphic() && !b"\"'\\".contains(&b))
+            && !name.starts_with(['-', '!']);
+        if fits { Ok(Self(name.to_owned())) } else { Err(BadChainName(name.to_owned())) }
+    }
+}
+
 impl Forwarding {
     /// True if there is nothing to be done.
     pub fn is_empty(&self) -> bool {
         self.addresses.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_have_exactly_these_names() {
+        assert_eq!(IngressPolicy::configured(""), Ok(None));
+        assert_eq!(IngressPolicy::configured("open"), Ok(None));
+        for policy in [IngressPolicy::SameBridge, IngressPolicy::Isolated] {
+            assert_eq!(IngressPolicy::configured(&policy.to_string()), Ok(Some(policy)));
+        }
+        assert_eq!(IngressPolicy::configured("Isolated"), Err(UnknownPolicy("Isolated".to_owned())));
+    }
+
+    #[test]
+    fn a_chain_name_is_one_word() {
+        let is_one = |name: &str| name.parse::<ChainName>().is_ok();
+        assert!(is_one("CNI-ADMIN") && is_one(&"x".repeat(28)));
+        for bad in ["", "a b", "-F", "!x", "a\"b", "a\nb", "é", &"x".repeat(29)] {
+            assert!(!is_one(bad), "{bad:?}");
+        }
     }
 }

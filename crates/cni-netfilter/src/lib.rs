@@ -13,6 +13,6 @@ mod nftables;
 pub use configured::UnknownBackend;
 pub use conntrack::Flush;
 pub use filter::{FilterError, Netfilter, Removal};
-pub use forwarding::{Forwarding, Ingress, IngressPolicy};
+pub use forwarding::{BadChainName, ChainName, Forwarding, Ingress, IngressPolicy, UnknownPolicy};
 pub use intent::{Backend, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
 pub use nftables::{NftError, Nftables, TableFamily};

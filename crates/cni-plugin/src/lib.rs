@@ -1,6 +1,6 @@
 //! The CNI protocol, from a plugin's side: environment and stdin become a request, a result or an error goes to stdout.
 //!
-//! A plugin is a type that implements [`Plugin`]; its `main` calls [`main`]. The crate knows nothing of the kernel.
+//! A plugin is a [`Plugin`]: a configuration and verbs; its `main` calls [`main`]. The crate knows nothing of the kernel.
 
 pub mod addr;
 mod args;
@@ -17,6 +17,7 @@ mod owner;
 mod plugin;
 mod result;
 mod run;
+mod undecoded;
 mod undo;
 mod verb;
 mod version;
@@ -33,6 +34,7 @@ pub use owner::{Owner, sha512_hex};
 pub use plugin::{Attachment, Detachment, Plugin, Request};
 pub use result::{CniResult, Dns, DnsConfig, Interface, IpConfig, ReadError, Route, WriteError};
 pub use run::{Surroundings, main, run};
+pub use undecoded::{ConfigArgs, Undecoded};
 pub use undo::Undo;
 pub use verb::Verb;
 pub use version::{ResultShape, SpecVersion};

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use serde::de::DeserializeOwned;
-
 use crate::args::CniArgs;
 use crate::delegate::Delegates;
 use crate::error::CniError;
@@ -14,41 +12,34 @@ use crate::result::CniResult;
 use crate::undo::Undo;
 use crate::version::SpecVersion;
 
-/// A CNI plugin. [`crate::main`] reads the call, checks all that the protocol asks for, and calls one of the verbs.
+/// A CNI plugin: a configuration and five verbs. [`crate::main`] reads the call, checks all that the protocol asks for,
+/// and calls one of the verbs.
 ///
 /// No verb has a default: a plugin that has nothing to check or collect says so itself.
-pub trait Plugin {
+#[derive(Debug)]
+pub struct Plugin<C> {
     /// The name of the executable, for the text that it prints about itself.
-    const NAME: &'static str;
+    pub name: &'static str,
     /// The versions of the specification that the plugin speaks.
-    const VERSIONS: &'static [SpecVersion] = SpecVersion::ALL;
-    /// The plugin's own keys of the network configuration. Keys match in any letter case; see [`crate::json::decode`].
-    type Config: DeserializeOwned;
-
-    /// Attaches the container. Every effect pushes its reverse to `undo`, which is run if this returns an error or the
-    /// result can't be told to the runtime.
-    fn add(
-        &self,
-        request: &Request<Self::Config>,
-        attachment: &Attachment,
-        undo: &mut Undo,
-    ) -> Result<CniResult, CniError>;
-
+    pub versions: &'static [SpecVersion],
+    /// Attaches the container. Every effect pushes its reverse to the undo, which is run if this returns an error or
+    /// the result can't be told to the runtime.
+    pub add: fn(&Request<C>, &Attachment, &mut Undo) -> Result<CniResult, CniError>,
     /// Detaches the container: removes what the owner has, and succeeds if that is nothing. Must not need the
     /// namespace, the previous result or a complete configuration.
-    fn del(&self, request: &Request<Self::Config>, detachment: &Detachment) -> Result<(), CniError>;
-
+    pub del: fn(&Request<C>, &Detachment) -> Result<(), CniError>,
     /// Fails, naming each difference, unless everything that ADD made is there as it made it.
-    fn check(&self, request: &Request<Self::Config>, attachment: &Attachment) -> Result<(), CniError>;
-
-    /// Removes what belongs to owners of the request's network that are not in `valid`.
-    fn gc(&self, request: &Request<Self::Config>, valid: &[Owner]) -> Result<(), CniError>;
-
+    pub check: fn(&Request<C>, &Attachment) -> Result<(), CniError>,
+    /// Removes what belongs to owners of the request's network that are not among these, the valid ones.
+    pub gc: fn(&Request<C>, &[Owner]) -> Result<(), CniError>,
     /// Fails if an ADD with this configuration would fail now.
-    fn status(&self, request: &Request<Self::Config>) -> Result<(), CniError>;
+    pub status: fn(&Request<C>) -> Result<(), CniError>,
 }
 
 /// What every verb gets.
+///
+/// `C` is the plugin's own keys of the network configuration, decoded by [`crate::json::decode`]: they match in any letter
+/// case.
 #[derive(Debug)]
 pub struct Request<C> {
     /// The network's name.

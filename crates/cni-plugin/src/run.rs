@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::args::CniArgs;
@@ -37,7 +38,7 @@ pub struct Surroundings<'io> {
 }
 
 /// Runs `plugin` as this process's only purpose.
-pub fn main<P: Plugin>(plugin: &P) -> ExitCode {
+pub fn main<C: DeserializeOwned>(plugin: &Plugin<C>) -> ExitCode {
     // Without std's buffer: what could not be written stays there, and would come out before the error object.
     let unbuffered = std::io::stdout().as_fd().try_clone_to_owned().map(File::from);
     let mut stdout: Box<dyn Write> = match unbuffered {
@@ -55,14 +56,14 @@ pub fn main<P: Plugin>(plugin: &P) -> ExitCode {
 }
 
 /// Runs one call of `plugin` and returns the exit status: 0, or 1 with an error object on stdout.
-pub fn run<P: Plugin>(plugin: &P, io: &mut Surroundings<'_>) -> u8 {
+pub fn run<C: DeserializeOwned>(plugin: &Plugin<C>, io: &mut Surroundings<'_>) -> u8 {
     let parameters = match env::read(&io.vars) {
         Ok(parameters) => parameters,
-        Err(_) if env::has_no_verb(&io.vars) => return about::<P>(io),
+        Err(_) if env::has_no_verb(&io.vars) => return about(plugin, io),
         Err(error) => return fail(io, SpecVersion::NEWEST.as_str(), &error),
     };
     if parameters.verb == Ok(Verb::Version) {
-        return tell_versions::<P>(io);
+        return tell_versions(plugin, io);
     }
     let mut stdin = Vec::new();
     if let Err(error) = io.stdin.read_to_end(&mut stdin) {
@@ -81,21 +82,21 @@ pub fn run<P: Plugin>(plugin: &P, io: &mut Surroundings<'_>) -> u8 {
 }
 
 /// A call without a verb is a person who wonders what this executable is.
-fn about<P: Plugin>(io: &mut Surroundings<'_>) -> u8 {
-    let versions: Vec<&str> = P::VERSIONS.iter().map(|version| version.as_str()).collect();
+fn about<C>(plugin: &Plugin<C>, io: &mut Surroundings<'_>) -> u8 {
+    let versions: Vec<&str> = plugin.versions.iter().map(|version| version.as_str()).collect();
     // Nobody to tell if stderr is closed.
     let _ = writeln!(
         io.stderr,
         "CNI {} plugin {}\nCNI protocol versions supported: {}",
-        P::NAME,
+        plugin.name,
         env!("CARGO_PKG_VERSION"),
         versions.join(", ")
     );
     0
 }
 
-fn tell_versions<P: Plugin>(io: &mut Surroundings<'_>) -> u8 {
-    let versions: Vec<&str> = P::VERSIONS.iter().map(|version| version.as_str()).collect();
+fn tell_versions<C>(plugin: &Plugin<C>, io: &mut Surroundings<'_>) -> u8 {
+    let versions: Vec<&str> = plugin.versions.iter().map(|version| version.as_str()).collect();
     let document = serde_json::json!({"cniVersion": SpecVersion::NEWEST.as_str(), "supportedVersions": versions});
     match writeln!(io.stdout, "{document}").and_then(|()| io.stdout.flush()) {
         Ok(()) => 0,
@@ -114,8 +115,8 @@ fn fail(io: &mut Surroundings<'_>, version: &str, error: &CniError) -> u8 {
     1
 }
 
-fn call<P: Plugin>(
-    plugin: &P,
+fn call<C: DeserializeOwned>(
+    plugin: &Plugin<C>,
     io: &mut Surroundings<'_>,
     parameters: Parameters,
     conf: NetConf,
@@ -125,34 +126,34 @@ fn call<P: Plugin>(
         .verb
         .clone()
         .map_err(|text| CniError::new(code::ENVIRONMENT, format!("unknown CNI_COMMAND: {text}")))?;
-    let version = version::gate(&conf.cni_version, verb, P::VERSIONS)?;
+    let version = version::gate(&conf.cni_version, verb, plugin.versions)?;
     if matches!(verb, Verb::Add | Verb::Del) && !parameters.netns_override {
         refuse_own_netns(parameters.netns.as_deref(), &io.own_netns)?;
     }
     let valid = if verb == Verb::Gc { config::valid_attachments(&conf)? } else { Vec::new() };
     let prev_result = prev_result(&conf, version, verb, io)?;
-    let config = json::decode::<P::Config>(Value::Object(conf.object))
+    let config = json::decode::<C>(Value::Object(conf.object))
         .map_err(|error| CniError::plugin(format!("the network configuration is not valid: {error}")))?;
     let delegates = Delegates::new(parameters.path.clone(), io.vars.clone(), stdin);
     let request = Request { network: conf.name, version, config, prev_result, delegates };
     match verb {
         Verb::Add => add(plugin, io, &request, &attachment(&request, parameters)?),
-        Verb::Check => plugin.check(&request, &attachment(&request, parameters)?),
-        Verb::Del => plugin.del(&request, &detachment(&request, parameters)?),
-        Verb::Gc => plugin.gc(&request, &valid),
-        Verb::Status => plugin.status(&request),
+        Verb::Check => (plugin.check)(&request, &attachment(&request, parameters)?),
+        Verb::Del => (plugin.del)(&request, &detachment(&request, parameters)?),
+        Verb::Gc => (plugin.gc)(&request, &valid),
+        Verb::Status => (plugin.status)(&request),
         Verb::Version => Ok(()),
     }
 }
 
-fn add<P: Plugin>(
-    plugin: &P,
+fn add<C>(
+    plugin: &Plugin<C>,
     io: &mut Surroundings<'_>,
-    request: &Request<P::Config>,
+    request: &Request<C>,
     attachment: &Attachment,
 ) -> Result<(), CniError> {
     let mut undo = Undo::new();
-    let result = plugin.add(request, attachment, &mut undo)?;
+    let result = (plugin.add)(request, attachment, &mut undo)?;
     let document = result.to_json(request.version)?;
     io.stdout
         .write_all(&document)

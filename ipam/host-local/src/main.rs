@@ -20,40 +20,21 @@ mod resolv_conf;
 mod settings;
 mod status;
 mod store;
+mod told;
+
+// What the fuzz targets hold host-local to.
+#[cfg(test)]
+#[path = "../fuzz/src/properties/mod.rs"]
+mod properties;
+#[cfg(test)]
+mod seeds;
 
 use std::process::ExitCode;
 
-use cni_plugin::{Attachment, CniError, CniResult, Detachment, Owner, Plugin, Request, Undo};
+use cni_plugin::{CniError, Plugin, Request, SpecVersion};
 
 use config::Config;
 use store::Place;
-
-struct HostLocal;
-
-impl Plugin for HostLocal {
-    const NAME: &'static str = "host-local";
-    type Config = Config;
-
-    fn add(&self, request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
-        add::add(request, attachment, undo)
-    }
-
-    fn del(&self, request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
-        del::del(request, detachment)
-    }
-
-    fn check(&self, request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
-        check::check(request, attachment)
-    }
-
-    fn gc(&self, request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
-        gc::gc(request, valid)
-    }
-
-    fn status(&self, request: &Request<Config>) -> Result<(), CniError> {
-        status::status(request)
-    }
-}
 
 /// Where the request's state is.
 fn place(request: &Request<Config>) -> Result<Place, CniError> {
@@ -65,5 +46,13 @@ fn place(request: &Request<Config>) -> Result<Place, CniError> {
 }
 
 fn main() -> ExitCode {
-    cni_plugin::main(&HostLocal)
+    cni_plugin::main(&Plugin {
+        name: "host-local",
+        versions: SpecVersion::ALL,
+        add: add::add,
+        del: del::del,
+        check: check::check,
+        gc: gc::gc,
+        status: status::status,
+    })
 }

@@ -4,8 +4,7 @@ use std::rc::Rc;
 
 use cni_net::{Layer3, LinkChange, NetNs, Netlink, Pair, pair};
 use cni_netfilter::{MacGuard, MacGuardHint, Netfilter};
-use cni_plugin::{Attachment, CniError, CniResult, Ipam, Owner, Request, Undo};
-use ipnetwork::IpNetwork;
+use cni_plugin::{Attachment, CniError, CniResult, Owner, Request, Undo};
 
 use crate::config::Config;
 use crate::plan::{self, AddressPlan, Links};
@@ -25,8 +24,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     pair::refuse_repeat(&socket, &inside, attachment)?;
 
     // 2. IPAM works while the links are made.
-    let ipam = settings.ipam().map(|plugin| Ipam::new(&request.delegates, plugin, request.version));
-    let pending = ipam.as_ref().map(|ipam| ipam.start_add(undo)).transpose()?;
+    let pending = settings.ipam().map(|plugin| request.ipam(plugin).start_add(undo)).transpose()?;
 
     // 3. The bridge, shared with others and therefore never taken back. Nobody may delete it while it has no port yet.
     let lock = NetNs::current()?.lock(false)?;
@@ -63,13 +61,13 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     };
     let result = plan::result(&links, &addresses, dns);
     configure(&settings, owner, (&namespace, &inside, pair.container_index), &result, undo)?;
+    if !result.ips.is_empty() {
+        veth::announce(&socket, &inside, &pair)?;
+    }
 
     // 9. Masquerading.
     if let Some(backend) = backend {
-        let (taken_back, owner) = (Rc::clone(&filter), owner.clone());
-        let hints: Vec<IpNetwork> = result.ips.iter().map(|ip| ip.address).collect();
-        undo.push("the masquerade rules", move || taken_back.remove_masquerade(&owner, &hints));
-        filter.add_masquerade(backend, &addresses.masquerade)?;
+        filter.masquerade(backend, owner, &addresses.masquerade, undo)?;
     }
     Ok(result)
 }

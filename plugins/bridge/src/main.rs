@@ -18,37 +18,16 @@ mod vlan;
 
 use std::process::ExitCode;
 
-use cni_plugin::{Attachment, CniError, CniResult, Detachment, Owner, Plugin, Request, Undo};
-
-use crate::config::Config;
-
-struct Bridge;
-
-impl Plugin for Bridge {
-    const NAME: &'static str = "bridge";
-    type Config = Config;
-
-    fn add(&self, request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
-        add::add(request, attachment, undo)
-    }
-
-    fn del(&self, request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
-        del::del(request, detachment)
-    }
-
-    fn check(&self, request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
-        check::check(request, attachment)
-    }
-
-    fn gc(&self, request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
-        gc::gc(request, valid)
-    }
-
-    fn status(&self, request: &Request<Config>) -> Result<(), CniError> {
-        status::status(request)
-    }
-}
+use cni_plugin::{Plugin, SpecVersion};
 
 fn main() -> ExitCode {
-    cni_plugin::main(&Bridge)
+    cni_plugin::main(&Plugin {
+        name: "bridge",
+        versions: SpecVersion::ALL,
+        add: add::add,
+        del: del::del,
+        check: check::check,
+        gc: gc::gc,
+        status: status::status,
+    })
 }

@@ -103,18 +103,12 @@ pub fn conflicts(present: IpNetwork, wanted: IpNetwork) -> bool {
 
 /// The result, from the links as they were made.
 pub fn result(links: &Links, plan: &AddressPlan, dns: cni_plugin::Dns) -> CniResult {
-    let interface = |name: &IfName, mac: MacAddr, sandbox: &str| Interface {
-        name: name.to_string(),
-        mac: mac.to_string(),
-        sandbox: sandbox.to_owned(),
-        ..Interface::default()
-    };
     let mut interfaces = vec![
-        interface(&links.bridge.0, links.bridge.1, ""),
-        interface(&links.host.0, links.host.1, ""),
-        interface(&links.container.0, links.container.1, &links.sandbox),
+        Interface::new(links.bridge.0.as_str(), links.bridge.1, ""),
+        Interface::new(links.host.0.as_str(), links.host.1, ""),
+        Interface::new(links.container.0.as_str(), links.container.1, &links.sandbox),
     ];
-    interfaces.extend(links.vlan_gateway.iter().map(|(name, mac)| interface(name, *mac, "")));
+    interfaces.extend(links.vlan_gateway.iter().map(|(name, mac)| Interface::new(name.as_str(), *mac, "")));
     CniResult { interfaces, ips: plan.ips.clone(), routes: plan.routes.clone(), dns }
 }
 

@@ -1,8 +1,9 @@
 //! The pair that joins the container to the bridge.
 
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use cni_net::{NetError, NetNs, Netlink, Pair, PairError, PairSpec, PortChange, pair};
+use cni_net::{LinkChange, NetError, NetNs, Netlink, Pair, PairError, PairSpec, PortChange, PortForwarding, pair};
 use cni_plugin::{Owner, Undo};
 
 use crate::host::{BridgeLink, HostError};
@@ -12,6 +13,10 @@ use crate::vlan::PortVlans;
 
 /// What the kernel says of a bridge without a free port number (`find_portno` in `net/bridge/br_if.c`).
 const EXFULL: i32 = 54;
+
+/// How long a new port's carrier may take to be noticed. It is noticed while the link is looked at since Linux 6.8
+/// (`linkwatch_sync_dev`), and within milliseconds before.
+const CARRIER_LIMIT: Duration = Duration::from_millis(200);
 
 /// Creates the pair with its host's end a port of the bridge. Pushes its deletion to `undo`.
 pub fn create(
@@ -47,4 +52,23 @@ pub fn set_vlans(socket: &Netlink, port: u32, vlans: &PortVlans, default_vlan: O
         socket.delete_port_vlan(port, left)?;
     }
     Ok(socket.add_port_vlans(port, &vlans.wanted)?)
+}
+
+/// Tells the neighbours on the bridge the hardware address of the container's addresses, so that an address that was
+/// another container's a moment ago works at once. Idempotent.
+///
+/// The kernel sends a gratuitous ARP and an unsolicited neighbour advertisement when the link goes up, but the port may
+/// drop them: it passes packets only when the bridge has heard of its carrier, which is later (`net/core/link_watch.c`,
+/// `br_port_carrier_check` in `net/bridge/br_if.c`). The kernel sends them again when a hardware address is set, be it
+/// the same one. A port that spanning tree holds back is not waited for.
+pub fn announce(socket: &Netlink, inside: &Netlink, pair: &Pair) -> Result<(), NetError> {
+    let begin = Instant::now();
+    while begin.elapsed() < CARRIER_LIMIT {
+        let port = socket.link_by_index(pair.host_index)?.and_then(|link| link.port);
+        if port.is_none_or(|port| port.state != PortForwarding::Disabled) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    inside.change_link(pair.container_index, &LinkChange { mac: Some(pair.container_mac), ..LinkChange::default() })
 }

@@ -29,15 +29,11 @@ pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult) -> Result<Forw
             addresses.push(ip.address.ip());
         }
     }
-    Ok(Forwarding {
-        owner: owner.clone(),
-        addresses,
-        admin_chain: settings.admin_chain.clone(),
-        ingress: settings.ingress.map(|policy| ingress(policy, prev)).transpose()?,
-    })
+    let ingress = settings.ingress.map(|policy| behind(policy, prev)).transpose()?;
+    Ok(Forwarding { owner: owner.clone(), addresses, admin_chain: settings.admin_chain.clone(), ingress })
 }
 
-fn ingress(policy: IngressPolicy, prev: &CniResult) -> Result<Ingress, PlanError> {
+fn behind(policy: IngressPolicy, prev: &CniResult) -> Result<Ingress, PlanError> {
     let name = prev.interfaces.first().map(|interface| interface.name.as_str()).filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| PlanError::NoBridge(policy.to_string()))?;
     Ok(Ingress { bridge: name.parse()?, policy })

@@ -13,7 +13,7 @@ use crate::{
     Link, LinkChange, NetError, NetNs, NetNsError, Netlink, VethEnd, VethIndexes, VethSpec, random_mac, sysctl,
 };
 
-pub use check::{check_container, check_host};
+pub use check::{PairCheck, check_mac};
 
 /// What the alternative names of all attachments begin with.
 const ALTNAME_PREFIX: &str = "cni-";

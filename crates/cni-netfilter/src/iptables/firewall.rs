@@ -94,22 +94,29 @@ fn add(family: Family, wanted: Wanted<'_>) -> Outcome {
     let own = wanted.own();
     let mut script = list(&wanted.chains());
     refuse_wildcard(wanted, &mut script);
-    own.iter().for_each(|rule| script.append(rule));
+    own.iter().for_each(|rule| if rules::comes_first(rule) { script.insert(rule) } else { script.append(rule) });
     let before = match restore(family, &script.commit_and_finish()?) {
-        Ok(listing) => Model::new(&Table::parse(&listing)),
+        Ok(listing) => concerning(wanted, &listing),
         Err(error) if error.is_refusal() => return reading(family, |model| wanted.make(model)),
         Err(error) => return Err(error),
     };
-    if wanted.leaves_a_bridge(&before) {
-        // Whose rules are in chains that weren't listed.
+    if wanted.gives_up(&before) {
+        // The rules for that are others', or in chains that weren't listed.
         return reading(family, |model| wanted.make(model));
     }
-    let mut model = before.with_appended(&own);
+    let mut model = before.with_added(&own);
     wanted.make(&mut model);
     match carry_out(family, &model) {
         Err(error) if error.is_refusal() => reading(family, |model| wanted.make(model)),
         outcome => outcome,
     }
+}
+
+/// Those of the listed rules that can matter to one attachment.
+fn concerning(wanted: Wanted<'_>, listing: &str) -> Model {
+    let (addresses, key) = (wanted.addresses().collect::<Vec<_>>(), wanted.owner().key());
+    let lines = listing.lines().filter(|line| !rules::is_anothers(line, &addresses, &key));
+    Model::new(&Table::parse(&lines.collect::<Vec<_>>().join("\n")))
 }
 
 /// Reads the table, plans and carries out, again if somebody acted in between.
@@ -140,7 +147,7 @@ fn remove(family: Family, owner: &Owner, wanted: Wanted<'_>) -> Outcome {
     let mut script = list(&[rules::OWNERS]);
     own.iter().for_each(|rule| script.delete(rule));
     let left = match restore(family, &script.commit_and_finish()?) {
-        Ok(listing) => Model::new(&Table::parse(&listing)).without(&own),
+        Ok(listing) => concerning(wanted, &listing).without(&own),
         Err(error) if error.is_refusal() => {
             return remove_reading(family, owner, &wanted.addresses().collect::<Vec<_>>());
         }

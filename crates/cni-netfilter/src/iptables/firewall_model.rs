@@ -30,8 +30,8 @@ impl Model {
         Self { chains: table.names().map(chain).collect(), changes: Vec::new() }
     }
 
-    /// Counts `rules` as there: the transaction that read the table has appended them.
-    pub(super) fn with_appended(mut self, rules: &[Rule]) -> Self {
+    /// Counts `rules` as there: the transaction that read the table has added them.
+    pub(super) fn with_added(mut self, rules: &[Rule]) -> Self {
         rules.iter().for_each(|rule| self.append(rule.clone()));
         self.changes.clear();
         self
@@ -119,6 +119,7 @@ impl Model {
 
     pub(super) fn have_once(&mut self, rule: &Rule) {
         match self.rules(&rule.chain).iter().filter(|there| there.same_as(rule)).count() {
+            0 if rules::comes_first(rule) => self.insert(rule.clone()),
             0 => self.append(rule.clone()),
             n => (1..n).for_each(|_| self.delete(rule)),
         }

@@ -29,6 +29,10 @@ impl<'a> Wanted<'a> {
         self.intent.addresses.iter().copied().filter(move |address| Family::of(*address) == family)
     }
 
+    pub(super) fn owner(self) -> &'a Owner {
+        &self.intent.owner
+    }
+
     pub(super) fn ingress(self) -> Option<&'a Ingress> {
         self.intent.ingress.as_ref()
     }
@@ -44,7 +48,7 @@ impl<'a> Wanted<'a> {
 
     /// The rules that it shares with others.
     pub(super) fn shared(self) -> Vec<Rule> {
-        let mut shared = vec![rules::forward(), rules::admin(&self.intent.admin_chain), rules::published()];
+        let mut shared = vec![rules::forward(), rules::admin(self.intent.admin_chain.as_str()), rules::published()];
         if let Some(ingress) = self.ingress() {
             shared.push(rules::stage1());
             shared.extend(rules::of_bridge(ingress));
@@ -81,10 +85,10 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// True if the owner had a bridge in `before` that it no longer has.
-    pub(super) fn leaves_a_bridge(self, before: &Model) -> bool {
-        let bridge = self.ingress().map(|ingress| ingress.bridge.as_str());
-        before.owned_by(&self.intent.owner).filter_map(|entry| entry.value("-i")).any(|had| Some(had) != bridge)
+    /// True if the owner had something in `before` that it no longer has.
+    pub(super) fn gives_up(self, before: &Model) -> bool {
+        let own = self.own();
+        before.owned_by(self.owner()).any(|entry| !own.iter().any(|o| o.same_as(entry)))
     }
 
     /// True if the owner isn't listed at all.
@@ -113,13 +117,14 @@ impl<'a> Wanted<'a> {
         if !model.has(&forward) {
             model.insert(forward);
         }
-        let admin = rules::admin(&self.intent.admin_chain);
+        let admin = rules::admin(self.intent.admin_chain.as_str());
         if !model.has(&admin) {
-            model.create_missing(&self.intent.admin_chain);
+            model.create_missing(self.intent.admin_chain.as_str());
             model.insert(admin);
         }
-        if !model.has(&rules::published()) {
-            model.append(rules::published());
+        let published = rules::published();
+        if !model.has(&published) {
+            model.append(published);
         }
     }
 }
@@ -208,7 +213,7 @@ mod tests {
     fn intent(id: &str, policy: Option<IngressPolicy>) -> Forwarding {
         let ingress = policy.map(|policy| Ingress { bridge: "br0".parse().unwrap(), policy });
         let addresses = vec!["10.9.0.2".parse().unwrap(), "fd00:9::2".parse().unwrap()];
-        Forwarding { owner: owner(id, "eth0"), addresses, admin_chain: "CNI-ADMIN".to_owned(), ingress }
+        Forwarding { owner: owner(id, "eth0"), addresses, admin_chain: "CNI-ADMIN".parse().unwrap(), ingress }
     }
 
     fn made(mut model: Model, intent: &Forwarding) -> Model {

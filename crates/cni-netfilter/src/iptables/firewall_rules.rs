@@ -51,10 +51,10 @@ pub(super) fn accepts(address: IpAddr) -> [Rule; 2] {
     [Rule::new(ACCEPTS, replies), Rule::new(ACCEPTS, ["-s", &host, "-j", "ACCEPT"])]
 }
 
-/// The entry to [`OWNERS`].
+/// The entry to [`OWNERS`]. The replies don't have to pass through the list: [`accepts`] lets them through.
 pub(super) fn published() -> Rule {
-    let comment = "CNI firewall plugin published ports";
-    commented(ACCEPTS, &["-m", "conntrack", "--ctstate", "DNAT"], comment, OWNERS)
+    let translated = ["-m", "conntrack", "--ctstate", "DNAT", "--ctdir", "ORIGINAL"];
+    commented(ACCEPTS, &translated, "CNI firewall plugin published ports", OWNERS)
 }
 
 /// The entry of an address in the list of owners.
@@ -66,6 +66,20 @@ pub(super) fn owns_address(owner: &Owner, address: IpAddr) -> Rule {
 /// The entry of a bridge in the list of owners; `comment` is an owner's or [`FOREIGN`].
 pub(super) fn owns_bridge(comment: &str, bridge: &str) -> Rule {
     Rule::new(OWNERS, ["-i", bridge, "-m", "comment", "--comment", comment])
+}
+
+/// True if the rule belongs at the head of its chain: in the list of owners those that packets look for come before those that
+/// are there for us only.
+pub(super) fn comes_first(rule: &Rule) -> bool {
+    rule.chain == OWNERS && rule.target().is_some()
+}
+
+/// True if the listed rule concerns neither these addresses nor an owner with this key: with the others' accepts alone the
+/// listing of a full node has thousands of lines.
+pub(super) fn is_anothers(line: &str, addresses: &[IpAddr], owner_key: &str) -> bool {
+    let mut words = line.split(' ').skip_while(|word| !["-s", "-d"].contains(word));
+    let address = words.nth(1).and_then(|word| word.split('/').next()?.parse().ok());
+    address.is_some_and(|address| !addresses.contains(&address)) && !line.contains(owner_key)
 }
 
 /// The address in an entry of the list, as [`host`] writes it.

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use rustix::io::Errno;
 
 use super::batch::Batch;
+use super::chains;
 use super::element::{self, Element, SetId, Value};
 use super::error::{NftError, container, holder};
 use super::frame::{Chain, Frame, TableId};
@@ -167,7 +168,7 @@ pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), Failure> {
     Err(NftError::Contended { what: "add the rules".into(), attempts: ADD_ATTEMPTS }.into())
 }
 
-/// The frames of which a set or chain is missing, and the chains that are.
+/// The frames of which a set or chain is missing or a chain has been emptied, and the chains that are.
 fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError> {
     let mut questions: Vec<_> = plan.frames.iter().flat_map(Frame::questions).collect();
     questions.extend(plan.chains.iter().map(|(table, chain)| Chain::question(*table, &chain.name)));
@@ -175,7 +176,11 @@ fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError>
     let mut missing = Missing::default();
     for frame in &plan.frames {
         let mut gone = false;
-        for answer in answers.by_ref().take(frame.chains.len() + frame.sets.len()) {
+        // In the order of [`Frame::questions`].
+        for chain in &frame.chains {
+            gone |= answers.next().map_or(Ok(true), |answer| chains::lacks_rules(answer, chain))?;
+        }
+        for answer in answers.by_ref().take(frame.sets.len()) {
             gone |= absent(answer)?;
         }
         if gone {
@@ -183,7 +188,7 @@ fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError>
         }
     }
     for (chain, answer) in plan.chains.iter().zip(answers) {
-        if absent(answer)? {
+        if chains::lacks_rules(answer, &chain.1)? {
             missing.chains.push(chain);
         }
     }

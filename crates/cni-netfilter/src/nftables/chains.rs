@@ -1,9 +1,12 @@
-//! Chains that elements lead to: deleted when none does any more.
+//! Chains as the kernel tells them: how much is in them and leads to them. Those that elements lead to are deleted when
+//! none does any more.
 
 use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
 use rustix::io::Errno;
 
+use super::answer::Raw;
+use super::apply::absent;
 use super::batch::Batch;
 use super::error::NftError;
 use super::frame::{Chain, TableId};
@@ -15,8 +18,7 @@ pub(super) fn delete_unused(socket: &Socket, table: TableId, names: &[String], o
     let questions = names.iter().map(|name| Chain::question(table, name)).collect();
     for (name, answer) in names.iter().zip(socket.ask("look for a chain", questions)?) {
         let Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain))) = answer else { continue };
-        let used = chain.attributes.iter().find_map(|a| if let ChainAttribute::Use(n) = a { Some(*n) } else { None });
-        if used.is_none_or(|used| used > own_rules) {
+        if used(&chain).is_none_or(|used| used > own_rules) {
             continue;
         }
         delete(socket, table, name)?;
@@ -41,13 +43,29 @@ pub(super) fn uses(socket: &Socket, table: TableId, chain: &str) -> Result<Optio
     let question = vec![Chain::question(table, chain)];
     match socket.ask("look for a chain", question)?.pop() {
         Some(Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)))) => {
-            let used =
-                chain.attributes.iter().find_map(|a| if let ChainAttribute::Use(n) = a { Some(*n) } else { None });
-            Ok(Some(used.unwrap_or(0)))
+            Ok(Some(used(&chain).unwrap_or(0)))
         }
         Some(Err(error)) if error.errno() != Some(Errno::NOENT) => Err(error),
         _ => Ok(None),
     }
+}
+
+/// The number of rules in a chain and of rules and elements that lead to it.
+fn used(chain: &ChainMessage) -> Option<u32> {
+    chain.attributes.iter().find_map(|a| if let ChainAttribute::Use(n) = a { Some(*n) } else { None })
+}
+
+/// True if the answer to [`Chain::question`] says that there is no such chain, or that rules of it are missing for certain.
+/// What leads to a chain counts like its rules, so this can't tell in all cases; but it costs nothing.
+pub(super) fn lacks_rules(answer: Result<Raw, NftError>, chain: &Chain) -> Result<bool, NftError> {
+    let raw = match answer {
+        Ok(raw) => raw,
+        refused => return absent(refused),
+    };
+    let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(found)) = raw.decode("look for a chain")? else {
+        return Ok(false);
+    };
+    Ok(used(&found).is_some_and(|used| usize::try_from(used).is_ok_and(|used| used < chain.rules.len())))
 }
 
 /// The names of all chains of `table` that begin with `prefix`.

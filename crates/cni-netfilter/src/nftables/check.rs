@@ -1,6 +1,6 @@
 //! CHECK: the plan compared with what the kernel has.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use cni_plugin::Difference;
 use netlink_packet_netfilter::nftables::{
@@ -168,6 +168,34 @@ pub(super) fn rules_of_any(
     })
 }
 
+/// True if the chains of a frame have the rules that they should, and no others: one question, whatever is in its sets.
+pub(super) fn has_its_rules(socket: &Socket, frame: &Frame) -> Result<bool, NftError> {
+    let attributes = vec![RuleAttribute::Table(frame.table.name.to_owned())];
+    let question = frame.table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
+    let what = format!("list the rules of {}", frame.table);
+    let found = socket.dump_state(&what, &question, |found: &mut HashMap<String, Vec<RuleExpressions>>, message| {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode(&what)? else {
+            return Ok(());
+        };
+        let (mut chain, mut expressions) = (None, None);
+        for attribute in rule.attributes {
+            match attribute {
+                RuleAttribute::Chain(name) => chain = Some(name),
+                RuleAttribute::Expressions(list) => expressions = Some(list),
+                _ => {}
+            }
+        }
+        found.entry(chain.unwrap_or_default()).or_default().extend(expressions);
+        Ok(())
+    })?;
+    let mut differences = Vec::new();
+    for chain in &frame.chains {
+        let there = found.get(&chain.name).map(Vec::as_slice).unwrap_or_default();
+        check_rules(&chain.name, &chain.rules, there, &mut differences);
+    }
+    Ok(differences.is_empty())
+}
+
 /// The rules must be these, in this order, and no others.
 fn check_rules(chain: &str, wanted: &[Rule], found: &[RuleExpressions], into: &mut Vec<Difference>) {
     let places: Vec<Option<usize>> =
@@ -192,6 +220,11 @@ fn check_rules(chain: &str, wanted: &[Rule], found: &[RuleExpressions], into: &m
 fn same_rule(wanted: &[Expressions], found: &[ListAttribute<ExpressionAttribute>]) -> bool {
     let found: Vec<_> = found.iter().filter_map(data_of).collect();
     wanted.len() == found.len() && wanted.iter().zip(found).all(|(wanted, found)| same_expression(wanted, found))
+}
+
+/// True if `wanted` is among the rule's expressions.
+pub(super) fn has(rule: &RuleExpressions, wanted: &Expressions) -> bool {
+    rule.iter().filter_map(data_of).any(|found| same_expression(wanted, found))
 }
 
 /// The expression in an entry of a rule.

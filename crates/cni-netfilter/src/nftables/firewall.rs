@@ -120,8 +120,8 @@ impl Nftables {
         apply::apply(&self.socket, &plan(intent)?)?;
         if again {
             self.leave_bridges(intent)?;
-            self.mend_frame()?;
         }
+        self.mend_frame()?;
         iptables::add(&self.socket, intent)
     }
 
@@ -199,11 +199,11 @@ impl Nftables {
         self.socket.commit(&batch, None)
     }
 
-    /// Puts the shared rules right, which [`apply::apply`] only makes where there are none.
+    /// Puts the shared rules right, of which [`apply::apply`] only notices that they aren't there: somebody may have
+    /// emptied or changed a chain by hand, and a policy that drops nothing would be everybody's.
     fn mend_frame(&self) -> Result<(), NftError> {
         let frame = frame::frame();
-        let plan = Plan { frames: vec![frame.clone()], ..Plan::default() };
-        if check::check(&self.socket, &plan)?.is_empty() {
+        if check::has_its_rules(&self.socket, &frame)? {
             return Ok(());
         }
         let mut batch = Batch::default();

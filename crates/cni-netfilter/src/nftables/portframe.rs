@@ -6,9 +6,8 @@ use ipnetwork::IpNetwork;
 use netlink_packet_netfilter::nftables::{Expressions, InetHookNumber};
 
 use super::expr::{self, Ip, Side, register};
-use super::frame::{Base, Chain, Family, Frame, Rule, TableId, subnet_chain};
+use super::frame::{Base, Chain, DSTNAT, Family, Frame, Rule, SRCNAT, TableId, subnet_chain};
 use super::index;
-use super::masquerade::SRCNAT;
 use super::raw;
 use super::set::{DataType, Maps, Set};
 use crate::Protocol;
@@ -30,8 +29,6 @@ pub(super) const SETS: [&str; 5] = [PORTS, ADDRESS_PORTS, CONDITIONS, ADDRESS_CO
 pub(super) const SNAT_ALL: &str = "snat-all";
 /// Followed by the subnet.
 pub(super) const SNAT_LOCAL: &str = "snat-local-";
-/// `NF_IP_PRI_NAT_DST`.
-const DSTNAT: i32 = -100;
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// The table of a family.

@@ -117,6 +117,35 @@ fn adding_repairs_what_somebody_removed() {
 }
 
 #[test]
+fn the_next_one_fills_what_somebody_emptied() {
+    inside("kernel::the_next_one_fills_what_somebody_emptied", || {
+        let nft = Nftables::open().unwrap();
+        let (first, next) =
+            ([masquerade("c1", "10.1.0.2", "10.1.0.0/24")], [masquerade("c2", "10.1.0.3", "10.1.0.0/24")]);
+        let (port, another) =
+            ([forwards("c1", "10.1.0.2/24", &["tcp 8080 80"])], [forwards("c2", "10.1.0.3/24", &["tcp 8081 80"])]);
+        nft.add_masquerade(&first).unwrap();
+        nft.add_ports(&port).unwrap();
+        for chain in [
+            "inet cni_masquerade postrouting",
+            "ip cni_ports prerouting",
+            "ip cni_ports output",
+            "ip cni_ports postrouting",
+            "ip cni_ports forwards",
+        ] {
+            run(&format!("nft flush chain {chain}"));
+            nft.add_masquerade(&next).unwrap();
+            nft.add_ports(&another).unwrap();
+            let left: Vec<_> =
+                nft.check_ports(&port).unwrap().into_iter().chain(nft.check_masquerade(&first).unwrap()).collect();
+            assert_eq!(left, [], "{chain}");
+            nft.remove_masquerade(&owner("c2"), &[]).unwrap();
+            nft.remove_ports(&owner("c2"), &another).unwrap();
+        }
+    });
+}
+
+#[test]
 fn the_listing_can_be_loaded_again() {
     inside("kernel::the_listing_can_be_loaded_again", || {
         let nft = Nftables::open().unwrap();

@@ -4,22 +4,17 @@
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::rc::Rc;
 
 use cni_plugin::{
-    Attachment, CniError, CniResult, Detachment, Interface, IpConfig, Ipam, Owner, Plugin, Request, Route, SpecVersion,
+    Attachment, CniError, CniResult, Interface, IpConfig, IpamConfig, Plugin, Request, Route, SpecVersion,
     Surroundings, Undo, run,
 };
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What it wrote down, in order.
-pub type Log = Rc<RefCell<Vec<String>>>;
-
-/// The recorder.
-#[derive(Default)]
-pub struct Recorder {
-    pub log: Log,
+thread_local! {
+    /// What it wrote down, in order.
+    static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Its keys.
@@ -28,68 +23,46 @@ pub struct Recorder {
 pub struct Config {
     pub mtu: u32,
     pub fail_after_effect: bool,
-    pub ipam: Option<IpamKeys>,
+    pub ipam: Option<IpamConfig>,
     pub pass_through: bool,
     pub no_address: bool,
 }
 
-/// `ipam`
-#[derive(Debug, Deserialize)]
-pub struct IpamKeys {
-    #[serde(rename = "type")]
-    pub kind: String,
+fn note(text: String) -> Result<(), CniError> {
+    LOG.with_borrow_mut(|log| log.push(text));
+    Ok(())
 }
 
-impl Recorder {
-    fn note(&self, text: String) {
-        self.log.borrow_mut().push(text);
-    }
-}
-
-impl Plugin for Recorder {
-    const NAME: &'static str = "recorder";
-    type Config = Config;
-
-    fn add(&self, request: &Request<Config>, at: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
-        self.note(format!("ADD {} {}", at.owner, at.netns.display()));
-        let log = Rc::clone(&self.log);
-        undo.push("the effect", move || {
-            log.borrow_mut().push("undone".to_owned());
-            Ok::<(), String>(())
-        });
-        if request.config.fail_after_effect {
-            return Err(CniError::plugin("failed on purpose"));
-        }
-        if request.config.pass_through {
-            return Ok(request.require_prev_result()?.clone());
-        }
-        if let Some(ipam) = &request.config.ipam {
-            return Ipam::new(&request.delegates, &ipam.kind, request.version).start_add(undo)?.finish();
-        }
-        Ok(if request.config.no_address { CniResult::default() } else { full_result() })
-    }
-
-    fn del(&self, request: &Request<Config>, at: &Detachment) -> Result<(), CniError> {
+/// The recorder.
+pub const RECORDER: Plugin<Config> = Plugin {
+    name: "recorder",
+    versions: SpecVersion::ALL,
+    add,
+    del: |request, at| {
         let prev = if request.prev_result.is_some() { "with" } else { "without" };
-        self.note(format!("DEL {} {:?} {prev} prevResult", at.owner, at.netns));
-        Ok(())
-    }
-
-    fn check(&self, request: &Request<Config>, _at: &Attachment) -> Result<(), CniError> {
-        self.note(format!("CHECK mtu {}", request.config.mtu));
-        Ok(())
-    }
-
-    fn gc(&self, _request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
+        note(format!("DEL {} {:?} {prev} prevResult", at.owner, at.netns))
+    },
+    check: |request, _| note(format!("CHECK mtu {}", request.config.mtu)),
+    gc: |_, valid| {
         let valid: Vec<String> = valid.iter().map(ToString::to_string).collect();
-        self.note(format!("GC [{}]", valid.join(", ")));
-        Ok(())
-    }
+        note(format!("GC [{}]", valid.join(", ")))
+    },
+    status: |_| note("STATUS".to_owned()),
+};
 
-    fn status(&self, _request: &Request<Config>) -> Result<(), CniError> {
-        self.note("STATUS".to_owned());
-        Ok(())
+fn add(request: &Request<Config>, at: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
+    note(format!("ADD {} {}", at.owner, at.netns.display()))?;
+    undo.push("the effect", || note("undone".to_owned()));
+    if request.config.fail_after_effect {
+        return Err(CniError::plugin("failed on purpose"));
     }
+    if request.config.pass_through {
+        return Ok(request.require_prev_result()?.clone());
+    }
+    if let Some(ipam) = &request.config.ipam {
+        return request.ipam(&ipam.plugin_type).start_add(undo)?.finish();
+    }
+    Ok(if request.config.no_address { CniResult::default() } else { full_result() })
 }
 
 /// A result with everything that a version may have to leave out.
@@ -157,7 +130,7 @@ pub fn call(vars: &[(&str, String)], stdin: &str) -> Outcome {
 
 /// Calls the recorder, in a namespace of this path.
 pub fn call_in(vars: &[(&str, String)], stdin: &str, own_netns: &str) -> Outcome {
-    let recorder = Recorder::default();
+    LOG.take();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let mut surroundings = Surroundings {
         vars: vars.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect(),
@@ -166,12 +139,12 @@ pub fn call_in(vars: &[(&str, String)], stdin: &str, own_netns: &str) -> Outcome
         stderr: &mut stderr,
         own_netns: PathBuf::from(own_netns),
     };
-    let status = run(&recorder, &mut surroundings);
+    let status = run(&RECORDER, &mut surroundings);
     Outcome {
         status,
         stdout: String::from_utf8(stdout).unwrap(),
         stderr: String::from_utf8(stderr).unwrap(),
-        log: recorder.log.borrow().clone(),
+        log: LOG.take(),
     }
 }
 

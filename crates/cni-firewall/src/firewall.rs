@@ -1,0 +1,167 @@
+//! One door to all of them: what is added goes to who was chosen, what is taken away is taken from wherever it is.
+
+use std::rc::Rc;
+
+use cni_netfilter::{Backend, FilterError, Forwarding, Netfilter};
+use cni_plugin::{Difference, NetworkName, Owner, Undo};
+
+use crate::firewalld::{Firewalld, FirewalldError};
+
+/// Why nobody lets the traffic through.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// firewalld was asked for, or refused.
+    #[error(transparent)]
+    Firewalld(#[from] FirewalldError),
+    /// The kernel's packet filter.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+}
+
+/// Who is to let the traffic through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// firewalld where it runs, else what the node has.
+    Any,
+    /// firewalld.
+    Firewalld,
+    /// The kernel's packet filter.
+    Filter(Backend),
+}
+
+/// As configurations name it. Every other name is for the node to decide, as in the Go plugin; Podman writes an empty one.
+impl From<&str> for Who {
+    fn from(name: &str) -> Self {
+        match name {
+            "firewalld" => Self::Firewalld,
+            other => other.parse().map_or(Self::Any, Self::Filter),
+        }
+    }
+}
+
+/// The firewall of the network namespace that the calling thread is in.
+///
+/// firewalld has no place for owners, and can't accept what others drop. So beside it the packet filter gets the same
+/// addresses: that is where [`Firewall::remove`] and [`Firewall::retain`] find them by owner, and where Docker's chain lets
+/// them through.
+pub struct Firewall {
+    who: Who,
+    zone: String,
+    filter: Rc<Netfilter>,
+}
+
+impl Firewall {
+    /// Opens nothing yet. `zone` is firewalld's.
+    pub fn new(who: Who, zone: &str) -> Self {
+        Self { who, zone: zone.to_owned(), filter: Rc::default() }
+    }
+
+    /// Lets the attachment's traffic through, keeps its bridge's policy, and pushes the reverse to `undo`. Idempotent.
+    /// Without addresses nothing is started, opened or changed.
+    ///
+    /// # Errors
+    /// If who was asked for isn't there, or refuses.
+    pub fn add(&self, wanted: &Forwarding, undo: &mut Undo) -> Result<(), FirewallError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let (firewalld, backend) = self.choose()?;
+        self.filter.forward(backend, wanted, undo)?;
+        if let Some(firewalld) = firewalld.map(Rc::new) {
+            let (taken_back, addresses) = (Rc::clone(&firewalld), wanted.addresses.clone());
+            undo.push("the sources of firewalld's zone", move || taken_back.remove(&addresses));
+            firewalld.add(&wanted.addresses)?;
+        }
+        Ok(())
+    }
+
+    /// What of [`Firewall::add`] isn't there, and whoever drops it in spite of that. Changes nothing.
+    ///
+    /// # Errors
+    /// Only if it can't be told.
+    pub fn check(&self, wanted: &Forwarding) -> Result<Vec<Difference>, FirewallError> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (firewalld, backend) = self.choose()?;
+        let mut differences = self.filter.check_forwarding(backend, wanted)?;
+        if let Some(firewalld) = firewalld {
+            differences.extend(firewalld.check(&wanted.addresses)?);
+        }
+        Ok(differences)
+    }
+
+    /// Removes what the owner has, wherever it is, and what the Go plugin made for the addresses of `hint`, unless they are
+    /// another owner's by now. Without a hint everything is searched. Idempotent.
+    ///
+    /// # Errors
+    /// If something that is there can't be removed.
+    pub fn remove(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<(), FirewallError> {
+        let removed = self.filter.remove_forwarding(owner, hint);
+        if let Some(firewalld) = self.running() {
+            firewalld.remove(removed.as_deref().unwrap_or_default())?;
+            // What the Go plugin added is nobody's.
+            let hinted = hint.map(|hint| hint.addresses.as_slice()).unwrap_or_default();
+            firewalld.remove(&self.filter.unowned(hinted)?)?;
+        }
+        Ok(removed.map(drop)?)
+    }
+
+    /// Removes what owners of `network` that are not in `valid` have, wherever it is.
+    ///
+    /// # Errors
+    /// If something that is there can't be removed.
+    pub fn retain(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FirewallError> {
+        let removed = self.filter.retain_forwarding(network, valid)?;
+        match self.running().filter(|_| !removed.is_empty()) {
+            Some(firewalld) => Ok(firewalld.remove(&removed)?),
+            None => Ok(()),
+        }
+    }
+
+    /// The chains of others that drop what is let through here.
+    ///
+    /// # Errors
+    /// If [`Firewall::add`] would fail now, naming what is missing.
+    pub fn obstacles(&self) -> Result<Vec<Difference>, FirewallError> {
+        let (firewalld, backend) = self.choose()?;
+        if let Some(firewalld) = firewalld {
+            firewalld.usable()?;
+        }
+        self.filter.forwarding_usable(backend)?;
+        Ok(self.filter.obstacles(backend, &[])?)
+    }
+
+    /// As the Go plugin chooses: firewalld where it runs, else iptables, else nftables.
+    fn choose(&self) -> Result<(Option<Firewalld>, Backend), FirewallError> {
+        let firewalld = match self.who {
+            Who::Filter(backend) => return Ok((None, backend)),
+            Who::Firewalld => Some(Firewalld::find(&self.zone)?),
+            Who::Any => Firewalld::find(&self.zone).ok(),
+        };
+        let backend = if firewalld.is_some() { self.filter.beside_firewalld()? } else { self.filter.choose(None)? };
+        Ok((firewalld, backend))
+    }
+
+    /// firewalld for those who take away: where it doesn't run, nothing of it is left to be taken.
+    fn running(&self) -> Option<Firewalld> {
+        match self.who {
+            Who::Filter(_) => None,
+            Who::Firewalld | Who::Any => Firewalld::find(&self.zone).ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_for_the_node_to_decide() {
+        for name in ["", "pf", "IPTABLES"] {
+            assert_eq!(Who::from(name), Who::Any);
+        }
+        assert_eq!(Who::from("firewalld"), Who::Firewalld);
+        assert_eq!(Who::from("nftables"), Who::Filter(Backend::Nftables));
+    }
+}
