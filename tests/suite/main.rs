@@ -18,6 +18,7 @@ mod case;
 mod check;
 mod conformance;
 mod delegation;
+mod docker;
 mod each;
 mod examples;
 mod firewall;
@@ -128,6 +129,7 @@ fn cases() -> Vec<case::Case> {
         tuning_check::cases,
         tuning_backup::cases,
         examples::cases,
+        docker::cases,
         conformance::cases,
     ];
     subjects.iter().flat_map(|cases| cases()).collect()
