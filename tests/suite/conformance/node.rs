@@ -112,7 +112,7 @@ pub(super) fn version() -> Vec<Requirement> {
             .since("1.0.0"),
         version
             .must("version::must_list_what_it_supports", "ADD works at the versions of the list", &ALL, |s| {
-                drop(s.attached("c1"))
+                drop(s.attached("c1"));
             })
             .since("0.2.0"),
     ]
