@@ -93,9 +93,10 @@ impl Index {
             rustix::io::Errno::EXIST => Ok(()),
             errno => Err(errno),
         })?;
-        let file = File::from(open_file(data_dir, network, OFlags::CREATE)?);
-        // Empty first: a header that counts must never stand over half a table.
-        file.set_len(0)?;
+        // A new file: what stands there may be a link to somewhere else, and a header that counts must never stand over
+        // half a table.
+        Self::discard(data_dir, network);
+        let file = File::from(open_file(data_dir, network, OFlags::CREATE | OFlags::EXCL)?);
         file.write_all_at(&table.bytes, 0)?;
         let (slots, used) = table.shape();
         let table = Table::existing(file, HEADER as u64, slots, used)?;
