@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # End-to-end tests: real runtimes call the plugins, in private namespaces; nothing of the machine is touched.
 # Usage: hack/test-e2e.sh [--only CLIENT]... [DIR]   without DIR: builds and tests bin/
-#   CLIENT   one of install ctr cri podman buildah libcni cluster upgrade-podman upgrade-containerd
+#   CLIENT   one of install package kubernetes ctr cri podman buildah libcni cluster upgrade-podman upgrade-containerd
 # BACKEND=iptables runs the hand-written networks on that backend. What is needed is installed from Debian and PyPI.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -16,7 +16,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ ${#clients[@]} -gt 0 ] || clients=(install libcni ctr cri podman buildah cluster upgrade-podman upgrade-containerd)
+[ ${#clients[@]} -gt 0 ] || clients=(install package kubernetes libcni ctr cri podman buildah cluster upgrade-podman upgrade-containerd)
 for client in "${clients[@]}"; do
     [ -x "$repo/tests/e2e/$client.sh" ] || fail "no client $client: see tests/e2e/"
 done
@@ -25,7 +25,7 @@ need_root
 need_tools
 # Package scripts must not start a daemon on the machine.
 RUNLEVEL=1 need_packages containerd runc podman conmon buildah catatonit uidmap busybox-static golang-go \
-    golang-github-appc-cni-dev containernetworking-plugins python3-venv bird2
+    golang-github-appc-cni-dev containernetworking-plugins python3-venv bird2 dpkg-dev lintian yamllint curl
 if [ -z "$dir" ]; then
     say "build"
     "$repo/hack/build.sh"
@@ -41,6 +41,21 @@ go build -o "$built/attach" "$repo/tests/e2e/libcni/main.go"
 "$repo/tests/e2e/image.sh" "$built/peer" docker.io/library/peer:1 "$built/peer.tar" /bin/peer serve peer 80
 "$repo/tests/e2e/image.sh" "$built/peer" docker.io/library/pause:1 "$built/pause.tar" /bin/sleep 1000000
 case " ${clients[*]} " in *' cri '* | *' upgrade-containerd '*) "$repo/tests/e2e/cri/build.sh" "$built/cri" ;; esac
+# The schemas of Kubernetes, to hold the manifests against.
+case " ${clients[*]} " in *' kubernetes '*)
+    if [ ! -x "$built/kubernetes/bin/kubernetes-validate" ]; then
+        /usr/bin/python3 -m venv "$built/kubernetes"
+        "$built/kubernetes/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate
+    fi
+    ;;
+esac
+
+# To be installed again over ours, as an upgrade of it would be.
+case " ${clients[*]} " in *' package '*)
+    compgen -G "$built/containernetworking-plugins_*.deb" >/dev/null ||
+        (cd "$built" && apt-get download -qq containernetworking-plugins 2>/dev/null) || true
+    ;;
+esac
 
 # Cgroups are the one thing that isn't private: the runtimes leave empty ones behind, and those that are new are removed.
 groups_of_runtimes() {

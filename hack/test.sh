@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs all tests: unit tests, then the black-box suite against a directory of plugin executables.
 # Usage: hack/test.sh [DIR] [-- SUITE ARGUMENTS]   without DIR: builds, runs the unit tests, judges bin/
+# With DIR the conformance table ends the output: what its plugins do with each sentence of the specification.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -17,13 +18,17 @@ need_build
 cd "$repo"
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+findings=$(mktemp)
+trap 'rm -f "$log" "$findings"' EXIT
+ours=''
 status=0
 
 if [ -z "$dir" ]; then
     say "build"
     hack/build.sh
     dir=$repo/bin
+    # All cases: then the tables in the documentation can be compared with what is found.
+    [ $# -gt 0 ] || { ours=1 && export CNI_TEST_FINDINGS=$findings; }
     say "unit tests"
     # Whatever a test does to links, rules or mounts stays in here.
     unshare --net --mount --propagation private bash -c '
@@ -41,6 +46,10 @@ grep -v '\.\.\. ok$' "$log" || true
 say "totals"
 [ -z "${units:-}" ] || echo "unit tests: $units"
 grep '^test result:' "$log" | sed 's/^test result:/suite:/' || true
-grep '^  \(common\|newer\|improved\) ' "$log" || true
+grep '^  \(common\|newer\|spec\|improved\) ' "$log" || true
+if [ -n "$ours" ] && [ "$status" = 0 ]; then
+    say "conformance tables"
+    hack/conformance.sh --check "$findings" || status=1
+fi
 [ "$status" = 0 ] || fail "see above"
 echo "OK: all tests passed"

@@ -117,7 +117,8 @@ impl Chain {
         self.plugins().iter().filter_map(|p| p["type"].as_str()).collect()
     }
 
-    fn plugins(&self) -> &[Value] {
+    /// The plugins' own objects, in order.
+    pub fn plugins(&self) -> &[Value] {
         self.list["plugins"].as_array().map_or(&[], Vec::as_slice)
     }
 

@@ -11,6 +11,7 @@
 
 pub mod chain;
 pub mod conf;
+pub mod conformance;
 pub mod kernel;
 pub mod netns;
 pub mod packets;

@@ -26,9 +26,13 @@ impl Netns {
 
     /// Makes a namespace `name` with `lo` up. The mount disappears with the sandbox's mount namespace.
     pub(crate) fn create(name: &str) -> Self {
-        let ns = Self { name: name.to_owned(), mounted: Some(PathBuf::from("/run/netns").join(name)) };
         sh(&["ip", "netns", "add", name]);
-        ns
+        Self::existing(name)
+    }
+
+    /// The namespace `name`, which exists already.
+    pub fn existing(name: &str) -> Self {
+        Self { name: name.to_owned(), mounted: Some(PathBuf::from("/run/netns").join(name)) }
     }
 
     /// The path for `CNI_NETNS`.

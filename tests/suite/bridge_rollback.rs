@@ -2,7 +2,9 @@
 //! from 1 until ADD isn't touched any more; nothing in the plugin knows of it. After each failure, and after DEL where
 //! it was killed or succeeded all the same, node and container are as before.
 
-use std::time::Duration;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use cni_tests::conf::{self, Backend};
 use cni_tests::{Attachment, Chain, Netns, Sandbox, Snapshot, verdict};
@@ -84,8 +86,7 @@ fn matrix(sb: &Sandbox, backend: Backend, call: &str, fault: &str) {
         let lost = outcome.stdout.contains("cannot return to network namespace");
         let mut shared = SHARED.to_vec();
         if outcome.ok() || outcome.code.is_none() || lost {
-            // A killed plugin's IPAM plugin may still be at work.
-            std::thread::sleep(Duration::from_millis(if outcome.ok() { 0 } else { 50 }));
+            wait_for_ipam(sb);
             chain.del(sb, &Attachment::new("c1", &ns));
             // DEL leaves the container's own loopback alone.
             shared.push("conf/lo/disable_ipv6");
@@ -102,6 +103,24 @@ fn matrix(sb: &Sandbox, backend: Backend, call: &str, fault: &str) {
     panic!("{call}: no end after {LIMIT}");
 }
 
+/// A killed plugin's IPAM plugin may still be at work in the node's namespace.
+fn wait_for_ipam(sb: &Sandbox) {
+    let (executable, here) = (sb.dir().join("host-local"), fs::read_link("/proc/thread-self/ns/net").ok());
+    let at_work = || {
+        let processes = fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
+        let is_it = |process: PathBuf| {
+            fs::read_link(process.join("exe")).is_ok_and(|path| path == executable)
+                && fs::read_link(process.join("ns/net")).ok() == here
+        };
+        processes.into_iter().any(is_it)
+    };
+    let begin = Instant::now();
+    while at_work() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "IPAM doesn't end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// ADD under `strace`; true if the fault happened.
 fn faulty(sb: &Sandbox, chain: &Chain, backend: Backend, ns: &Netns, inject: &str) -> (cni_tests::Outcome, bool) {
     let trace = "/run/cni-test/trace";
@@ -114,7 +133,7 @@ fn faulty(sb: &Sandbox, chain: &Chain, backend: Backend, ns: &Netns, inject: &st
     let at = Attachment::new("c1", ns);
     let call = chain.call(sb, "ADD", &config(backend), &at, None);
     let outcome = call.by(std::path::Path::new(cni_tests::sandbox::FAKES).join("bridge-under-strace")).run();
-    let text = std::fs::read_to_string(trace).unwrap_or_default();
+    let text = fs::read_to_string(trace).unwrap_or_default();
     let killed = outcome.code.is_none();
     (outcome, killed || text.contains("(INJECTED)"))
 }

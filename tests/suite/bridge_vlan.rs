@@ -51,7 +51,8 @@ fn kernel_filters(sb: &Sandbox) -> bool {
     made
 }
 
-fn need_filtering(sb: &Sandbox) {
+/// Skips the case where this kernel's bridges know no VLANs.
+pub(crate) fn need_filtering(sb: &Sandbox) {
     if !kernel_filters(sb) {
         verdict::skip("this kernel has no VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING)");
     }

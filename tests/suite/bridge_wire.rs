@@ -42,6 +42,8 @@ fn listen(ns: &Netns, link: &str, filter: &str) -> Child {
         }
         said.push(char::from(byte[0]));
     }
+    // It has more to say, and a closed pipe would end it.
+    child.stderr = Some(stderr);
     child
 }
 

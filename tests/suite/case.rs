@@ -16,6 +16,8 @@ pub(crate) enum Basis {
     Common,
     /// Go plugins later than Debian 12's (1.1.1) do it.
     Newer,
+    /// A sentence of the spec, for which the conformance table has a row.
+    Spec,
     /// Deliberately better than the Go plugins (ARCHITECTURE.md says where and why).
     Improved,
 }
@@ -25,6 +27,7 @@ impl Basis {
         match self {
             Self::Common => "common",
             Self::Newer => "newer",
+            Self::Spec => "spec",
             Self::Improved => "improved",
         }
     }
@@ -67,6 +70,11 @@ pub(crate) fn common(name: impl Into<String>, story: impl Fn(&Sandbox) + Send + 
 /// A case that Debian 12's plugins are too old for.
 pub(crate) fn newer(name: impl Into<String>, story: impl Fn(&Sandbox) + Send + Sync + 'static) -> Case {
     Case { basis: Basis::Newer, ..common(name, story) }
+}
+
+/// A case for a sentence of the spec.
+pub(crate) fn spec(name: impl Into<String>, story: impl Fn(&Sandbox) + Send + Sync + 'static) -> Case {
+    Case { basis: Basis::Spec, ..common(name, story) }
 }
 
 /// A case in which being better than the Go plugins is the point.
@@ -120,5 +128,5 @@ fn trial(case: Case, dir: &Path, counts: Counts) -> Trial {
             }
         }
     })
-    .with_kind(if basis == Basis::Common { "" } else { basis.name() })
+    .with_kind(if matches!(basis, Basis::Common | Basis::Spec) { "" } else { basis.name() })
 }

@@ -4,7 +4,7 @@
 //! address, base chains) is there; after that, before and after must be equal line by line.
 
 use cni_tests::conf::Backend;
-use cni_tests::{Attachment, Sandbox, Snapshot, rules};
+use cni_tests::{Attachment, Chain, Sandbox, Snapshot, conf, rules};
 use serde_json::Value;
 
 use crate::case::{Basis, Case, common, improved};
@@ -34,6 +34,10 @@ pub(crate) fn cases() -> Vec<Case> {
             let name = format!("leftovers::{}_{what}", backend.name());
             cases.push(common(name, move |sb| nothing_left(sb, backend, end)).based_on(basis));
         }
+        for plugin in ["bridge", "ptp"] {
+            let name = format!("leftovers::{}_{plugin}_del_after_the_configuration_changed", backend.name());
+            cases.push(improved(name, move |sb| reconfigured(sb, backend, plugin)));
+        }
     }
     for plugin in PLUGINS {
         for version in VERSIONS {
@@ -55,6 +59,24 @@ fn nothing_left(sb: &Sandbox, backend: Backend, end: Told) {
     let container = story.attach_bare("goes", &PORTS);
     end(&story, &container);
     Snapshot::of(&[&story.node]).same_but(&before, &CURSOR);
+}
+
+/// The operator has switched off, under running containers, what they were attached with.
+fn reconfigured(sb: &Sandbox, backend: Backend, plugin: &str) {
+    let mut conf = conf::masquerading(backend);
+    conf["type"] = plugin.into();
+    conf["macspoofchk"] = (plugin == "bridge").into();
+    let was = Chain::new("net", sb.newest(&[plugin, "host-local"]), &[conf.clone()]);
+    conf["ipMasq"] = false.into();
+    conf["macspoofchk"] = false.into();
+    let is = Chain::new("net", was.version(), &[conf]);
+    let mut stays = Attachment::new("stays", &sb.container("stays"));
+    was.add(sb, &mut stays);
+    let before = Snapshot::of(&[&sb.node()]);
+    let mut goes = Attachment::new("goes", &sb.container("goes"));
+    was.add(sb, &mut goes);
+    is.del(sb, &goes);
+    Snapshot::of(&[&sb.node()]).same_but(&before, &CURSOR);
 }
 
 fn vanished(story: &Story, container: &Container) {

@@ -17,7 +17,9 @@ mod bridge_vlan;
 mod bridge_wire;
 mod case;
 mod check;
+mod conformance;
 mod delegation;
+mod docker;
 mod each;
 mod examples;
 mod firewall;
@@ -68,13 +70,21 @@ fn main() -> ExitCode {
         println!("skipped: the black-box suite makes network namespaces and needs root");
         return ExitCode::SUCCESS;
     }
-    let given = std::env::var_os("CNI_TEST_DIR").map(PathBuf::from);
-    let dir = given.clone().unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../bin")));
-    let Some(dir) = dir.canonicalize().ok().filter(|d| d.is_dir()) else {
-        println!("no directory {} to test: run hack/build.sh, or set CNI_TEST_DIR", dir.display());
-        return if given.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    let dir = match directory() {
+        Ok(dir) => dir,
+        Err(code) => return code,
     };
     verdict::install_hook();
+    let code = case::judge(&args, &dir, cases());
+    if let Err(error) = conformance::report(&dir) {
+        println!("the conformance table can't be written: {error}");
+        return ExitCode::FAILURE;
+    }
+    code
+}
+
+/// All cases.
+fn cases() -> Vec<case::Case> {
     let subjects = [
         protocol::cases,
         versions::cases,
@@ -123,7 +133,18 @@ fn main() -> ExitCode {
         tuning_check::cases,
         tuning_backup::cases,
         examples::cases,
+        docker::cases,
+        conformance::cases,
     ];
-    let cases = subjects.iter().flat_map(|cases| cases()).collect();
-    case::judge(&args, &dir, cases)
+    subjects.iter().flat_map(|cases| cases()).collect()
+}
+
+/// The directory under test; without one the suite ends, which is a failure only if it was asked for.
+fn directory() -> Result<PathBuf, ExitCode> {
+    let given = std::env::var_os("CNI_TEST_DIR").map(PathBuf::from);
+    let dir = given.clone().unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../bin")));
+    dir.canonicalize().ok().filter(|d| d.is_dir()).ok_or_else(|| {
+        println!("no directory {} to test: run hack/build.sh, or set CNI_TEST_DIR", dir.display());
+        if given.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    })
 }

@@ -20,7 +20,6 @@
 mod address;
 mod error;
 pub mod forwarding;
-mod interface_sysctl;
 mod layer3;
 mod link;
 mod mac;

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::str::FromStr;
 
-use cni_plugin::{IpConfig, Owner, Undo};
+use cni_plugin::{Difference, IpConfig, Owner, Undo};
 use ipnetwork::IpNetwork;
 
 use crate::filter::{FilterError, Netfilter};
@@ -44,7 +44,8 @@ impl Masquerade {
 impl Netfilter {
     /// Masquerades as `wanted` says, all of it `owner`'s, and pushes the removal to `undo`. Idempotent.
     ///
-    /// The removal is pushed first: a transaction each family, and the second may fail.
+    /// The removal is pushed first: a transaction each family, and the second may fail. Who had one of the addresses before
+    /// and is gone without a DEL is named on stderr.
     pub fn masquerade(
         self: &Rc<Self>,
         backend: Backend,
@@ -52,10 +53,34 @@ impl Netfilter {
         wanted: &[Masquerade],
         undo: &mut Undo,
     ) -> Result<(), FilterError> {
-        let (taken_back, owner) = (Rc::clone(self), owner.clone());
+        let (taken_back, taken) = (Rc::clone(self), owner.clone());
         let hints: Vec<IpNetwork> = wanted.iter().map(|of| of.subnet).collect();
-        undo.push("the masquerade rules", move || taken_back.remove_masquerade(&owner, &hints));
-        self.add_masquerade(backend, wanted)
+        undo.push("the masquerade rules", move || taken_back.remove_masquerade(&taken, &hints));
+        for evicted in self.add_masquerade(backend, wanted)? {
+            eprintln!(
+                "an address of {owner} was still masqueraded for {evicted}, which must be gone: that rule is withdrawn"
+            );
+        }
+        Ok(())
+    }
+
+    /// What of `wanted` is missing or altered in the backend that ADD would use now. Before an upgrade or a change of the
+    /// configuration it may have been the other one: where nothing is wrong with that, nothing is wrong.
+    pub fn compare_masquerade(
+        &self,
+        configured: Option<Backend>,
+        wanted: &[Masquerade],
+    ) -> Result<Vec<Difference>, FilterError> {
+        let backend = self.choose(configured)?;
+        let differences = self.check_masquerade(backend, wanted)?;
+        let other = match backend {
+            Backend::Iptables => Backend::Nftables,
+            Backend::Nftables => Backend::Iptables,
+        };
+        if !differences.is_empty() && self.check_masquerade(other, wanted).is_ok_and(|found| found.is_empty()) {
+            return Ok(Vec::new());
+        }
+        Ok(differences)
     }
 }
 

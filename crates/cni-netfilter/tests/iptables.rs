@@ -201,8 +201,9 @@ fn guards_leave_with_their_interface() {
             intent.guard_localnet = Some(interface.parse().unwrap());
             tools.add_ports(&[intent]).unwrap();
         }
-        let guards = || dump("iptables", "raw").matches("-A PREROUTING").count();
+        let guards = || dump("iptables", "raw").matches("-A CNI-HOSTPORT-GUARD").count();
         assert_eq!(guards(), 3);
+        assert_eq!(dump("iptables", "raw").matches("-A PREROUTING").count(), 2, "what every packet passes");
         tools.remove_guard(&"veth1".parse().unwrap()).unwrap();
         tools.remove_guard(&"veth1".parse().unwrap()).unwrap();
         assert_eq!(guards(), 2);

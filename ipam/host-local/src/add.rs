@@ -70,7 +70,7 @@ fn assign(requested: &[IpAddr], sets: &[RangeSet]) -> Result<Vec<Option<IpAddr>>
 }
 
 fn refuse_repetition(store: &mut Store, sets: &[RangeSet], owner: &Owner) -> Result<(), CniError> {
-    let held = store.held_by(owner)?;
+    let held = store.held_by(owner, &[])?;
     // What is left over from other ranges of the same network isn't this attachment's address.
     match held.iter().find(|ip| sets.iter().any(|set| set.range_of(**ip).is_some())) {
         None => Ok(()),

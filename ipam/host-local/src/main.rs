@@ -20,6 +20,14 @@ mod resolv_conf;
 mod settings;
 mod status;
 mod store;
+mod told;
+
+// What the fuzz targets hold host-local to.
+#[cfg(test)]
+#[path = "../fuzz/src/properties/mod.rs"]
+mod properties;
+#[cfg(test)]
+mod seeds;
 
 use std::process::ExitCode;
 

@@ -5,15 +5,12 @@
 mod common;
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Network, OURS, call, ip, run, verdict};
+use common::kill::{Point, examine, kill, points, strace_is_here, trace};
+use common::{Network, OURS, call, ip, verdict};
 use serde_json::{Value, json};
-
-/// Five addresses: .2 to .6.
-const SIZE: usize = 5;
 
 struct Scenario {
     name: &'static str,
@@ -65,71 +62,32 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "CHECK", prepare: both, verb: "CHECK", conf: plain },
 ];
 
-/// Runs one call under strace, with these options.
-fn traced(network: &Network, scenario: &Scenario, options: &[&str]) -> std::process::Output {
-    let mut command = common::command("strace", scenario.verb, "victim");
-    command.args(options).arg(OURS);
-    run(&mut command, &(scenario.conf)(network))
-}
-
 fn prepared(scenario: &Scenario) -> Network {
     let network = Network::new(json!([[{"subnet": "10.0.0.0/29"}]]));
     (scenario.prepare)(&network);
     network
 }
 
-/// Every call from the reading of the configuration on, as (name, how many of that name came before).
-fn kill_points(scenario: &Scenario) -> Vec<(String, usize)> {
+/// Every call from the reading of the configuration on.
+fn kill_points(scenario: &Scenario) -> Vec<Point> {
     let network = prepared(scenario);
-    let log = network.data_dir.join("log");
-    let output = traced(&network, scenario, &["-o", log.to_str().unwrap()]);
-    assert!(output.status.success(), "{}: {output:?}", scenario.name);
-    let text = fs::read_to_string(log).unwrap();
-    let names: Vec<&str> = text.lines().filter_map(|line| line.split_once('(')).map(|(name, _)| name).collect();
-    let start = text.lines().position(|line| line.starts_with("read(0,")).unwrap();
-    let points = (start..names.len()).filter(|at| names[*at] != "exit_group");
-    points.map(|at| (names[at].to_owned(), names[..=at].iter().filter(|name| **name == names[at]).count())).collect()
-}
-
-/// What must hold after a kill, and after the DEL that the runtime sends then.
-fn examine(network: &Network, what: &str) {
-    let whole = |content: &str| content == "victim\r\neth0" || content == "other\r\neth0";
-    for (ip, content) in network.reservations() {
-        assert!(whole(&content) || content.is_empty() && ip == common::ip("10.0.0.3"), "{what}: {ip}: {content:?}");
-    }
-    let others = network.reservations().values().filter(|content| content.starts_with("other")).count();
-    network.del(OURS, "victim").unwrap_or_else(|error| panic!("{what}: {error}"));
-    let left: Vec<String> = network.reservations().into_values().filter(|content| !content.is_empty()).collect();
-    assert_eq!(left.len(), others, "{what}: {left:?}");
-    // Every address that nobody holds can be had, once.
-    for n in others..SIZE {
-        let free = network.reservations().into_iter().filter(|(_, content)| !content.is_empty()).count();
-        assert_eq!(free, n, "{what}");
-        network.add(OURS, &format!("next{n}")).unwrap_or_else(|error| panic!("{what}: {error}"));
-    }
-    assert!(network.add(OURS, "toomany").is_err(), "{what}");
-    for n in others..SIZE {
-        network.del(OURS, &format!("next{n}")).unwrap();
-    }
-    assert_eq!(network.reservations().len(), others, "{what}");
-    assert!(network.add(OURS, "victim").is_ok(), "{what}");
+    let calls = trace(&network, scenario.verb, &(scenario.conf)(&network), &[]);
+    let start = calls.iter().position(|call| call.starts_with("read(0,")).unwrap();
+    points(&calls, start)
 }
 
 #[test]
 fn killed_anywhere_it_leaves_a_whole_state() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        eprintln!("skipped: no strace");
+    if !strace_is_here() {
         return;
     }
     let mut kills = 0;
     for scenario in SCENARIOS {
         let points = kill_points(scenario);
-        for (call, nth) in &points {
+        for point in &points {
             let network = prepared(scenario);
-            let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
-            let output = traced(&network, scenario, &["-o", "/dev/null", "-e", &inject]);
-            assert_eq!(output.status.signal(), Some(9), "{}: {inject}: {output:?}", scenario.name);
-            examine(&network, &format!("{} killed at {call} {nth}", scenario.name));
+            kill(&network, scenario.verb, &(scenario.conf)(&network), point, &[]);
+            examine(&network, &format!("{} killed at {} {}", scenario.name, point.call, point.nth));
         }
         println!("{}: {} kill points", scenario.name, points.len());
         kills += points.len();

@@ -1,15 +1,14 @@
 //! CHECK: the attachment has the configured addresses.
 
-use cni_plugin::{Attachment, CniError, Difference, IpConfig, Request, verdict};
+use cni_plugin::{Attachment, CniError, Difference, IpConfig, Request, Undecoded, verdict};
 
-use crate::config::Config;
 use crate::settings::Settings;
 
 /// Compares with the result of ADD: every configured address is there, and with its gateway if it has one.
 ///
 /// A gateway that isn't configured may have been filled in by the caller. Whether the interface has the addresses is
 /// what the caller checks; an IPAM plugin doesn't know the interface.
-pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
+pub fn check(request: &Request<Undecoded>, attachment: &Attachment) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config, &attachment.args, request.version)?;
     let told = request.require_result_of_add()?;
     let differences: Vec<Difference> =

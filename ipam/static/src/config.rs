@@ -2,15 +2,8 @@
 
 use std::net::IpAddr;
 
-use cni_plugin::json::{self, DecodeError};
-use cni_plugin::{Dns, Route, addr};
+use cni_plugin::{ConfigArgs, Dns, Route, addr};
 use serde::Deserialize;
-use serde_json::Value;
-
-/// The whole configuration, not decoded yet: DEL and GC must succeed with one that ADD would refuse.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub struct Config(pub Value);
 
 /// The keys that the plugin reads.
 #[derive(Debug, Deserialize)]
@@ -20,7 +13,7 @@ pub struct Keys {
     pub ipam: Option<IpamKeys>,
     /// `args`.
     #[serde(default)]
-    pub args: Args,
+    pub args: ConfigArgs<Ips>,
     /// What the runtime adds for a capability.
     #[serde(default)]
     pub runtime_config: Ips,
@@ -49,25 +42,10 @@ pub struct AddressKeys {
     pub gateway: Option<IpAddr>,
 }
 
-/// `args`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Args {
-    /// The arguments meant for CNI plugins.
-    pub cni: Ips,
-}
-
 /// Addresses with prefix length, in `args.cni` and (capability `ips`) in `runtimeConfig`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Ips {
     /// They replace all others.
     pub ips: Vec<String>,
-}
-
-impl Config {
-    /// Decodes every key.
-    pub fn keys(&self) -> Result<Keys, DecodeError> {
-        json::decode(self.0.clone())
-    }
 }

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use cni_plugin::json::DecodeError;
-use cni_plugin::{ArgsError, CniArgs, CniResult, IpConfig, SpecVersion, addr};
+use cni_plugin::{ArgsError, CniArgs, CniResult, IpConfig, SpecVersion, Undecoded, addr};
 use ipnetwork::IpNetwork;
 
-use crate::config::{AddressKeys, Config};
+use crate::config::{AddressKeys, Keys};
 
 /// How an address has to be written.
 const EXAMPLE: &str = "an address and its prefix length: 10.0.0.5/24, fd00::5/64";
@@ -58,8 +58,8 @@ pub struct Settings {
 
 impl Settings {
     /// `CNI_ARGS` adds to the configured addresses; `args.cni.ips` replaces all of them, and `runtimeConfig.ips` those.
-    pub fn resolve(config: &Config, args: &CniArgs, version: SpecVersion) -> Result<Self, SettingsError> {
-        let keys = config.keys()?;
+    pub fn resolve(config: &Undecoded, args: &CniArgs, version: SpecVersion) -> Result<Self, SettingsError> {
+        let keys: Keys = config.decode()?;
         let ipam = keys.ipam.ok_or(SettingsError::NoIpam)?;
         let mut ips = ipam.addresses.iter().map(configured).collect::<Result<Vec<_>, _>>()?;
         add_from_args(&mut ips, args)?;
@@ -118,7 +118,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn resolve(config: Value, args: &str, version: SpecVersion) -> Result<Vec<String>, String> {
-        let settings = Settings::resolve(&Config(config), &CniArgs::new(args), version);
+        let settings = Settings::resolve(&serde_json::from_value(config).unwrap(), &CniArgs::new(args), version);
         let settings = settings.map_err(|error| error.to_string())?;
         let shown = |ip: IpConfig| match ip.gateway {
             Some(gateway) => format!("{} via {gateway}", ip.address),

@@ -2,7 +2,7 @@
 
 use cni_net::{Link, Netlink, pair};
 use cni_netfilter::{MacGuardHint, Netfilter};
-use cni_plugin::{CniError, Detachment, Ipam, Owner, Request};
+use cni_plugin::{CniError, Detachment, Owner, Request};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
@@ -16,15 +16,15 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     let mut steps = Vec::new();
 
     // 1. Rules first: the kernel's grace period for them passes while the link goes.
-    let masquerade = request.config.ip_masq.then(|| filter.start_remove_masquerade(owner, &addresses_told(request)));
-    // The configuration may have changed since ADD; without it, only what a lookup finds.
+    //    The configuration may have changed since ADD, so it is not asked what there is.
+    let masquerade = filter.start_remove_masquerade(owner, &addresses_told(request));
     let port = pair::find(&socket, owner)?;
     let hint = guard_hint(request, owner, port.as_ref());
     steps.push(filter.remove_mac_guard(owner, &hint, request.config.mac_spoof_check).map_err(CniError::from));
 
     // 2. The pair, before its addresses can be given to somebody else.
     steps.push(pair::delete_told(detachment, request.prev_result.as_ref()).map_err(CniError::from));
-    steps.extend(masquerade.map(|removal| removal.finish().map_err(CniError::from)));
+    steps.push(masquerade.finish().map_err(CniError::from));
 
     // 3. Where it is wanted, the bridge that has no port any more.
     if request.config.remove_empty_bridge {
@@ -35,7 +35,7 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     // 4. The addresses.
     let ipam = &request.config.ipam.plugin_type;
     if !ipam.is_empty() {
-        steps.push(Ipam::new(&request.delegates, ipam, request.version).del());
+        steps.push(request.ipam(ipam).del());
     }
     steps.into_iter().collect()
 }

@@ -2,7 +2,7 @@
 
 use cni_net::{Netlink, pair};
 use cni_netfilter::Netfilter;
-use cni_plugin::{CniError, Ipam, Owner, Request};
+use cni_plugin::{CniError, Owner, Request};
 
 use crate::config::Config;
 use crate::{host, settings};
@@ -19,7 +19,7 @@ pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     }
     let ipam = &request.config.ipam.plugin_type;
     if !ipam.is_empty() {
-        steps.push(Ipam::new(&request.delegates, ipam, request.version).gc());
+        steps.push(request.ipam(ipam).gc());
     }
     steps.into_iter().collect()
 }

@@ -2,7 +2,7 @@
 
 use cni_net::Netlink;
 use cni_netfilter::Netfilter;
-use cni_plugin::{CniArgs, CniError, Ipam, Request, code};
+use cni_plugin::{CniArgs, CniError, Request};
 
 use crate::config::Config;
 use crate::settings::Settings;
@@ -11,7 +11,7 @@ use crate::{gateway, host, routed};
 /// Asks the configuration, the kernel, the packet filter and IPAM.
 pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config, &CniArgs::default(), request.version)?;
-    let unavailable = |error: CniError| CniError { code: code::UNAVAILABLE, ..error };
+    let unavailable = CniError::unavailable;
     let socket = Netlink::open()?;
     let bridge = host::find_bridge(&socket, &settings.bridge).map_err(|error| unavailable(error.into()))?;
     if let Some(bridge) = &bridge {
@@ -33,7 +33,7 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
         filter.usable(backend).map_err(|error| unavailable(error.into()))?;
     }
     match settings.ipam() {
-        Some(plugin) => Ipam::new(&request.delegates, plugin, request.version).status(),
+        Some(plugin) => request.ipam(plugin).status(),
         None => Ok(()),
     }
 }

@@ -33,6 +33,6 @@ pub fn add(request: &Request<IgnoredAny>, to: &Attachment, undo: &mut Undo) -> R
     inside.change_link(lo.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     match &request.prev_result {
         Some(prev) => Ok(prev.clone()),
-        None => Ok(plan::result(to.netns.to_string_lossy().into_owned(), &plan::addresses(&inside, &lo)?)),
+        None => Ok(plan::result(&to.netns.to_string_lossy(), &plan::addresses(&inside, &lo)?)),
     }
 }

@@ -1,7 +1,7 @@
 //! What should be: `lo` up, with an attachment's mark on it if its DEL may take it down again.
 
 use cni_net::{Address, Link, NetError, Netlink};
-use cni_plugin::{CniError, CniResult, Interface, IpConfig, Owner};
+use cni_plugin::{CniError, CniResult, Interface, IpConfig, MacAddr, Owner};
 
 /// What the marks of all attachments begin with.
 const MARK: &str = "cni-lo-";
@@ -40,12 +40,11 @@ pub fn addresses(inside: &Netlink, lo: &Link) -> Result<Vec<Address>, NetError> 
 }
 
 /// The result: `lo`, and its first address of each family.
-pub fn result(sandbox: String, addresses: &[Address]) -> CniResult {
+pub fn result(sandbox: &str, addresses: &[Address]) -> CniResult {
     let first = |v4: bool| addresses.iter().find(|address| address.network.is_ipv4() == v4);
     let ip = |address: &Address| IpConfig { interface: Some(0), address: address.network, gateway: None };
-    let mac = "00:00:00:00:00:00".to_owned();
     CniResult {
-        interfaces: vec![Interface { name: "lo".to_owned(), mac, sandbox, ..Interface::default() }],
+        interfaces: vec![Interface::new("lo", MacAddr([0; 6]), sandbox)],
         ips: [first(true), first(false)].into_iter().flatten().map(ip).collect(),
         ..CniResult::default()
     }

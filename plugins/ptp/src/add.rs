@@ -2,12 +2,11 @@
 
 use std::rc::Rc;
 
-use cni_net::{NetNs, Netlink, PairSpec, pair};
+use cni_net::{NetNs, Netlink, PairSpec, forwarding, pair};
 use cni_netfilter::Netfilter;
 use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 
 use crate::config::Config;
-use crate::host;
 use crate::plan::{self, Plan};
 use crate::settings::Settings;
 
@@ -31,12 +30,20 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let made = pair::create(&socket, &spec, undo)?;
 
     // 4. The plan for IPAM's addresses.
-    let sandbox = attachment.netns.to_string_lossy().into_owned();
-    let result = plan::result(&made, &owner.ifname, sandbox, pending.finish()?, settings.dns.clone());
+    let sandbox = attachment.netns.to_string_lossy();
+    let result = plan::result(
+        (&made, request.mtu_told(made.mtu)),
+        &owner.ifname,
+        &sandbox,
+        pending.finish()?,
+        settings.dns.clone(),
+    );
     let plan = Plan::of(&settings, owner, &result)?;
 
     // 5. The host's end first: the gateway is there when the container's end comes up and looks for it.
-    host::apply(&socket, made.host_index, &plan)?;
+    //    Forwarding stays when the attachment goes, as others need it too.
+    plan.families().try_for_each(forwarding::ensure)?;
+    plan.host(made.host_name.clone()).apply_to_host(&socket, made.host_index)?;
     plan.layer3.apply(&namespace, &inside, made.container_index, undo)?;
 
     // 6. Masquerading.

@@ -1,11 +1,11 @@
 //! CHECK: compares the whole plan with what is there, and names each difference.
 
-use cni_net::{NetNs, Netlink, pair};
+use cni_net::pair::{self, PairCheck};
+use cni_net::{NetNs, Netlink, forwarding};
 use cni_netfilter::Netfilter;
-use cni_plugin::{Attachment, CniError, Difference, Interface, Request, verdict};
+use cni_plugin::{Attachment, CniError, NameError, Request, verdict};
 
 use crate::config::Config;
-use crate::host;
 use crate::plan::Plan;
 use crate::settings::Settings;
 
@@ -20,36 +20,27 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
     let plan = Plan::of(&settings, owner, told)?;
 
     // 1. The host's end.
+    let pair = PairCheck { ifname: &owner.ifname, netns: &attachment.netns, mtu: settings.mtu, up: true, told };
     let host = pair::find_or_told(&socket, owner, told)?;
-    let told_host = host.as_ref().and_then(|link| {
-        let is_it = |interface: &&Interface| interface.name == link.name && interface.sandbox.is_empty();
-        told.interfaces.iter().find(is_it)
-    });
-    let mut differences = pair::check_host(host.as_ref(), settings.mtu, told_host);
+    let mut differences = pair.host(host.as_ref());
     if let Some(host) = &host {
-        differences.extend(host::check(&socket, &host.name, host.index, &plan)?);
+        let name = host.name.parse().map_err(|error: NameError| CniError::plugin(error.to_string()))?;
+        differences.extend(plan.host(name).check(&socket, host.index)?);
+    }
+    for family in plan.families() {
+        differences.extend(forwarding::check(family)?);
     }
 
     // 2. The container's end.
-    match inside.link_by_name(owner.ifname.as_str())? {
-        Some(link) => {
-            let told_link = told.interface(&owner.ifname).map(|(_, told)| told);
-            differences.extend(pair::check_container(&link, host.as_ref(), settings.mtu, told_link));
-            if !link.up {
-                differences.push(Difference::new(format!("interface {}", link.name), "up", "down"));
-            }
-            differences.extend(plan.layer3.check(&inside, link.index)?);
-        }
-        None => {
-            let thing = format!("interface {} in {:?}", owner.ifname, attachment.netns);
-            differences.push(Difference::missing(thing));
-        }
+    let (container, found) = pair.container(&inside, host.as_ref())?;
+    differences.extend(found);
+    if let Some(link) = container {
+        differences.extend(plan.layer3.check(&inside, link.index)?);
     }
 
     // 3. Masquerading.
     if settings.masquerade {
-        let filter = Netfilter::new();
-        differences.extend(filter.check_masquerade(filter.choose(settings.backend)?, &plan.masquerade)?);
+        differences.extend(Netfilter::new().compare_masquerade(settings.backend, &plan.masquerade)?);
     }
     verdict(&differences)?;
 

@@ -15,11 +15,12 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     // 1. Rules first: the kernel's grace period for them passes while the link goes.
     let told = request.prev_result.iter().flat_map(|result| &result.ips);
     let hints: Vec<IpNetwork> = told.map(|ip| ip.address).collect();
-    let masquerade = request.config.ip_masq.then(|| filter.start_remove_masquerade(&detachment.owner, &hints));
+    //    The configuration may have changed since ADD, so it is not asked what there is.
+    let masquerade = filter.start_remove_masquerade(&detachment.owner, &hints);
 
     // 2. The pair, before its addresses can be given to somebody else.
     steps.push(pair::delete(detachment).map_err(CniError::from));
-    steps.extend(masquerade.map(|removal| removal.finish().map_err(CniError::from)));
+    steps.push(masquerade.finish().map_err(CniError::from));
 
     // 3. The addresses.
     let ipam = &request.config.ipam.plugin_type;

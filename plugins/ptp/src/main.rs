@@ -5,7 +5,6 @@ mod check;
 mod config;
 mod del;
 mod gc;
-mod host;
 mod plan;
 mod settings;
 mod status;

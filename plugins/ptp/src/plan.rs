@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use cni_net::{Family, Layer3, Layer3Error, Pair, PointToPoint, Route};
+use cni_net::{Family, Layer3, Layer3Error, Pair, PointToPoint};
 use cni_netfilter::Masquerade;
 use cni_plugin::addr::same_family;
-use cni_plugin::{CniResult, Dns, IfName, Interface, IpConfig, Owner};
+use cni_plugin::{CniResult, Dns, IfName, Interface, IpConfig, Owner, Route};
 use ipnetwork::IpNetwork;
 
 use crate::settings::Settings;
@@ -72,13 +72,20 @@ impl Plan {
         Ok(Self { layer3, gateways, addresses, masquerade })
     }
 
-    /// The node's routes to the container, through the host's end with this index.
-    pub fn host_routes(&self, index: u32) -> Vec<Route> {
-        let to = |address: &IpAddr| {
+    /// The node's end of the link, of this name: the gateways' addresses, and a route to each of the container's.
+    ///
+    /// The gateway must answer at once, not after a second of duplicate address detection: it is the only one there.
+    pub fn host(&self, name: IfName) -> Layer3 {
+        let mut routes: Vec<Route> = Vec::new();
+        for address in &self.addresses {
             let scope = address.is_ipv4().then_some(SCOPE_HOST);
-            Route { scope, ..Route::new(IpNetwork::from(*address), None, index) }
-        };
-        self.addresses.iter().map(to).collect()
+            let route = Route { scope, ..Route::new(IpNetwork::from(*address), None) };
+            // Two addresses may be one in two subnets.
+            if !routes.contains(&route) {
+                routes.push(route);
+            }
+        }
+        Layer3 { ifname: name, addresses: self.gateways.clone(), routes, dad: false, point_to_point: Vec::new() }
     }
 
     /// The families in which the node has to forward.
@@ -96,19 +103,19 @@ fn hop(ip: &IpConfig) -> Result<PointToPoint, PlanError> {
     Ok(PointToPoint { address, gateway })
 }
 
-/// The result: IPAM's, with the two ends of the pair.
-pub fn result(pair: &Pair, ifname: &IfName, sandbox: String, ipam: CniResult, dns: Option<Dns>) -> CniResult {
-    let interface = |name: &IfName, mac: String, sandbox: String| Interface {
-        name: name.to_string(),
-        mac,
-        sandbox,
-        ..Interface::default()
-    };
+/// The result: IPAM's, with the two ends of the pair and the MTU that is told of them.
+pub fn result(
+    (pair, mtu): (&Pair, u32),
+    ifname: &IfName,
+    sandbox: &str,
+    ipam: CniResult,
+    dns: Option<Dns>,
+) -> CniResult {
     let placed = |ip: IpConfig| IpConfig { interface: Some(CONTAINER_INDEX), ..ip };
     CniResult {
         interfaces: vec![
-            interface(&pair.host_name, pair.host_mac.to_string(), String::new()),
-            interface(ifname, pair.container_mac.to_string(), sandbox),
+            Interface::new(pair.host_name.as_str(), pair.host_mac, "").with_mtu(mtu),
+            Interface::new(ifname.as_str(), pair.container_mac, sandbox).with_mtu(mtu),
         ],
         ips: ipam.ips.into_iter().map(placed).collect(),
         routes: ipam.routes,
@@ -139,8 +146,9 @@ mod tests {
             host_mac: MacAddr([2; 6]),
             container_index: 2,
             container_mac: MacAddr([4; 6]),
+            mtu: 1500,
         };
-        let told = result(&pair, &owner().ifname, "/n".to_owned(), ipam, None);
+        let told = result((&pair, 0), &owner().ifname, "/n", ipam, None);
         Plan::of(&settings, &owner(), &told).map_err(|error| error.to_string())
     }
 
@@ -150,10 +158,10 @@ mod tests {
         let plan = plan.unwrap();
         let text = |network: &IpNetwork| network.to_string();
         assert_eq!(plan.gateways.iter().map(text).collect::<Vec<_>>(), ["10.0.0.1/32", "fd00::1/128"]);
-        let routes = plan.host_routes(7);
+        let routes = plan.host("veth0".parse().unwrap()).routes;
         let dst: Vec<String> = routes.iter().map(|route| route.dst.to_string()).collect();
         assert_eq!(dst, ["10.0.0.5/32", "10.0.0.6/32", "fd00::5/128"]);
-        assert!(routes.iter().all(|route| route.device == 7 && route.gateway.is_none()));
+        assert!(routes.iter().all(|route| route.gw.is_none()));
         assert_eq!((routes[0].scope, routes[2].scope), (Some(254), None));
         assert_eq!((plan.families().count(), plan.masquerade.len()), (2, 3));
     }

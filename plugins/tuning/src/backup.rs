@@ -1,13 +1,16 @@
 //! What was before ADD, in the Go plugin's files: either can put back what the other has changed.
 
-use std::collections::BTreeMap;
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use cni_plugin::{NetworkName, Owner};
+use cni_net::{LinkChange, sysctl};
+use cni_plugin::{CniError, NetworkName, Owner, Undecoded};
 use serde::{Deserialize, Serialize};
+
+/// Where the Go plugin keeps its backups, and so where this one does.
+const DEFAULT_DIR: &str = "/run/cni/tuning";
 
 /// Why a backup could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +51,35 @@ pub struct Backup {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ifindex: Option<u32>,
     /// Sysctls by path below `/proc/sys`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub sysctl: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "sysctl::Values::is_empty")]
+    pub sysctl: sysctl::Values,
 }
 
 impl Backup {
+    /// Of these attributes.
+    pub fn of(link: &LinkChange) -> Self {
+        Self {
+            mac: link.mac.map(|mac| mac.to_string()),
+            promisc: link.promisc,
+            mtu: link.mtu,
+            allmulti: link.allmulti,
+            tx_q_len: link.txqlen,
+            ..Self::default()
+        }
+    }
+
+    /// The change that puts the attributes back.
+    pub fn link(&self) -> LinkChange {
+        LinkChange {
+            mac: self.mac.as_ref().and_then(|mac| mac.parse().ok()),
+            promisc: self.promisc,
+            mtu: self.mtu,
+            allmulti: self.allmulti,
+            txqlen: self.tx_q_len,
+            ..LinkChange::default()
+        }
+    }
+
     /// True unless it says that it is another network's. Those of the Go plugin don't say.
     pub fn may_be_of(&self, network: &NetworkName) -> bool {
         self.network.as_deref().is_none_or(|found| found == network.as_str())
@@ -87,9 +114,9 @@ pub struct Store {
 }
 
 impl Store {
-    /// The backups below `dir`, which need not exist yet.
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    /// The configured one, which need not exist yet.
+    pub fn of(config: &Undecoded) -> Result<Self, CniError> {
+        Ok(Self { dir: config.directory(&["dataDir"], DEFAULT_DIR)? })
     }
 
     /// The attachment's backup, if there is one. One that can't be understood has nothing to put back.
@@ -189,7 +216,7 @@ mod tests {
 
     #[test]
     fn of_two_backups_of_an_interface_the_earlier_counts() {
-        let sysctl = |value: &str| BTreeMap::from([("net/a".to_owned(), value.to_owned())]);
+        let sysctl = |value: &str| sysctl::Values::from([("net/a".to_owned(), value.to_owned())]);
         let earlier = Backup { sysctl: sysctl("0"), ..backup(1, 1500, "a") };
         let later = Backup { sysctl: sysctl("1"), allmulti: Some(false), ..backup(1, 1400, "b") };
         let both = later.after(earlier);

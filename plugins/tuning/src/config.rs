@@ -1,20 +1,9 @@
 //! The configuration as it is written: mirrors the JSON and decides nothing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use cni_plugin::CniError;
-use cni_plugin::json::{self, DecodeError};
+use cni_plugin::ConfigArgs;
 use serde::Deserialize;
-use serde_json::Value;
-
-/// Where the Go plugin keeps its backups, and so where this one does.
-const DEFAULT_DATA_DIR: &str = "/run/cni/tuning";
-
-/// The whole configuration, not decoded yet: DEL and GC must work with one that ADD would refuse.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub struct Config(pub Value);
 
 /// What can be set, at the top and in `args.cni`; what is absent stays as it is.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -42,7 +31,7 @@ pub struct Channels {
     /// What the runtime adds for a capability.
     pub runtime_config: RuntimeConfig,
     /// Conventions outside the specification.
-    pub args: Args,
+    pub args: ConfigArgs<Tunables>,
 }
 
 /// `runtimeConfig`.
@@ -51,29 +40,4 @@ pub struct Channels {
 pub struct RuntimeConfig {
     /// The interface's hardware address (capability `mac`).
     pub mac: String,
-}
-
-/// `args`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Args {
-    /// The arguments meant for CNI plugins.
-    pub cni: Tunables,
-}
-
-impl Config {
-    /// Decodes every key.
-    pub fn keys(&self) -> Result<(Tunables, Channels), DecodeError> {
-        Ok((json::decode(self.0.clone())?, json::decode(self.0.clone())?))
-    }
-
-    /// Where the backups are. A value that isn't a path is refused: a default in its place would be other backups.
-    pub fn data_dir(&self) -> Result<PathBuf, CniError> {
-        match self.0.as_object().and_then(|object| json::get(object, "dataDir")) {
-            None => Ok(PathBuf::from(DEFAULT_DATA_DIR)),
-            Some(Value::String(path)) if path.is_empty() => Ok(PathBuf::from(DEFAULT_DATA_DIR)),
-            Some(Value::String(path)) => Ok(PathBuf::from(path)),
-            Some(other) => Err(CniError::plugin(format!("dataDir: a path is expected, and this is {other}"))),
-        }
-    }
 }

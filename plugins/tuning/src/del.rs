@@ -1,17 +1,16 @@
 //! DEL: puts back what was before.
 
 use cni_net::{NetNs, NetNsError};
-use cni_plugin::{CniError, Detachment, Request};
+use cni_plugin::{CniError, Detachment, Request, Undecoded};
 
 use crate::backup::Store;
-use crate::config::Config;
 use crate::restore::restore;
 
 /// Puts back what can be put back, and removes the backup. What fails is told on stderr and isn't an error: the
 /// interface is about to go, and the rest of the chain has things on the node to remove.
-pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
+pub fn del(request: &Request<Undecoded>, detachment: &Detachment) -> Result<(), CniError> {
     let owner = &detachment.owner;
-    let store = Store::new(request.config.data_dir()?);
+    let store = Store::of(&request.config)?;
     let Some(backup) = store.read(owner)?.filter(|backup| backup.may_be_of(&owner.network)) else { return Ok(()) };
     let failures = match detachment.netns.as_deref().map(NetNs::open) {
         None | Some(Err(NetNsError::NotFound { .. })) => Vec::new(),

@@ -1,18 +1,15 @@
 //! What should be, as data; computed without touching the kernel.
 
-use std::collections::BTreeMap;
-use std::fmt::Display;
-
-use cni_net::{Link, LinkChange};
-use cni_plugin::{CniResult, Difference, IfName};
+use cni_net::{LinkChange, sysctl};
+use cni_plugin::{CniResult, IfName};
 
 use crate::settings::{Settings, SettingsError};
 
 /// What an attachment should have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Values by path below `/proc/sys`, in the order to write them in: `all` before the interfaces.
-    pub sysctls: BTreeMap<String, String>,
+    /// The sysctls, with the interface's name in place.
+    pub sysctls: sysctl::Values,
     /// The interface's attributes.
     pub link: LinkChange,
 }
@@ -20,7 +17,7 @@ pub struct Plan {
 impl Plan {
     /// The settings for this interface.
     pub fn new(settings: &Settings, ifname: &IfName) -> Result<Self, SettingsError> {
-        let mut sysctls = BTreeMap::new();
+        let mut sysctls = sysctl::Values::new();
         for (path, sysctl) in &settings.sysctls {
             let path = path.replacen("IFNAME", ifname.as_str(), 1);
             if sysctls.insert(path, sysctl.value.clone()).is_some() {
@@ -58,32 +55,6 @@ impl Plan {
         }
         result
     }
-
-    /// What of the interface is not as it should be.
-    pub fn compare(&self, link: &Link) -> Vec<Difference> {
-        let name = &link.name;
-        let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
-        [
-            differs("MAC address of", name, self.link.mac.map(|mac| mac.to_string()).as_ref(), &mac),
-            differs("mtu of", name, self.link.mtu.as_ref(), &link.mtu),
-            differs("promisc of", name, self.link.promisc.as_ref(), &link.promisc),
-            differs("allmulti of", name, self.link.allmulti.as_ref(), &link.all_multicast),
-            differs("txQLen of", name, self.link.txqlen.as_ref(), &link.txqlen),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-}
-
-fn differs<T: PartialEq + Display>(what: &str, name: &str, wanted: Option<&T>, found: &T) -> Option<Difference> {
-    let wanted = wanted.filter(|wanted| *wanted != found)?;
-    Some(Difference::new(format!("{what} {name}"), wanted, found))
-}
-
-/// The kernel parts a sysctl's numbers with tabs, people with spaces.
-pub fn same_value(wanted: &str, found: &str) -> bool {
-    wanted.split_whitespace().eq(found.split_whitespace())
 }
 
 #[cfg(test)]
@@ -128,11 +99,5 @@ mod tests {
         let macs: Vec<&str> = told.interfaces.iter().map(|interface| interface.mac.as_str()).collect();
         assert_eq!(macs, ["", "02:00:00:00:00:01", ""]);
         assert_eq!(told.interfaces[1].mtu, 1400);
-    }
-
-    #[test]
-    fn values_are_compared_by_their_words() {
-        assert!(same_value("4096 87380 6291456", "4096\t87380\t6291456"));
-        assert!(!same_value("1", "2") && !same_value("1 2", "12"));
     }
 }

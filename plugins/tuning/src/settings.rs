@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use cni_plugin::json::DecodeError;
-use cni_plugin::{ArgsError, CniArgs, MacAddr, NameError, Request, duplicate_key};
+use cni_plugin::{ArgsError, CniArgs, MacAddr, NameError, Request, Undecoded, duplicate_key};
 
-use crate::config::{Channels, Config, Tunables};
+use crate::config::{Channels, Tunables};
 
 /// Why a configuration is refused. The texts are those of the Go plugin where it has one.
 #[derive(Debug, thiserror::Error)]
@@ -66,14 +66,13 @@ pub struct Sysctl {
 
 impl Settings {
     /// Refuses what can't be carried out, before anything has been touched.
-    pub fn resolve(request: &Request<Config>, args: &CniArgs) -> Result<Self, SettingsError> {
+    pub fn resolve(request: &Request<Undecoded>, args: &CniArgs) -> Result<Self, SettingsError> {
         for path in [&["sysctl"][..], &["args", "cni", "sysctl"]] {
             if let Some(key) = duplicate_key(request.delegates.stdin(), path) {
                 return Err(SettingsError::Duplicate(key));
             }
         }
-        let (configured, channels) = request.config.keys()?;
-        Self::of(configured, channels, args)
+        Self::of(request.config.decode()?, request.config.decode()?, args)
     }
 
     /// `args.cni` goes over everything else, key by key; the other channels have a hardware address only.
@@ -137,7 +136,9 @@ mod tests {
     use serde_json::{Value, json};
 
     fn resolve(config: Value, args: &str) -> Result<Settings, String> {
-        let (configured, channels) = Config(config).keys().map_err(|error| error.to_string())?;
+        let config: Undecoded = serde_json::from_value(config).unwrap();
+        let decoded = config.decode().and_then(|keys| Ok((keys, config.decode()?)));
+        let (configured, channels) = decoded.map_err(|error| error.to_string())?;
         Settings::of(configured, channels, &CniArgs::new(args)).map_err(|error| error.to_string())
     }
 

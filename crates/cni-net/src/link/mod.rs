@@ -1,6 +1,7 @@
 //! Links: what the kernel says about one, and the verbs, a file each.
 
 mod altname;
+mod attributes;
 mod change;
 mod create;
 mod delete;

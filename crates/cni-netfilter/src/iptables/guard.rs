@@ -3,8 +3,8 @@
 //!
 //! It sits in `raw`, which sees a packet before connection tracking, NAT and any filter. There no packet from or for
 //! 127.0.0.0/8 is legitimate: the host's own connections to published ports were masqueraded on the way out, so their
-//! replies are for an address of the host's. One rule an interface, at the head of `PREROUTING`, shared by all
-//! attachments behind it.
+//! replies are for an address of the host's. `PREROUTING` asks for the address, so that other packets pay for two rules
+//! however many interfaces are guarded; the chain has one rule for each of those, shared by all attachments behind it.
 
 use cni_plugin::{Difference, IfName};
 
@@ -55,7 +55,8 @@ pub(super) fn differences(intents: &[&PortForwards], table: &Table) -> Vec<Diffe
 
 /// Removes the guards of interfaces that `stays` denies; the text is empty if there are none.
 pub(super) fn retain(table: &Table, stays: impl Fn(&str) -> bool) -> Result<String, IptablesError> {
-    let guards = table.jumps_to(CHAIN).filter(|rule| rule.comment().is_some_and(|text| text.starts_with(COMMENT)));
+    let guards = table.chain(CHAIN).unwrap_or_default().iter();
+    let guards = guards.filter(|rule| rule.comment().is_some_and(|text| text.starts_with(COMMENT)));
     let stale: Vec<&Rule> = guards.filter(|rule| rule.value("-i").is_some_and(|name| !stays(name))).collect();
     let mut script = Script::default();
     if !stale.is_empty() {
@@ -78,13 +79,14 @@ fn frame(intents: &[&PortForwards]) -> Frame {
     if names.is_empty() {
         return Frame::default();
     }
-    let drops = ["-s", "-d"].map(|side| Rule::new(CHAIN, [side, "127.0.0.0/8", "-j", "DROP"]));
+    // Not from `lo`: the host's own packets to itself need not walk the chain.
+    let enters = ["-s", "-d"].map(|side| Rule::new("PREROUTING", [side, "127.0.0.0/8", "!", "-i", "lo", "-j", CHAIN]));
     // The name in the comment too: iptables 1.8.11 (nft) ignores interfaces when it looks for a rule to check or delete.
-    let enters = |name: &&str| {
+    let drops = |name: &&str| {
         let comment = format!("{COMMENT}{name}");
-        Rule::new("PREROUTING", ["-i", name, "-m", "comment", "--comment", &comment, "-j", CHAIN])
+        Rule::new(CHAIN, ["-i", name, "-m", "comment", "--comment", &comment, "-j", "DROP"])
     };
-    let mut rules: Vec<(Rule, Place)> = drops.into_iter().map(|rule| (rule, Place::Last)).collect();
-    rules.extend(names.iter().map(|name| (enters(name), Place::First)));
+    let mut rules: Vec<(Rule, Place)> = names.iter().map(|name| (drops(name), Place::Last)).collect();
+    rules.extend(enters.map(|rule| (rule, Place::First)));
     Frame { chains: vec![CHAIN], rules }
 }

@@ -2,7 +2,7 @@
 //!
 //! The Go plugins' chain names come from network and container alone, so two interfaces of one container on one network
 //! would share them. Here the first one gets that name, which lets either implementation find the other's rules, and a
-//! rule that matches everything and does nothing heads the chain, with the owner as its comment. A second interface
+//! rule that matches everything and does nothing ends the chain, with the owner as its comment. A second interface
 //! finds the name taken and uses one with the interface's name in the hash.
 
 use std::collections::BTreeSet;
@@ -60,7 +60,7 @@ impl Kind {
     }
 }
 
-/// The rule that heads `chain` and says whose it is. It has no target, so packets pass it.
+/// The rule at the end of `chain` that says whose it is. It has no target, so packets pass it.
 pub(super) fn owner_rule(chain: &str, owner: &Owner) -> Rule {
     Rule::new(chain, ["-m", "comment", "--comment", &owner.comment()])
 }

@@ -99,10 +99,10 @@ impl Wanted {
         script.delete_chain(&chain);
     }
 
-    /// All rules of `chain`: whose it is, then the body.
+    /// All rules of `chain`: the body, then whose it is, which no packet has to pass that the body decided on.
     fn inside(&self, chain: &str) -> Vec<Rule> {
         let link = self.link.map(|link| link_rule(chain, link));
-        [owner_rule(chain, &self.owner)].into_iter().chain(link).chain(self.body(chain)).collect()
+        self.body(chain).into_iter().chain([owner_rule(chain, &self.owner)]).chain(link).collect()
     }
 
     fn fill(&self, chain: &str, script: &mut Script) {

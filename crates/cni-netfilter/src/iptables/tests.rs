@@ -197,9 +197,9 @@ fn the_guard_is_for_ipv4_and_one_rule_an_interface() {
     guard::repair(&[&four, &four, &six], &Table::default(), &mut script);
     let expected = "*raw\n\
                     -N CNI-HOSTPORT-GUARD\n\
-                    -A CNI-HOSTPORT-GUARD -s 127.0.0.0/8 -j DROP\n\
-                    -A CNI-HOSTPORT-GUARD -d 127.0.0.0/8 -j DROP\n\
-                    -I PREROUTING -i cni0 -m comment --comment \"CNI portfwd localnet guard of cni0\" -j CNI-HOSTPORT-GUARD\n\
+                    -A CNI-HOSTPORT-GUARD -i cni0 -m comment --comment \"CNI portfwd localnet guard of cni0\" -j DROP\n\
+                    -I PREROUTING -s 127.0.0.0/8 ! -i lo -j CNI-HOSTPORT-GUARD\n\
+                    -I PREROUTING -d 127.0.0.0/8 ! -i lo -j CNI-HOSTPORT-GUARD\n\
                     COMMIT\n";
     assert_eq!(script.finish().unwrap(), expected);
 }

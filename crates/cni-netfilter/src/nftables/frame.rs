@@ -15,6 +15,11 @@ use super::expr::Ip;
 use super::raw;
 use super::set::Set;
 
+/// Where destinations are translated (`NF_IP_PRI_NAT_DST`).
+pub(super) const DSTNAT: i32 = -100;
+/// Where sources are translated (`NF_IP_PRI_NAT_SRC`).
+pub(super) const SRCNAT: i32 = 100;
+
 /// A table's name and family. Displays as the nft language has it: `inet cni_masquerade`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TableId {

@@ -1,18 +1,22 @@
 //! What the Go plugins leave in their own nftables tables: found by the comments of their rules, and removed.
 
 use netlink_packet_netfilter::NetfilterMessageInner;
-use netlink_packet_netfilter::nftables::{NfTablesMessage, RuleAttribute, RuleMessage};
+use netlink_packet_netfilter::nftables::{NfTablesMessage, Operator, RuleAttribute, RuleMessage};
 use rustix::io::Errno;
 
 use super::batch::Batch;
+use super::check::{self, RuleExpressions};
 use super::error::NftError;
-use super::expr::Ip;
+use super::expr::{self, Ip};
 use super::frame::{Family, TableId};
 use super::raw;
 use super::transport::Socket;
+use crate::Masquerade;
 
 /// Of their bridge and ptp; the rules are in `masq_checks`, their comment begins with the owner's key.
 const MASQUERADE: TableId = TableId { family: Family::Inet, name: "cni_plugins_masquerade" };
+/// The chain of these rules.
+const CHECKS: &str = "masq_checks";
 /// Of their portmap; the comment is the container ID alone.
 const PORTMAP: [TableId; 2] = [
     TableId { family: Family::Only(Ip::V4), name: "cni_hostport" },
@@ -23,7 +27,7 @@ const ATTEMPTS: u32 = 5;
 
 /// Removes the rules of the Go plugins' masquerading whose comment satisfies `is_mine`. Idempotent.
 pub(super) fn remove_masquerade(socket: &Socket, is_mine: impl Fn(&str) -> bool) -> Result<(), NftError> {
-    remove(socket, MASQUERADE, &["masq_checks"], is_mine)
+    remove(socket, MASQUERADE, &[CHECKS], is_mine)
 }
 
 /// Removes the rules of the Go portmap for this container. Idempotent.
@@ -59,6 +63,34 @@ fn remove(socket: &Socket, table: TableId, chains: &[&str], is_mine: impl Fn(&st
     Err(NftError::Contended { what: format!("delete rules of {table}"), attempts: ATTEMPTS })
 }
 
+/// True if the Go plugins masquerade for each of these: their chain is entered, and has a rule of the owner for the
+/// container's address.
+pub(super) fn masquerades(socket: &Socket, intents: &[Masquerade]) -> Result<bool, NftError> {
+    let entry = check::rules_of_any(socket, MASQUERADE.family.number().into(), MASQUERADE.name, "postrouting")?;
+    let enters = |rule: &RuleExpressions| check::has(rule, &expr::goto(CHECKS));
+    if !entry.iter().any(enters) {
+        return Ok(false);
+    }
+    let mut rules = Vec::new();
+    for_each(socket, MASQUERADE, &[CHECKS], |rule| rules.push(rule))?;
+    let serves = |intent: &Masquerade, rule: &Found| {
+        let from = expr::compare(Operator::Equal, expr::octets(intent.address));
+        intent.owner.wrote(&rule.comment)
+            && check::has(&rule.expressions, &from)
+            && check::has(&rule.expressions, &raw::masquerade())
+    };
+    Ok(intents.iter().all(|intent| rules.iter().any(|rule| serves(intent, rule))))
+}
+
+/// A rule with a comment.
+#[derive(Debug, Default)]
+struct Found {
+    chain: String,
+    handle: u64,
+    comment: String,
+    expressions: RuleExpressions,
+}
+
 /// The chain and handle of each rule that is to go.
 fn find(
     socket: &Socket,
@@ -66,31 +98,38 @@ fn find(
     chains: &[&str],
     is_mine: impl Fn(&str) -> bool,
 ) -> Result<Vec<(String, u64)>, NftError> {
-    let attributes = vec![RuleAttribute::Table(table.name.to_owned())];
-    let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
     let mut found = Vec::new();
-    socket.dump(&format!("list the rules of {table}"), &question, |message| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode("a list of rules")? else {
-            return Ok(());
-        };
-        let (mut place, mut number, mut comment) = (None, None, None);
-        for attribute in rule.attributes {
-            match attribute {
-                RuleAttribute::Chain(name) => place = Some(name),
-                RuleAttribute::Handle(handle) => number = Some(handle),
-                RuleAttribute::UserData(bytes) => comment = raw::read_comment(&bytes),
-                _ => {}
-            }
+    for_each(socket, table, chains, |rule| {
+        if is_mine(&rule.comment) {
+            found.push((rule.chain, rule.handle));
         }
-        if let (Some(place), Some(number), Some(comment)) = (place, number, comment)
-            && chains.contains(&place.as_str())
-            && is_mine(&comment)
-        {
-            found.push((place, number));
-        }
-        Ok(())
     })?;
     found.sort_unstable();
     found.dedup();
     Ok(found)
+}
+
+/// Calls `take` with each rule of these chains that has a comment; perhaps more than once if others change them.
+fn for_each(socket: &Socket, table: TableId, chains: &[&str], mut take: impl FnMut(Found)) -> Result<(), NftError> {
+    let attributes = vec![RuleAttribute::Table(table.name.to_owned())];
+    let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
+    socket.dump(&format!("list the rules of {table}"), &question, |message| {
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode("a list of rules")? else {
+            return Ok(());
+        };
+        let (mut found, mut comment) = (Found::default(), None);
+        for attribute in rule.attributes {
+            match attribute {
+                RuleAttribute::Chain(name) => found.chain = name,
+                RuleAttribute::Handle(handle) => found.handle = handle,
+                RuleAttribute::UserData(bytes) => comment = raw::read_comment(&bytes),
+                RuleAttribute::Expressions(list) => found.expressions = list,
+                _ => {}
+            }
+        }
+        if let Some(comment) = comment.filter(|_| chains.contains(&found.chain.as_str())) {
+            take(Found { comment, ..found });
+        }
+        Ok(())
+    })
 }

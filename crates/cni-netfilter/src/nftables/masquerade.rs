@@ -8,11 +8,11 @@ use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
-use super::apply::{self, Plan};
+use super::apply::{self, Failure, Plan};
 use super::element::{Element, Found, SetId, Value};
-use super::error::NftError;
+use super::error::{self, NftError};
 use super::expr::{self, Ip, Side};
-use super::frame::{Base, Chain, Family, Frame, Rule, TableId, subnet_chain};
+use super::frame::{self, Base, Chain, Family, Frame, Rule, TableId, subnet_chain};
 use super::set::{DataType, Maps, Set};
 use super::{Nftables, chains, check, index, legacy, raw, remove, valid_keys};
 use crate::Masquerade;
@@ -24,8 +24,6 @@ const SETS: [SetId; 2] = [HOSTS4, HOSTS6];
 const SUBNET: &str = "subnet-";
 /// How many rules the chain of a subnet has.
 const SUBNET_RULES: u32 = 2;
-/// `NF_IP_PRI_NAT_SRC`.
-pub(super) const SRCNAT: i32 = 100;
 
 fn hosts(ip: Ip) -> SetId {
     match ip {
@@ -59,7 +57,7 @@ pub(super) fn frame() -> Frame {
         sets: vec![set(HOSTS4, &[DataType::Address(Ip::V4)]), set(HOSTS6, &[DataType::Address(Ip::V6)]), index::set()],
         chains: vec![Chain {
             name: "postrouting".to_owned(),
-            base: Some(Base { kind: "nat", hook: InetHookNumber::PostRouting, priority: SRCNAT }),
+            base: Some(Base { kind: "nat", hook: InetHookNumber::PostRouting, priority: frame::SRCNAT }),
             rules: vec![multicast4, multicast6, look_up(Ip::V4), look_up(Ip::V6)],
         }],
     }
@@ -111,17 +109,30 @@ pub(super) fn targets(removed: &[(SetId, Found)], table: TableId) -> Vec<String>
 impl Nftables {
     /// Masquerades what these containers send to outside of their subnet. One transaction; repeating it changes nothing.
     ///
+    /// An address that is masqueraded for another owner is taken from it: address management has just given it to this one,
+    /// so that one is gone, and nobody has said so. Returns those in words.
+    ///
     /// # Errors
-    /// [`NftError::HeldBy`] if an address is masqueraded for another owner already; nothing has changed then.
-    pub fn add_masquerade(&self, intents: &[Masquerade]) -> Result<(), NftError> {
+    /// If the kernel refuses, or a family is mixed up.
+    pub fn add_masquerade(&self, intents: &[Masquerade]) -> Result<Vec<String>, NftError> {
         if intents.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        Ok(apply::apply(&self.socket, &plan(intents)?)?)
+        let plan = plan(intents)?;
+        let held = match apply::apply(&self.socket, &plan) {
+            Err(Failure::Held(held)) => held,
+            outcome => return Ok(outcome.map(|()| Vec::new())?),
+        };
+        let keys: Vec<_> = plan.elements.iter().map(|element| (element.set, element.key.clone())).collect();
+        let is_theirs = |comment: &str| held.iter().any(|held| apply::same_owner(&held.comment, comment));
+        let removed = remove::remove_keys(&self.socket, &keys, &is_theirs)?;
+        apply::apply(&self.socket, &plan)?;
+        chains::delete_unused(&self.socket, TABLE, &targets(&removed, TABLE), SUBNET_RULES)?;
+        Ok(held.iter().map(|held| error::holder(&held.comment)).collect())
     }
 
     /// Compares what [`Nftables::add_masquerade`] makes with what is there: the containers' elements, the chains of their
-    /// subnets, and the shared chains with all their rules.
+    /// subnets, and the shared chains with all their rules. What the Go plugins made for all of them is as good.
     ///
     /// # Errors
     /// Only if the kernel cannot be asked.
@@ -129,7 +140,11 @@ impl Nftables {
         if intents.is_empty() {
             return Ok(Vec::new());
         }
-        check::check(&self.socket, &plan(intents)?)
+        let differences = check::check(&self.socket, &plan(intents)?)?;
+        if !differences.is_empty() && legacy::masquerades(&self.socket, intents)? {
+            return Ok(Vec::new());
+        }
+        Ok(differences)
     }
 
     /// Removes the owner's masquerading, also what the Go plugins made for it (`inet cni_plugins_masquerade`).

@@ -1,6 +1,6 @@
 //! What is in the rule set after each operation.
 
-use cni_netfilter::{NftError, Nftables, Snat};
+use cni_netfilter::{Masquerade, NftError, Nftables, Snat};
 
 use crate::inside::{elements, forwards, handles, inside, masquerade, owner, owner_in, ruleset, run};
 
@@ -83,10 +83,6 @@ fn what_somebody_else_holds_is_refused_and_nothing_changes() {
         nft.add_ports(&[forwards("c1", "10.1.0.2/24", &["tcp 8080 80"])]).unwrap();
         nft.add_ports(&[forwards("c1", "fd00::2/64", &["tcp 8080 80"])]).unwrap();
         let before = handles();
-        let error = nft
-            .add_masquerade(&[masquerade("c2", "10.1.0.3", "10.1.0.0/24"), masquerade("c2", "10.1.0.2", "10.1.0.0/24")])
-            .unwrap_err();
-        assert_eq!(error.to_string(), "masquerading of 10.1.0.2 is held by container c1 (eth0) of network net1");
         // The IPv4 part alone would be fine.
         let wanted = [forwards("c2", "10.1.0.3/24", &["tcp 8081 80"]), forwards("c2", "fd00::3/64", &["tcp 8080 80"])];
         let error = nft.add_ports(&wanted).unwrap_err();
@@ -216,6 +212,42 @@ fn rules_of_the_go_plugins_go_with_their_owner() {
         assert_eq!((left("\"c1\""), left("\"c12\"")), (0, 2), "{}", ruleset());
         nft.retain_masquerade(&owner("c1").network, &[]).unwrap();
         assert_eq!((left("id: c1"), left("id: c2"), left("not theirs")), (1, 0, 1), "{}", ruleset());
+    });
+}
+
+#[test]
+fn masquerading_of_the_go_plugins_passes_check() {
+    inside("rules::masquerading_of_the_go_plugins_passes_check", || {
+        let go = |id: &str| format!("{}, net: net1, if: eth0, id: {id}", owner_in("net1", id).key());
+        let text = format!(
+            "table inet cni_plugins_masquerade {{
+                chain masq_checks {{
+                    ip saddr 10.1.0.2 ip daddr != 10.1.0.0/24 masquerade comment \"{}\"
+                    ip6 saddr fd00::2 ip6 daddr != fd00::/64 masquerade comment \"{}\"
+                    ip saddr 10.1.0.3 ip daddr != 10.1.0.0/24 counter comment \"{}\"
+                }}
+                chain postrouting {{
+                    type nat hook postrouting priority srcnat;
+                    ip daddr == 224.0.0.0/4 return
+                    ip6 daddr == ff00::/8 return
+                    goto masq_checks
+                }}
+            }}",
+            go("c1"),
+            go("c1"),
+            go("c2")
+        );
+        std::fs::write("/run/go.nft", text).unwrap();
+        run("nft -f /run/go.nft");
+        let nft = Nftables::open().unwrap();
+        let (v4, v6) = (masquerade("c1", "10.1.0.2", "10.1.0.0/24"), masquerade("c1", "fd00::2", "fd00::/64"));
+        assert_eq!(nft.check_masquerade(&[v4.clone(), v6.clone()]).unwrap(), []);
+        let differs = |of: &[Masquerade]| !nft.check_masquerade(of).unwrap().is_empty();
+        assert!(differs(&[masquerade("c2", "10.1.0.3", "10.1.0.0/24")]), "without a masquerade statement");
+        assert!(differs(&[v4.clone(), masquerade("c1", "10.1.0.9", "10.1.0.0/24")]), "another address");
+        assert!(differs(&[masquerade("c3", "10.1.0.2", "10.1.0.0/24")]), "another owner");
+        run("nft flush chain inet cni_plugins_masquerade postrouting");
+        assert!(differs(&[v4]), "nothing leads to the rules");
     });
 }
 

@@ -13,6 +13,7 @@ pub use read::ReadError;
 pub use write::WriteError;
 
 use crate::addr;
+use crate::names::MacAddr;
 
 /// What an attachment consists of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,6 +49,20 @@ pub struct Interface {
     /// The PCI device behind it.
     #[serde(rename = "pciID", skip_serializing_if = "String::is_empty")]
     pub pci_id: String,
+}
+
+impl Interface {
+    /// An interface with what every plugin tells about those it makes: its name, its hardware address and, unless it is
+    /// the node's (empty), the path of the namespace it is in.
+    pub fn new(name: &str, mac: MacAddr, sandbox: &str) -> Self {
+        Self { name: name.to_owned(), mac: mac.to_string(), sandbox: sandbox.to_owned(), ..Self::default() }
+    }
+
+    /// With this MTU; 0 is untold.
+    #[must_use]
+    pub fn with_mtu(self, mtu: u32) -> Self {
+        Self { mtu, ..self }
+    }
 }
 
 /// An address of a result.

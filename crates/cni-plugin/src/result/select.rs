@@ -11,6 +11,11 @@ impl CniResult {
         named().find(|(_, found)| !found.sandbox.is_empty()).or_else(|| named().next())
     }
 
+    /// The node's interface `name`.
+    pub fn host_interface(&self, name: &str) -> Option<&Interface> {
+        self.interfaces.iter().find(|found| found.name == name && found.sandbox.is_empty())
+    }
+
     /// The addresses of the container's interface `ifname`, each with the interface's index. Those that don't say whose
     /// they are count among them: before 0.3.0 no result says so.
     pub fn ips_of(&self, ifname: &IfName) -> Vec<IpConfig> {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use cni_plugin::NetworkName;
-use rustix::fs::{self, AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::error::StoreError;
@@ -17,8 +17,10 @@ const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 /// Nobody else needs to know who has which address.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
-/// Longer than any container ID a runtime makes; of more, only that it is there matters.
-const CONTENT_MAX: u64 = 64 * 1024;
+/// No holder is longer: an environment variable has at most 128 KiB (`MAX_ARG_STRLEN`), so a container ID too.
+const CONTENT_MAX: u64 = 192 * 1024;
+/// What a reservation is written to where there are no unnamed files. No address, so nobody's reservation.
+const TEMPORARY: &str = ".new";
 
 /// The directory of a network's reservations, locked against every other host-local until dropped.
 #[derive(Debug)]
@@ -109,7 +111,11 @@ impl NetworkDir {
                 file.write_all(content.as_bytes()).map_err(failed)?;
                 // open(2) gives this as the way to name an unnamed file without CAP_DAC_READ_SEARCH.
                 let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-                linked(fs::linkat(CWD, unnamed, &self.fd, name, AtFlags::SYMLINK_FOLLOW)).map_err(failed)
+                match fs::linkat(CWD, unnamed, &self.fd, name, AtFlags::SYMLINK_FOLLOW) {
+                    // There is no /proc here.
+                    Err(Errno::NOENT) => self.create_through_temporary(name, content),
+                    result => named(result).map_err(|errno| failed(errno.into())),
+                }
             }
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => self.create_through_temporary(name, content),
             Err(source) => Err(failed(source.into())),
@@ -120,19 +126,33 @@ impl NetworkDir {
         fs::openat(&self.fd, ".", OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, FILE_MODE)
     }
 
-    /// For filesystems without unnamed files (NFS, overlayfs before Linux 6.3). What a kill leaves under the temporary
-    /// name is replaced by the next call; it is no address, so it is nobody's reservation.
+    /// For filesystems without unnamed files (NFS, vfat, FUSE, overlayfs before Linux 6.3). What a kill leaves under the
+    /// temporary name is replaced by the next call; it is no address, so it is nobody's reservation.
     fn create_through_temporary(&self, name: &str, content: &str) -> Result<bool, StoreError> {
-        const TEMPORARY: &str = ".new";
         let failed = |source: std::io::Error| StoreError::Write { path: self.path_of(name), source };
+        // Making the temporary file would change the directory, and so the index would look stale.
+        if fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            return Ok(false);
+        }
         self.remove(TEMPORARY)?;
         let flags = FILE_FLAGS | OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let written = fs::openat(&self.fd, TEMPORARY, flags, FILE_MODE)
             .map_err(std::io::Error::from)
             .and_then(|fd| File::from(fd).write_all(content.as_bytes()))
-            .and_then(|()| linked(fs::linkat(&self.fd, TEMPORARY, &self.fd, name, AtFlags::empty())));
+            .and_then(|()| Ok(named(self.name_temporary(name))?));
         self.remove(TEMPORARY)?;
         written.map_err(failed)
+    }
+
+    /// Gives the temporary file its name, unless that exists.
+    fn name_temporary(&self, name: &str) -> Result<(), Errno> {
+        match fs::linkat(&self.fd, TEMPORARY, &self.fd, name, AtFlags::empty()) {
+            // No hard links either (vfat).
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                fs::renameat_with(&self.fd, TEMPORARY, &self.fd, name, RenameFlags::NOREPLACE)
+            }
+            result => result,
+        }
     }
 
     /// Overwrites `name` without giving up its disk block first, so that a full disk doesn't stop what only replaces a
@@ -192,11 +212,11 @@ pub(crate) fn writable(path: &Path) -> Result<(), StoreError> {
         .map_err(|source| StoreError::Write { path: path.to_owned(), source: source.into() })
 }
 
-fn linked(result: Result<(), Errno>) -> std::io::Result<bool> {
+fn named(result: Result<(), Errno>) -> Result<bool, Errno> {
     match result {
         Ok(()) => Ok(true),
         Err(Errno::EXIST) => Ok(false),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(errno),
     }
 }
 

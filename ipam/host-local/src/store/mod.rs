@@ -84,8 +84,21 @@ impl Store {
     }
 
     /// The addresses that the owner holds, interface and all; or, only if there are none, those that its container
-    /// holds without an interface.
-    pub(crate) fn held_by(&mut self, owner: &Owner) -> Result<Vec<Address>, StoreError> {
+    /// holds without an interface. What the owner is `told` to hold is looked up in the files, whatever the index says.
+    pub(crate) fn held_by(&mut self, owner: &Owner, told: &[Address]) -> Result<Vec<Address>, StoreError> {
+        let held = self.known_of(owner)?;
+        for ip in told.iter().filter(|ip| !held.contains(ip)) {
+            let meant = |holder: Holder| holder.is(owner) || held.is_empty() && holder.is_legacy_of(owner);
+            if self.holder(*ip)?.is_some_and(meant) {
+                // Written in place, which the directory's time doesn't tell; there may be more.
+                self.rebuild()?;
+                return self.known_of(owner);
+            }
+        }
+        Ok(held)
+    }
+
+    fn known_of(&mut self, owner: &Owner) -> Result<Vec<Address>, StoreError> {
         let own = self.held(&Holder::of(owner).0)?;
         if own.is_empty() { self.held(&Holder::Container(owner.container_id.clone())) } else { Ok(own) }
     }

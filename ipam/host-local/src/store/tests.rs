@@ -95,7 +95,7 @@ fn apply(place: &Place, set: &RangeSet, model: &mut Model, step: Step) {
         },
         Step::Del(n) => {
             let mut store = place.create().unwrap();
-            for ip in store.held_by(&owner(n)).unwrap() {
+            for ip in store.held_by(&owner(n), &[]).unwrap() {
                 assert!(store.release(ip, |holder| holder.is(&owner(n))).unwrap());
             }
             model.retain(|_, held_by| *held_by != owner(n));
@@ -148,7 +148,7 @@ proptest! {
             let mut store = place.create().unwrap();
             for n in 0..12 {
                 let held: Vec<Address> = model.iter().filter(|(_, by)| **by == owner(n)).map(|(ip, _)| *ip).collect();
-                let mut found = store.held_by(&owner(n)).unwrap();
+                let mut found = store.held_by(&owner(n), &[]).unwrap();
                 found.sort_unstable();
                 prop_assert_eq!(found, held);
             }
@@ -178,7 +178,7 @@ proptest! {
         }
         let mut store = place.create().unwrap();
         store.rebuild().unwrap();
-        prop_assert_eq!(store.held_by(&owner(0)).unwrap(), vec![first]);
+        prop_assert_eq!(store.held_by(&owner(0), &[]).unwrap(), vec![first]);
     }
 }
 
@@ -190,7 +190,7 @@ fn an_index_that_is_left_behind_is_noticed() {
     assert!(index_counts(&place));
     fs::copy(file(&place, "10.0.0.2"), file(&place, "10.0.0.7")).unwrap();
     assert!(!index_counts(&place));
-    assert_eq!(place.open().unwrap().unwrap().held_by(&owner(0)).unwrap(), [ip("10.0.0.2"), ip("10.0.0.7")]);
+    assert_eq!(place.open().unwrap().unwrap().held_by(&owner(0), &[]).unwrap(), [ip("10.0.0.2"), ip("10.0.0.7")]);
     assert!(index_counts(&place));
 }
 
@@ -203,11 +203,11 @@ fn many_owners_and_many_addresses_of_one_owner_make_the_index_grow() {
     }
     assert!(index_counts(&place));
     let mut store = place.create().unwrap();
-    assert_eq!(store.held_by(&owner(0)).unwrap().len(), 700);
-    for ip in store.held_by(&owner(0)).unwrap() {
+    assert_eq!(store.held_by(&owner(0), &[]).unwrap().len(), 700);
+    for ip in store.held_by(&owner(0), &[]).unwrap() {
         assert!(store.release(ip, |holder| holder.is(&owner(0))).unwrap());
     }
-    assert!(store.held_by(&owner(0)).unwrap().is_empty());
+    assert!(store.held_by(&owner(0), &[]).unwrap().is_empty());
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn what_is_no_file_is_never_followed_nor_handed_out() {
     )
     .unwrap();
     symlink(&outside, file(&place, "last_reserved_ip.0")).unwrap();
-    assert_eq!(place.open().unwrap().unwrap().held_by(&owner(0)).unwrap(), []);
+    assert_eq!(place.open().unwrap().unwrap().held_by(&owner(0), &[]).unwrap(), []);
     let mut store = place.create().unwrap();
     assert_eq!(store.next_free(ip("10.0.0.2"), ip("10.0.0.6")).unwrap(), Some(ip("10.0.0.5")));
     for taken in ["10.0.0.2", "10.0.0.3", "10.0.0.4"] {
@@ -273,13 +273,13 @@ fn only_reservations_of_an_earlier_boot_are_reclaimed_and_only_once() {
     let holdings = |place: &Place| place.open().unwrap().unwrap().dir.names().unwrap();
     // Off by default, whatever the index says.
     fs::remove_file(data_dir.path().join(".host-local/net")).unwrap();
-    assert_eq!(place.open().unwrap().unwrap().held_by(&owner(0)).unwrap().len(), 1);
+    assert_eq!(place.open().unwrap().unwrap().held_by(&owner(0), &[]).unwrap().len(), 1);
     // On, but this boot has been seen already.
     place.reclaim_after_reboot = true;
-    assert_eq!(place.open().unwrap().unwrap().held_by(&owner(0)).unwrap().len(), 1);
+    assert_eq!(place.open().unwrap().unwrap().held_by(&owner(0), &[]).unwrap().len(), 1);
     // On, and no sign of this boot.
     fs::remove_file(data_dir.path().join(".host-local/net")).unwrap();
-    assert_eq!(place.open().unwrap().unwrap().held_by(&owner(0)).unwrap().len(), 0);
+    assert_eq!(place.open().unwrap().unwrap().held_by(&owner(0), &[]).unwrap().len(), 0);
     let mut left = holdings(&place);
     left.retain(|name| name.starts_with("10."));
     left.sort();

@@ -3,6 +3,8 @@
 #![allow(dead_code)] // each test binary uses its part
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // as in tests proper
 
+pub(crate) mod kill;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;

@@ -1,9 +1,9 @@
 //! The bridge, and the node as the containers' gateway.
 
-use cni_net::{Family, Link, Netlink, forwarding};
+use cni_net::{Family, Link, Netlink, forwarding, pair};
 use cni_plugin::{CniError, Difference};
 
-use super::{Wanted, expect, expect_mac, state};
+use super::{Wanted, expect, state};
 use crate::gateway;
 use crate::host;
 
@@ -21,7 +21,7 @@ pub(super) fn bridge(
     };
     let thing = format!("bridge {name}");
     expect(differences, &thing, "up", state(bridge.up));
-    expect_mac(differences, &bridge, wanted.told_host(name.as_str()));
+    differences.extend(pair::check_mac(&bridge, wanted.told.host_interface(name.as_str())));
     // Others may want it promiscuous too, so only the lack of it is a difference.
     if settings.promisc && bridge.promiscuity == 0 {
         differences.push(Difference::new(&thing, "promiscuous", "not promiscuous"));
@@ -74,6 +74,6 @@ fn vlan_gateway(
         return Ok(None);
     };
     expect(differences, thing, "up", state(link.up));
-    expect_mac(differences, &link, wanted.told_host(name));
+    differences.extend(pair::check_mac(&link, wanted.told.host_interface(name)));
     Ok(Some(link))
 }

@@ -4,18 +4,18 @@ mod container;
 mod host;
 mod port;
 
-use cni_net::{NetNs, Netlink, pair};
-use cni_netfilter::{Backend, MacGuard, Netfilter};
-use cni_plugin::{Attachment, CniError, CniResult, Difference, Interface, Ipam, Request, verdict};
+use cni_net::pair::{self, PairCheck};
+use cni_net::{NetNs, Netlink};
+use cni_netfilter::{MacGuard, Netfilter};
+use cni_plugin::{Attachment, CniError, CniResult, Difference, Request, verdict};
 
 use crate::config::Config;
 use crate::plan::AddressPlan;
-use crate::settings::Settings;
+use crate::settings::{Mode, Settings};
 
 /// What there is to compare with.
 struct Wanted<'a> {
     settings: &'a Settings,
-    attachment: &'a Attachment,
     /// The result of ADD, as later plugins left it.
     told: &'a CniResult,
     plan: &'a AddressPlan,
@@ -24,26 +24,26 @@ struct Wanted<'a> {
 /// Compares everything that ADD made, then asks IPAM.
 pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config, &attachment.args, request.version)?;
-    let told = request
-        .prev_result
-        .as_ref()
-        .ok_or_else(|| CniError::plugin("CHECK needs prevResult, the result of ADD, and the configuration has none"))?;
+    let told = request.require_result_of_add()?;
     let namespace = NetNs::open(&attachment.netns)?;
     let socket = Netlink::open()?;
     let inside = Netlink::open_in(&namespace)?;
     let plan = AddressPlan::from_result(&settings, &attachment.owner, told);
-    let wanted = Wanted { settings: &settings, attachment, told, plan: &plan };
+    let wanted = Wanted { settings: &settings, told, plan: &plan };
 
     let mut found = Vec::new();
     let bridge = host::bridge(&wanted, &socket, &mut found)?;
     host::gateway(&wanted, &socket, bridge.as_ref(), &mut found)?;
     let port = pair::find_or_told(&socket, &attachment.owner, told)?;
-    port::check(&wanted, &socket, bridge.as_ref(), port.as_ref(), &mut found)?;
-    let mac = container::check(&wanted, &inside, port.as_ref(), &mut found)?;
+    let up = settings.mode != (Mode::Layer2 { up: false });
+    let ifname = &attachment.owner.ifname;
+    let ends = PairCheck { ifname, netns: &attachment.netns, mtu: settings.mtu, up, told };
+    port::check(&wanted, &ends, &socket, bridge.as_ref(), port.as_ref(), &mut found)?;
+    let mac = container::check(&wanted, &ends, &inside, port.as_ref(), &mut found)?;
 
     let filter = Netfilter::new();
     if settings.masquerade {
-        found.extend(masquerade(&filter, filter.choose(settings.backend)?, &plan)?);
+        found.extend(filter.compare_masquerade(settings.backend, &plan.masquerade)?);
     }
     if settings.mac_guard
         && let (Some(port), Some(mac)) = (port, mac)
@@ -53,44 +53,8 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
     }
     verdict(&found)?;
     match settings.ipam() {
-        Some(plugin) => Ipam::new(&request.delegates, plugin, request.version).check(),
+        Some(plugin) => request.ipam(plugin).check(),
         None => Ok(()),
-    }
-}
-
-/// Compares with the backend that ADD would use now. Before an upgrade or a change of the configuration it may have been
-/// the other one: where nothing is wrong with that, nothing is wrong.
-fn masquerade(filter: &Netfilter, backend: Backend, plan: &AddressPlan) -> Result<Vec<Difference>, CniError> {
-    let differences = filter.check_masquerade(backend, &plan.masquerade)?;
-    let other = match backend {
-        Backend::Iptables => Backend::Nftables,
-        Backend::Nftables => Backend::Iptables,
-    };
-    if !differences.is_empty() && filter.check_masquerade(other, &plan.masquerade).is_ok_and(|found| found.is_empty()) {
-        return Ok(Vec::new());
-    }
-    Ok(differences)
-}
-
-impl Wanted<'_> {
-    /// What was told about the interface in the container.
-    fn told_container(&self) -> Option<&Interface> {
-        let name = self.attachment.owner.ifname.as_str();
-        self.told.interfaces.iter().find(|interface| interface.name == name && !interface.sandbox.is_empty())
-    }
-
-    /// What was told about an interface on the host.
-    fn told_host(&self, name: &str) -> Option<&Interface> {
-        self.told.interfaces.iter().find(|interface| interface.name == name && interface.sandbox.is_empty())
-    }
-}
-
-/// The result's MAC counts: a later plugin may have changed it and said so.
-fn expect_mac(differences: &mut Vec<Difference>, link: &cni_net::Link, told: Option<&Interface>) {
-    let Some(told) = told.filter(|told| !told.mac.is_empty()) else { return };
-    let found = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
-    if !found.eq_ignore_ascii_case(&told.mac) {
-        differences.push(Difference::new(format!("MAC address of {}", link.name), &told.mac, found));
     }
 }
 

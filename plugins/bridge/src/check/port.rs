@@ -1,28 +1,24 @@
 //! The host's end of the pair, as a port of the bridge.
 
+use cni_net::pair::PairCheck;
 use cni_net::{Link, Netlink, Vlan};
 use cni_plugin::{CniError, Difference};
 
-use super::{Wanted, expect, on, state};
+use super::{Wanted, expect, on};
 use crate::vlan;
 
 pub(super) fn check(
     wanted: &Wanted<'_>,
+    pair: &PairCheck<'_>,
     socket: &Netlink,
     bridge: Option<&Link>,
     port: Option<&Link>,
     differences: &mut Vec<Difference>,
 ) -> Result<(), CniError> {
     let settings = wanted.settings;
-    let Some(port) = port else {
-        differences.push(Difference::missing("the host's end of the veth pair"));
-        return Ok(());
-    };
+    differences.extend(pair.host(port));
+    let Some(port) = port else { return Ok(()) };
     let name = &port.name;
-    expect(differences, format!("link {name}"), "up", state(port.up));
-    if let Some(mtu) = settings.mtu {
-        expect(differences, format!("mtu of {name}"), &mtu.to_string(), &port.mtu.to_string());
-    }
     if port.master.is_none() || port.master != bridge.map(|bridge| bridge.index) {
         let found = port.master.map_or_else(|| "none".to_owned(), |index| format!("link {index}"));
         differences.push(Difference::new(format!("master of {name}"), &settings.bridge, found));

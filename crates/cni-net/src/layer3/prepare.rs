@@ -2,12 +2,12 @@
 
 use cni_plugin::{IfName, Undo};
 
+use super::Layer3Error;
 use crate::NetNs;
-use crate::layer3::Layer3Error;
 use crate::sysctl::{self, SysctlError};
 
 /// Writes them. Idempotent. What is not the interface's own is pushed to `undo`.
-pub(crate) fn prepare(
+pub(super) fn prepare(
     namespace: &NetNs,
     ifname: &IfName,
     ipv6: bool,

@@ -1,17 +1,19 @@
 //! The addresses and routes of a container's interface, as data: made by ADD, compared by CHECK, the same for every
 //! plugin that makes an interface.
 
+mod check;
+mod prepare;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
 use cni_plugin::addr::same_family;
-use cni_plugin::{CniResult, Difference, IfName, IpConfig, Undo};
+use cni_plugin::{CniResult, IfName, IpConfig, Undo};
 use ipnetwork::IpNetwork;
 
-use crate::interface_sysctl;
 use crate::point_to_point::{self, PointToPoint};
 use crate::sysctl::SysctlError;
-use crate::{Address, AddressOptions, Family, LinkChange, NetError, NetNs, NetNsError, Netlink, Route, RouteFilter};
+use crate::{AddressOptions, LinkChange, NetError, NetNs, NetNsError, Netlink, Route};
 
 /// From this scope on a route has no next hop (`RT_SCOPE_LINK`).
 const SCOPE_LINK: u8 = 253;
@@ -101,12 +103,8 @@ impl Layer3 {
     /// Not idempotent. What deleting the interface does not take along is pushed to `undo`.
     pub fn apply(&self, namespace: &NetNs, socket: &Netlink, index: u32, undo: &mut Undo) -> Result<(), Layer3Error> {
         let ipv6 = self.addresses.iter().any(IpNetwork::is_ipv6);
-        interface_sysctl::prepare(namespace, &self.ifname, ipv6, self.dad, undo)?;
-        // On a point-to-point link the routes to the subnet are ours, and the kernel's would come first.
-        let options = AddressOptions { no_dad: !self.dad, no_prefix_route: !self.point_to_point.is_empty() };
-        for address in &self.addresses {
-            socket.add_address(index, *address, &options)?;
-        }
+        prepare::prepare(namespace, &self.ifname, ipv6, self.dad, undo)?;
+        self.add_addresses(socket, index)?;
         socket.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
         if self.dad && ipv6 {
             let found = socket.settle_addresses(index, DAD_LIMIT)?;
@@ -114,6 +112,25 @@ impl Layer3 {
                 return Err(Layer3Error::Duplicate { address: failed.network, ifname: self.ifname.clone() });
             }
         }
+        self.add_routes(socket, index)
+    }
+
+    /// Gives an interface of the node, which is up, its addresses and routes. They go when the interface does.
+    pub fn apply_to_host(&self, socket: &Netlink, index: u32) -> Result<(), Layer3Error> {
+        self.add_addresses(socket, index)?;
+        self.add_routes(socket, index)
+    }
+
+    fn add_addresses(&self, socket: &Netlink, index: u32) -> Result<(), Layer3Error> {
+        // On a point-to-point link the routes to the subnet are ours, and the kernel's would come first.
+        let options = AddressOptions { no_dad: !self.dad, no_prefix_route: !self.point_to_point.is_empty() };
+        for address in &self.addresses {
+            socket.add_address(index, *address, &options)?;
+        }
+        Ok(())
+    }
+
+    fn add_routes(&self, socket: &Netlink, index: u32) -> Result<(), Layer3Error> {
         for route in self.kernel_routes(index) {
             socket.add_route(&route)?;
         }
@@ -128,47 +145,6 @@ impl Layer3 {
             Route { onlink, ..kernel_route(route, index) }
         }));
         routes
-    }
-
-    /// Compares: every address and every route, in whatever table it is. What is there beside them is nobody's concern.
-    pub fn check(&self, socket: &Netlink, index: u32) -> Result<Vec<Difference>, Layer3Error> {
-        let present = socket.addresses(index)?;
-        let missing = self.addresses.iter().filter(|wanted| !present.iter().any(|found| found.network == **wanted));
-        let mut differences: Vec<Difference> =
-            missing.map(|wanted| self.address_difference(*wanted, &present)).collect();
-        let wanted = self.kernel_routes(index);
-        for family in Family::ALL {
-            let wanted: Vec<_> = wanted.iter().filter(|route| Family::of(route.dst.ip()) == family).collect();
-            if wanted.is_empty() {
-                continue;
-            }
-            let present = socket.routes(&RouteFilter { family, device: Some(index), table: None })?;
-            differences.extend(wanted.into_iter().filter_map(|route| self.route_difference(route, &present)));
-        }
-        Ok(differences)
-    }
-
-    fn address_difference(&self, wanted: IpNetwork, present: &[Address]) -> Difference {
-        let same_family =
-            present.iter().filter(|found| same_family(found.network.ip(), wanted.ip()) && !found.link_local);
-        let found: Vec<String> = same_family.map(|found| found.network.to_string()).collect();
-        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
-        Difference::new(format!("address of {}", self.ifname), wanted, found)
-    }
-
-    fn route_difference(&self, wanted: &Route, present: &[Route]) -> Option<Difference> {
-        // How the kernel was made to take the next hop is not a property of the way: the Go plugins do it otherwise.
-        let wanted = &Route { onlink: false, ..wanted.clone() };
-        if present.iter().any(|found| wanted.is_met_by(found)) {
-            return None;
-        }
-        // The same way with other properties says more than that it is missing.
-        let way = Route { mtu: None, advmss: None, source: None, scope: None, ..wanted.clone() };
-        let thing = format!("route {} {}", shown(wanted), self.ifname);
-        match present.iter().find(|found| way.is_met_by(found)) {
-            Some(found) => Some(Difference::new(thing, properties(wanted, wanted), properties(found, wanted))),
-            None => Some(Difference::missing(thing)),
-        }
     }
 }
 
@@ -209,36 +185,6 @@ fn kernel_route(route: &cni_plugin::Route, index: u32) -> Route {
         advmss: nonzero(route.advmss),
         ..Route::new(route.dst, route.gw, index)
     }
-}
-
-/// The route in the words of `ip route`.
-fn shown(route: &Route) -> String {
-    let mut text = if route.dst.prefix() == 0 { "default".to_owned() } else { route.dst.to_string() };
-    if let Some(gateway) = route.gateway {
-        text.push_str(&format!(" via {gateway}"));
-    }
-    if let Some(table) = route.table {
-        text.push_str(&format!(" table {table}"));
-    }
-    if let Some(priority) = route.priority {
-        text.push_str(&format!(" metric {priority}"));
-    }
-    text.push_str(" dev");
-    text
-}
-
-/// What `wanted` states beside its way, as `route` has it.
-fn properties(route: &Route, wanted: &Route) -> String {
-    fn text<T: ToString>(name: &str, wanted: bool, value: Option<T>) -> Option<String> {
-        wanted.then(|| format!("{name} {}", value.map_or_else(|| "unset".to_owned(), |value| value.to_string())))
-    }
-    let parts = [
-        text("mtu", wanted.mtu.is_some(), route.mtu),
-        text("advmss", wanted.advmss.is_some(), route.advmss),
-        text("src", wanted.source.is_some(), route.source),
-        text("scope", wanted.scope.is_some(), route.scope),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

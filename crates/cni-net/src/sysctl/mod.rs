@@ -3,12 +3,16 @@
 //! A path has `/` between its parts, as in `net/ipv4/conf/eth0.100/arp_notify`: dots are ordinary characters, so
 //! interfaces that have them in their names need no escaping.
 
+mod values;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+pub use values::{Values, compare, present, restore};
 
 /// Why a sysctl could not be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,81 @@
+//! What of an interface's addresses and routes isn't as [`Layer3`] says.
+
+use cni_plugin::Difference;
+use cni_plugin::addr::same_family;
+use ipnetwork::IpNetwork;
+
+use super::{Layer3, Layer3Error};
+use crate::{Address, Family, Netlink, Route, RouteFilter};
+
+impl Layer3 {
+    /// Compares: every address and every route, in whatever table it is. What is there beside them is nobody's concern.
+    pub fn check(&self, socket: &Netlink, index: u32) -> Result<Vec<Difference>, Layer3Error> {
+        let present = socket.addresses(index)?;
+        let missing = self.addresses.iter().filter(|wanted| !present.iter().any(|found| found.network == **wanted));
+        let mut differences: Vec<Difference> =
+            missing.map(|wanted| self.address_difference(*wanted, &present)).collect();
+        let wanted = self.kernel_routes(index);
+        for family in Family::ALL {
+            let wanted: Vec<_> = wanted.iter().filter(|route| Family::of(route.dst.ip()) == family).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let present = socket.routes(&RouteFilter { family, device: Some(index), table: None })?;
+            differences.extend(wanted.into_iter().filter_map(|route| self.route_difference(route, &present)));
+        }
+        Ok(differences)
+    }
+
+    fn address_difference(&self, wanted: IpNetwork, present: &[Address]) -> Difference {
+        let same_family =
+            present.iter().filter(|found| same_family(found.network.ip(), wanted.ip()) && !found.link_local);
+        let found: Vec<String> = same_family.map(|found| found.network.to_string()).collect();
+        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+        Difference::new(format!("address of {}", self.ifname), wanted, found)
+    }
+
+    fn route_difference(&self, wanted: &Route, present: &[Route]) -> Option<Difference> {
+        // How the kernel was made to take the next hop is not a property of the way: the Go plugins do it otherwise.
+        let wanted = &Route { onlink: false, ..wanted.clone() };
+        if present.iter().any(|found| wanted.is_met_by(found)) {
+            return None;
+        }
+        // The same way with other properties says more than that it is missing.
+        let way = Route { mtu: None, advmss: None, source: None, scope: None, ..wanted.clone() };
+        let thing = format!("route {} {}", shown(wanted), self.ifname);
+        match present.iter().find(|found| way.is_met_by(found)) {
+            Some(found) => Some(Difference::new(thing, properties(wanted, wanted), properties(found, wanted))),
+            None => Some(Difference::missing(thing)),
+        }
+    }
+}
+
+/// The route in the words of `ip route`.
+fn shown(route: &Route) -> String {
+    let mut text = if route.dst.prefix() == 0 { "default".to_owned() } else { route.dst.to_string() };
+    if let Some(gateway) = route.gateway {
+        text.push_str(&format!(" via {gateway}"));
+    }
+    if let Some(table) = route.table {
+        text.push_str(&format!(" table {table}"));
+    }
+    if let Some(priority) = route.priority {
+        text.push_str(&format!(" metric {priority}"));
+    }
+    text.push_str(" dev");
+    text
+}
+
+/// What `wanted` states beside its way, as `route` has it.
+fn properties(route: &Route, wanted: &Route) -> String {
+    fn text<T: ToString>(name: &str, wanted: bool, value: Option<T>) -> Option<String> {
+        wanted.then(|| format!("{name} {}", value.map_or_else(|| "unset".to_owned(), |value| value.to_string())))
+    }
+    let parts = [
+        text("mtu", wanted.mtu.is_some(), route.mtu),
+        text("advmss", wanted.advmss.is_some(), route.advmss),
+        text("src", wanted.source.is_some(), route.source),
+        text("scope", wanted.scope.is_some(), route.scope),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
