@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
 
 mod bad_input;
+mod bad_keys;
 mod bad_ranges;
 mod bridge;
 mod bridge_keys;
@@ -33,6 +34,7 @@ mod gc;
 mod host_local;
 mod host_local_state;
 mod leftovers;
+mod lives;
 mod loopback;
 mod masquerade;
 mod networks;
@@ -87,6 +89,8 @@ fn cases() -> Vec<case::Case> {
         protocol::cases,
         versions::cases,
         bad_input::cases,
+        bad_keys::cases,
+        lives::cases,
         loopback::cases,
         host_local::cases,
         bridge::cases,
