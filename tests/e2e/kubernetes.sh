@@ -49,7 +49,7 @@ server_gone() {
     had=$(ways)
     kill "$server" && ! once && is "$(ways)" "$had" && [ -e "$conf" ] && kill -0 "$running"
 }
-ended() { kill "$running" && within 5 gone; }
+ended() { kill "$running" && within 20 gone; }
 gone() { ! kill -0 "$running"; }
 
 # A pod on what the agent has written and installed.
