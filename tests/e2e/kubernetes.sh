@@ -37,7 +37,10 @@ ready() {
         is "$(ways)" "10.244.2.0/24 192.0.2.2;10.244.3.0/24 192.0.2.3;fd00:244:2::/64 2001:db8::2;fd00:244:3::/64 2001:db8::3" &&
         cmp "$PLUGINS/bridge" "$work/host/opt/cni/bin/bridge"
 }
-again() { local inode=$(stat -c %i "$conf") && once && is "$(stat -c %i "$conf")" "$inode"; }
+again() {
+    local inode
+    inode=$(stat -c %i "$conf") && once && is "$(stat -c %i "$conf")" "$inode"
+}
 node_leaves() { says "[$one, $two]" && once && is "$(ways)" "10.244.2.0/24 192.0.2.2;fd00:244:2::/64 2001:db8::2"; }
 followed() {
     says "[$one, $two, $three]" && within 10 is_followed
