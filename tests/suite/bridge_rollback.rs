@@ -133,7 +133,7 @@ fn faulty(sb: &Sandbox, chain: &Chain, backend: Backend, ns: &Netns, inject: &st
     let at = Attachment::new("c1", ns);
     let call = chain.call(sb, "ADD", &config(backend), &at, None);
     let outcome = call.by(std::path::Path::new(cni_tests::sandbox::FAKES).join("bridge-under-strace")).run();
-    let text = std::fs::read_to_string(trace).unwrap_or_default();
+    let text = fs::read_to_string(trace).unwrap_or_default();
     let killed = outcome.code.is_none();
     (outcome, killed || text.contains("(INJECTED)"))
 }

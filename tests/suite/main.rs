@@ -23,7 +23,10 @@ mod each;
 mod examples;
 mod firewall;
 mod firewall_check;
+mod firewall_foreign;
 mod firewall_go;
+mod firewall_legacy;
+mod firewall_matrix;
 mod firewall_state;
 mod firewalld;
 mod gc;
@@ -100,8 +103,11 @@ fn cases() -> Vec<case::Case> {
         portmap_life::cases,
         reach::cases,
         firewall::cases,
+        firewall_matrix::cases,
+        firewall_legacy::cases,
         firewall_state::cases,
         firewall_check::cases,
+        firewall_foreign::cases,
         firewall_go::cases,
         firewalld::cases,
         leftovers::cases,

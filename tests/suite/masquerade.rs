@@ -1,10 +1,10 @@
 //! Egress: packets of a container leave with the node's address, seen by the host that gets them.
 
-use cni_tests::conf::Backend;
+use cni_tests::conf::{self, Backend};
 use cni_tests::packets::{Outside, Proto, Server, ask, at};
-use cni_tests::{Sandbox, rules};
+use cni_tests::{Attachment, Sandbox, rules};
 
-use crate::case::{Basis, Case, common};
+use crate::case::{Basis, Case, common, improved};
 use crate::story::Story;
 
 /// All cases of this subject.
@@ -21,6 +21,8 @@ pub(crate) fn cases() -> Vec<Case> {
             ("neighbours_see_each_other", neighbours),
             ("del_of_one_leaves_the_other", one_of_two),
         ];
+        let after = move |sb: &Sandbox| given_again(sb, backend);
+        cases.push(improved(name("an_address_of_a_dead_container_is_given_again"), after));
         cases.extend(stories.map(|(what, story)| common(name(what), move |sb| story(sb, backend)).based_on(basis)));
     }
     cases
@@ -108,4 +110,27 @@ fn legacy_path() -> String {
         }
     }
     format!("{dir}:{}", std::env::var("PATH").unwrap())
+}
+
+/// Killed with its runtime, its reservations with it: no DEL ever comes, and its addresses go to the next container.
+fn given_again(sb: &Sandbox, backend: Backend) {
+    let story = Story::start(sb, backend);
+    let dead = story.attach_bare("dead", &[]);
+    dead.ns.delete();
+    dead.wait_for_its_link_to_go();
+    story.node.sh(&["sh", "-c", "rm -r /var/lib/cni/networks/*"]);
+    let ns = sb.container("new");
+    let mut new = Attachment::new("new", &ns);
+    let added = story.chain.call(sb, "ADD", &conf::masquerading(backend), &new, None).run();
+    new.result = Some(added.result());
+    assert!(backend == Backend::Iptables || added.stderr.contains("container dead"), "it says so: {added}");
+    assert_eq!((new.ip(false), new.ip(true)), (dead.ip(false), dead.ip(true)));
+    assert_eq!(seen_outside(&story, &ns), node_addresses());
+    story.chain.check(sb, &new).silent();
+    story.chain.del(sb, &dead.at);
+    assert_eq!(seen_outside(&story, &ns), node_addresses(), "a late DEL of the dead takes only its own");
+    story.chain.check(sb, &new).silent();
+    story.chain.del(sb, &new);
+    let left: Vec<_> = ["dead", "new"].iter().flat_map(|id| rules::naming(&story.node, &format!("id: {id}"))).collect();
+    assert!(left.is_empty(), "{left:?}");
 }

@@ -20,13 +20,14 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("portmap::status_says_which_backend", status),
         improved("portmap::nftables_removes_what_go_left", after_go),
     ];
-    let stories: [(&str, Told); 12] = [
+    let stories: [(&str, Told); 13] = [
         ("conditions_are_the_networks_own", conditions),
         ("flows_move_to_the_container_and_back", flows),
         ("flows_leave_a_container_that_is_gone", flow_of_the_dead),
         ("a_port_of_a_dead_container_is_taken_over", evicted),
         ("a_port_on_all_addresses_is_held", taken),
         ("both_networks_of_a_container", two_networks),
+        ("the_other_network_takes_over", heirs),
         ("a_flushed_rule_set", flushed),
         ("kube_proxy_is_left_alone", kube),
         ("a_range_of_ports", range),
@@ -192,6 +193,45 @@ fn two_networks(sb: &Sandbox, backend: Backend) {
     let left = rules::naming(&story.node, "web");
     assert!(left.is_empty(), "{left:?}");
     drop(before);
+}
+
+/// The network that served is detached, by DEL and then by GC; nobody repeats an ADD.
+fn heirs(sb: &Sandbox, backend: Backend) {
+    sb.needs("portmap", "1.1.0");
+    let story = start(sb, backend);
+    let ports = [(PORT, 80, "tcp"), (PORT, 80, "udp")];
+    let web = story.attach("web", &ports);
+    let others = [("second", "eth1", "10.79"), ("third", "eth2", "10.78")].map(|(name, ifname, net)| {
+        let ranges = json!([[{"subnet": format!("{net}.0.0/24")}]]);
+        let bridge = json!({"type": "bridge", "bridge": format!("br-{name}"), "isGateway": true,
+            "ipam": {"type": "host-local", "ranges": ranges}});
+        let chain = Chain::new(name, story.chain.version(), &[bridge, conf::portmap(backend)]);
+        let mut at = Attachment::new("web", &web.ns).on(ifname).publish(&ports);
+        chain.add(sb, &mut at);
+        (chain, at, format!("{net}.0.1"))
+    });
+    let client = Client::new(&story);
+    client.reaches("web ");
+    let served = |gateway: &str| {
+        web.ns.sh(&["ip", "route", "replace", "default", "via", gateway]);
+        client.reaches("web ");
+        for proto in [Proto::Tcp, Proto::Udp] {
+            let answer = ask(&story.outside.ns, proto, at(Outside::NODE_V4, PORT)).unwrap();
+            assert_eq!(answer, format!("web {}", Outside::V4), "through {gateway}");
+        }
+        let answer = ask(&story.node, Proto::Tcp, at("127.0.0.1", PORT)).unwrap();
+        assert_eq!(answer, format!("web {gateway}"), "the network's own bridge");
+    };
+    served(conf::V4_GATEWAY);
+    story.chain.del(sb, &web.at);
+    for (chain, at, gateway) in &others {
+        served(gateway);
+        chain.check(sb, at).silent();
+        chain.gc(sb, &[]).silent();
+    }
+    assert!(silent(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V4, PORT)), "the last one is gone");
+    let left = rules::naming(&story.node, "web");
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// A firewall was reloaded: CHECK says so, and whoever comes next works.

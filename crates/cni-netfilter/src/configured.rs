@@ -44,7 +44,8 @@ impl Masquerade {
 impl Netfilter {
     /// Masquerades as `wanted` says, all of it `owner`'s, and pushes the removal to `undo`. Idempotent.
     ///
-    /// The removal is pushed first: a transaction each family, and the second may fail.
+    /// The removal is pushed first: a transaction each family, and the second may fail. Who had one of the addresses before
+    /// and is gone without a DEL is named on stderr.
     pub fn masquerade(
         self: &Rc<Self>,
         backend: Backend,
@@ -52,10 +53,15 @@ impl Netfilter {
         wanted: &[Masquerade],
         undo: &mut Undo,
     ) -> Result<(), FilterError> {
-        let (taken_back, owner) = (Rc::clone(self), owner.clone());
+        let (taken_back, taken) = (Rc::clone(self), owner.clone());
         let hints: Vec<IpNetwork> = wanted.iter().map(|of| of.subnet).collect();
-        undo.push("the masquerade rules", move || taken_back.remove_masquerade(&owner, &hints));
-        self.add_masquerade(backend, wanted)
+        undo.push("the masquerade rules", move || taken_back.remove_masquerade(&taken, &hints));
+        for evicted in self.add_masquerade(backend, wanted)? {
+            eprintln!(
+                "an address of {owner} was still masqueraded for {evicted}, which must be gone: that rule is withdrawn"
+            );
+        }
+        Ok(())
     }
 
     /// What of `wanted` is missing or altered in the backend that ADD would use now. Before an upgrade or a change of the

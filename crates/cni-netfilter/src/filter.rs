@@ -76,10 +76,11 @@ impl Netfilter {
         }
     }
 
-    /// Masquerades as `wanted` says. Idempotent.
-    pub fn add_masquerade(&self, backend: Backend, wanted: &[Masquerade]) -> Result<(), FilterError> {
+    /// Masquerades as `wanted` says. Idempotent. An address that another owner has is taken from it: it was given to this one,
+    /// so that one is gone. Returns those in words; with iptables they are in nobody's way.
+    pub fn add_masquerade(&self, backend: Backend, wanted: &[Masquerade]) -> Result<Vec<String>, FilterError> {
         match backend {
-            Backend::Iptables => Ok(Iptables::find()?.add_masquerade(wanted)?),
+            Backend::Iptables => Ok(Iptables::find()?.add_masquerade(wanted).map(|()| Vec::new())?),
             Backend::Nftables => Ok(self.nftables()?.add_masquerade(wanted)?),
         }
     }

@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-use cni_plugin::json::{self, DecodeError};
-use cni_plugin::{CniError, Route};
+use cni_plugin::json::DecodeError;
+use cni_plugin::{CniError, ConfigArgs, Route, Undecoded};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Where the Go plugin keeps its state, and so where this one does.
 const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
 
-/// The whole configuration, not decoded yet: DEL and GC must work with one that ADD would refuse.
+/// The whole configuration, not decoded yet.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Config(Map<String, Value>);
+pub(crate) struct Config(Undecoded);
 
 /// The keys of the configuration, with addresses still as text.
 #[derive(Debug, Deserialize)]
@@ -24,7 +24,7 @@ pub(crate) struct Keys {
     #[serde(default)]
     pub(crate) runtime_config: RuntimeConfig,
     #[serde(default)]
-    pub(crate) args: Args,
+    pub(crate) args: ConfigArgs<CniArgs>,
 }
 
 /// The `ipam` object.
@@ -71,13 +71,6 @@ pub(crate) struct RuntimeConfig {
     pub(crate) ips: Vec<String>,
 }
 
-/// The `args` object of the conventions document.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct Args {
-    #[serde(default)]
-    pub(crate) cni: CniArgs,
-}
-
 /// `args.cni`.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct CniArgs {
@@ -88,33 +81,24 @@ pub(crate) struct CniArgs {
 impl Config {
     /// Decodes every key.
     pub(crate) fn keys(&self) -> Result<Keys, DecodeError> {
-        json::decode(Value::Object(self.0.clone()))
+        self.0.decode()
     }
 
-    /// Where the state is. A value that isn't a path is refused: a default in its place would be another state.
+    /// Where the state is.
     pub(crate) fn data_dir(&self) -> Result<PathBuf, CniError> {
-        match self.ipam("dataDir") {
-            None => Ok(PathBuf::from(DEFAULT_DATA_DIR)),
-            Some(Value::String(path)) if path.is_empty() => Ok(PathBuf::from(DEFAULT_DATA_DIR)),
-            Some(Value::String(path)) => Ok(PathBuf::from(path)),
-            Some(other) => Err(CniError::plugin(format!("ipam.dataDir: a path is expected, and this is {other}"))),
-        }
+        self.0.directory(&["ipam", "dataDir"], DEFAULT_DATA_DIR)
     }
 
     /// True if reservations made before the node's last start are to be given up (`ipam.reclaimAfterReboot`, ours; the
     /// Go plugin ignores it).
     pub(crate) fn reclaim_after_reboot(&self) -> Result<bool, CniError> {
-        match self.ipam("reclaimAfterReboot") {
+        match self.0.get(&["ipam", "reclaimAfterReboot"]) {
             None => Ok(false),
             Some(Value::Bool(reclaim)) => Ok(*reclaim),
             Some(other) => Err(CniError::plugin(format!(
                 "ipam.reclaimAfterReboot: true or false is expected, and this is {other}"
             ))),
         }
-    }
-
-    fn ipam(&self, key: &str) -> Option<&Value> {
-        json::get(json::get(&self.0, "ipam")?.as_object()?, key)
     }
 }
 

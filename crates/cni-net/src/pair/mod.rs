@@ -88,6 +88,8 @@ pub struct Pair {
     pub container_index: u32,
     /// Its hardware address.
     pub container_mac: MacAddr,
+    /// The MTU of both ends, in bytes.
+    pub mtu: u32,
 }
 
 /// The names that the host's end of a pair may have: the first is tried first, the others if another owner's link has
@@ -164,6 +166,7 @@ pub fn create_named(
         host_mac: indexes.host_mac,
         container_index: indexes.peer,
         container_mac,
+        mtu: indexes.mtu,
     })
 }
 

@@ -1,21 +1,23 @@
 //! Makes a plan so: what is missing is created, in one transaction.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 
 use rustix::io::Errno;
 
-use super::batch::Batch;
+use super::batch::{Batch, GENERATION_CHANGED};
 use super::chains;
 use super::element::{self, Element, SetId, Value};
 use super::error::{NftError, container, holder};
 use super::frame::{Chain, Frame, TableId};
-use super::index::{OWNERS, Registration};
-use super::portkeys;
+use super::index::Registration;
+use super::outstanding::outstanding;
 use super::transport::Socket;
 
 /// How often an addition is tried while others change the same things.
 const ADD_ATTEMPTS: u32 = 8;
+/// How often if it must be done before anybody else has changed anything.
+const GENERATION_ATTEMPTS: u32 = 200;
 /// Up to so many elements are asked for before they are created.
 const ASKED_FIRST: usize = 64;
 
@@ -94,37 +96,41 @@ impl From<Failure> for NftError {
 
 /// What of a plan's shared part is not there.
 #[derive(Default)]
-struct Missing<'a> {
+pub(super) struct Missing<'a> {
     frames: Vec<&'a Frame>,
     chains: Vec<&'a (TableId, Chain)>,
 }
 
 /// What of a plan has to be sent.
-struct Todo<'a> {
-    missing: Missing<'a>,
-    own_chains: &'a [(TableId, Chain)],
-    create: Vec<&'a Element>,
-    register: Vec<Element>,
+pub(super) struct Todo<'a> {
+    pub(super) missing: Missing<'a>,
+    pub(super) own_chains: &'a [(TableId, Chain)],
+    pub(super) create: Vec<&'a Element>,
+    /// Entries of the index, and claims.
+    pub(super) further: Vec<Element>,
     /// Elements of the same owner that have another value or are no longer wanted, to be deleted first.
-    delete: Vec<(SetId, Vec<u8>)>,
+    pub(super) delete: Vec<(SetId, Vec<u8>)>,
+    /// The generation of the rule set for which this holds, if it does not hold for all.
+    pub(super) generation: Option<u32>,
 }
 
 impl<'a> Todo<'a> {
     /// On the assumption that of the owners nothing is there.
-    fn everything(plan: &'a Plan) -> Self {
+    pub(super) fn everything(plan: &'a Plan) -> Self {
         let count = |owner: &Registration| plan.elements.iter().filter(|element| owner.counts(element)).count();
         Self {
             missing: Missing::default(),
             own_chains: &plan.own_chains,
             create: plan.elements.iter().collect(),
-            register: plan.owners.iter().map(|owner| owner.element(count(owner))).collect(),
+            further: plan.owners.iter().map(|owner| owner.element(count(owner))).collect(),
             delete: Vec::new(),
+            generation: None,
         }
     }
 
     fn is_empty(&self) -> bool {
         let frame = self.missing.frames.is_empty() && self.missing.chains.is_empty() && self.own_chains.is_empty();
-        frame && self.create.is_empty() && self.register.is_empty() && self.delete.is_empty()
+        frame && self.create.is_empty() && self.further.is_empty() && self.delete.is_empty()
     }
 
     fn batch(&self) -> Batch {
@@ -137,7 +143,7 @@ impl<'a> Todo<'a> {
             chain.fill(*table, &mut batch);
         }
         element::delete(self.delete.iter().map(|(set, key)| (*set, key.as_slice())), &mut batch);
-        element::create(self.create.iter().copied().chain(&self.register), &mut batch);
+        element::create(self.create.iter().copied().chain(&self.further), &mut batch);
         batch
     }
 }
@@ -153,9 +159,15 @@ pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), Failure> {
     if todo.is_empty() {
         return Ok(());
     }
-    for _ in 0..ADD_ATTEMPTS {
-        let Err(error) = socket.commit(&todo.batch(), None) else { return Ok(()) };
+    let (mut attempts, mut waits) = (ADD_ATTEMPTS, GENERATION_ATTEMPTS);
+    while attempts > 0 && waits > 0 {
+        let Err(error) = socket.commit(&todo.batch(), todo.generation) else { return Ok(()) };
         match error.errno() {
+            Some(GENERATION_CHANGED) => {
+                waits -= 1;
+                todo = Todo { missing: todo.missing, ..outstanding(socket, plan)? };
+                continue;
+            }
             Some(Errno::NOENT) => {
                 todo = Todo { missing: missing(socket, plan)?, ..outstanding(socket, plan)? };
             }
@@ -164,6 +176,7 @@ pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), Failure> {
             }
             _ => return Err(error.into()),
         }
+        attempts -= 1;
     }
     Err(NftError::Contended { what: "add the rules".into(), attempts: ADD_ATTEMPTS }.into())
 }
@@ -202,80 +215,6 @@ pub(super) fn absent<T>(answer: Result<T, NftError>) -> Result<bool, NftError> {
         Err(error) if error.errno() == Some(Errno::NOENT) => Ok(true),
         Err(error) => Err(error),
     }
-}
-
-/// What is not yet there, what the same owner has with another value, and what it has beyond the plan.
-///
-/// What another attachment of the same container has is left to that: runtimes pass the ports to each of a container's
-/// networks, and the first one serves.
-fn outstanding<'a>(socket: &Socket, plan: &'a Plan) -> Result<Todo<'a>, Failure> {
-    let mut todo = Todo { create: Vec::new(), register: Vec::new(), ..Todo::everything(plan) };
-    let (mut own, mut held): (Vec<(&Element, bool)>, Vec<Held>) = Default::default();
-    let keys = plan.elements.iter().map(|element| (element.set, element.key.as_slice()));
-    let mut left = HashSet::new();
-    for (element, found) in plan.elements.iter().zip(element::look_up(socket, keys)?) {
-        if portkeys::is_condition(element.set) && left.contains(&(element.set.table, &element.key)) {
-            continue;
-        }
-        match found {
-            Some(found) if !same_owner(&found.comment, &element.comment) => {
-                let is_known = held.iter().any(|known| same_owner(&known.comment, &found.comment));
-                if !is_known && !same_container(&found.comment, &element.comment) {
-                    let (thing, table) = (element.name.clone(), element.set.table);
-                    held.push(Held { thing, table, comment: found.comment });
-                }
-                // Conditions come behind the port that they are for, and are left out with it.
-                left.insert((element.set.table, &element.key));
-            }
-            Some(found) => {
-                own.push((element, true));
-                if found.value != element.value {
-                    todo.delete.push((element.set, element.key.clone()));
-                    todo.create.push(element);
-                }
-            }
-            None => {
-                own.push((element, false));
-                todo.create.push(element);
-            }
-        }
-    }
-    if !held.is_empty() {
-        return Err(Failure::Held(held));
-    }
-    let keys = plan.owners.iter().map(|owner| (owner.set, owner.key.as_slice()));
-    for (owner, found) in plan.owners.iter().zip(element::look_up(socket, keys)?) {
-        let counted = own.iter().filter(|(element, _)| owner.counts(element));
-        let (wanted, there) = (counted.clone().count(), counted.filter(|(_, there)| *there).count());
-        let entry = owner.element(wanted);
-        if let Some(found) = found {
-            if Registration::counted(&found) != Some(there) {
-                todo.delete.extend(beyond(socket, plan, owner)?);
-            }
-            if found.value == entry.value {
-                continue;
-            }
-            todo.delete.push((owner.set, owner.key.clone()));
-        }
-        todo.register.push(entry);
-    }
-    Ok(todo)
-}
-
-/// The keys of what the owner has in the table and the plan lacks. Walks the table.
-fn beyond(socket: &Socket, plan: &Plan, owner: &Registration) -> Result<HashSet<(SetId, Vec<u8>)>, NftError> {
-    let wanted: HashSet<(SetId, &[u8])> = plan.elements.iter().map(|e| (e.set, e.key.as_slice())).collect();
-    let frames = plan.frames.iter().filter(|frame| frame.table == owner.set.table);
-    let mut keys = HashSet::new();
-    for (table, set) in frames.flat_map(|frame| frame.sets.iter().map(|set| (frame.table, set.name))) {
-        let set = SetId { table, name: set };
-        if set.name != OWNERS {
-            let found = element::dump(socket, set)?.into_iter();
-            let strange = found.filter(|e| owner.is_of(&e.comment) && !wanted.contains(&(set, e.key.as_slice())));
-            keys.extend(strange.map(|found| (set, found.key)));
-        }
-    }
-    Ok(keys)
 }
 
 /// True if both comments begin with the same owner's key.

@@ -10,6 +10,7 @@ use netlink_packet_netfilter::nftables::{
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
 
 use super::apply::{Plan, same_container, same_owner};
+use super::claims;
 use super::element::{self, Element, Found, Value};
 use super::error::{NftError, holder};
 use super::frame::{Base, Chain, Frame, Rule, TableId};
@@ -40,14 +41,22 @@ pub(super) fn check(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, Nft
     }
     let keys = plan.elements.iter().map(|element| (element.set, element.key.as_slice()));
     let found = element::look_up(socket, keys)?;
-    let mut left = HashSet::new();
+    let (mut left, mut claimed) = (HashSet::new(), Vec::new());
     for (wanted, found) in plan.elements.iter().zip(found) {
+        let is_siblings = |found: &Found| {
+            !same_owner(&found.comment, &wanted.comment) && same_container(&found.comment, &wanted.comment)
+        };
+        claimed.extend((portkeys::is_port(wanted.set) && found.as_ref().is_some_and(is_siblings)).then_some(wanted));
         if found.as_ref().is_some_and(|found| !same_owner(&found.comment, &wanted.comment)) {
             left.insert((wanted.set.table, &wanted.key));
         }
         if !(portkeys::is_condition(wanted.set) && left.contains(&(wanted.set.table, &wanted.key))) {
             differences.extend(check_element(wanted, found));
         }
+    }
+    for claim in claims::wanted(socket, &claimed)? {
+        let found = claim.found.map(|value| Found { value, comment: claim.element.comment.clone(), key: Vec::new() });
+        differences.extend(check_element(&claim.element, found));
     }
     differences.extend(check_index(socket, plan)?);
     Ok(differences)

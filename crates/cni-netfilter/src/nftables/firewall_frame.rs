@@ -39,7 +39,7 @@ pub(super) const REFUSE: &str = "refuse";
 pub(crate) const MARK: u32 = 1 << 12;
 /// Before `NF_IP_PRI_FILTER` (0), where iptables and most others have their chains.
 const ISOLATE: i32 = -20;
-const ACCEPT: i32 = -10;
+pub(super) const ACCEPT: i32 = -10;
 /// After all others.
 const UNMARK: i32 = 32_000;
 

@@ -119,6 +119,17 @@ pub(super) fn look_up(socket: &Socket, tables: &[TableId], comment: &str) -> Res
     Ok(found.into_iter().map(|found| found.as_ref().and_then(Entry::read)).collect())
 }
 
+/// The entry of the owner of `comment` with `more` elements, in place of the one that is there; `None` if there is none.
+pub(super) fn grown(socket: &Socket, table: TableId, comment: &str, more: u32) -> Result<Option<Element>, NftError> {
+    let keys = keys(&[table], comment);
+    let found = element::look_up(socket, keys.iter().map(|(set, key)| (*set, key.as_slice())))?;
+    let Some(((set, key), Some(found))) = keys.into_iter().zip(found).next() else { return Ok(None) };
+    let Some(entry) = Entry::read(&found) else { return Ok(None) };
+    let value = Entry { elements: entry.elements.saturating_add(more), ..entry }.value();
+    let name = format!("an entry in the index of {table}");
+    Ok(Some(Element { set, key, value, comment: found.comment, name }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,9 +8,9 @@ use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
-use super::apply::{self, Plan};
+use super::apply::{self, Failure, Plan};
 use super::element::{Element, Found, SetId, Value};
-use super::error::NftError;
+use super::error::{self, NftError};
 use super::expr::{self, Ip, Side};
 use super::frame::{self, Base, Chain, Family, Frame, Rule, TableId, subnet_chain};
 use super::set::{DataType, Maps, Set};
@@ -109,13 +109,26 @@ pub(super) fn targets(removed: &[(SetId, Found)], table: TableId) -> Vec<String>
 impl Nftables {
     /// Masquerades what these containers send to outside of their subnet. One transaction; repeating it changes nothing.
     ///
+    /// An address that is masqueraded for another owner is taken from it: address management has just given it to this one,
+    /// so that one is gone, and nobody has said so. Returns those in words.
+    ///
     /// # Errors
-    /// [`NftError::HeldBy`] if an address is masqueraded for another owner already; nothing has changed then.
-    pub fn add_masquerade(&self, intents: &[Masquerade]) -> Result<(), NftError> {
+    /// If the kernel refuses, or a family is mixed up.
+    pub fn add_masquerade(&self, intents: &[Masquerade]) -> Result<Vec<String>, NftError> {
         if intents.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        Ok(apply::apply(&self.socket, &plan(intents)?)?)
+        let plan = plan(intents)?;
+        let held = match apply::apply(&self.socket, &plan) {
+            Err(Failure::Held(held)) => held,
+            outcome => return Ok(outcome.map(|()| Vec::new())?),
+        };
+        let keys: Vec<_> = plan.elements.iter().map(|element| (element.set, element.key.clone())).collect();
+        let is_theirs = |comment: &str| held.iter().any(|held| apply::same_owner(&held.comment, comment));
+        let removed = remove::remove_keys(&self.socket, &keys, &is_theirs)?;
+        apply::apply(&self.socket, &plan)?;
+        chains::delete_unused(&self.socket, TABLE, &targets(&removed, TABLE), SUBNET_RULES)?;
+        Ok(held.iter().map(|held| error::holder(&held.comment)).collect())
     }
 
     /// Compares what [`Nftables::add_masquerade`] makes with what is there: the containers' elements, the chains of their

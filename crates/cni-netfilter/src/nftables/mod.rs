@@ -8,6 +8,7 @@
 //! | `inet cni_masquerade` | `hosts4`, `hosts6`: container's address → `goto subnet-…` | masquerades what leaves the subnet |
 //! | `ip cni_ports`, `ip6 cni_ports` | `ports`: protocol, host port → container; `address_ports`: the same with a host address | forwards what is for this node |
 //! | | `conditions`, `address_conditions`: the same keys → `goto when-…` | asks the conditions of whoever has some |
+//! | | `claims`: the same keys with a rank → container | the ports of a container's further networks, which take over |
 //! | | `sources`: container, protocol, its port, host port → `goto snat-…` | masquerades forwarded connections |
 //! | each of these | `owners`: owner → number of elements, link | tells in constant time what an owner has |
 //! | `ip cni_localnet` | `guarded`: interfaces | drops what arrives there for or from 127.0.0.0/8 |
@@ -20,11 +21,13 @@ mod apply;
 mod batch;
 mod chains;
 mod check;
+mod claims;
 mod conditions;
 mod element;
 mod error;
 mod expr;
 mod firewall;
+mod firewall_fate;
 mod firewall_foreign;
 mod firewall_frame;
 mod firewall_iptables;
@@ -35,6 +38,7 @@ mod legacy_macspoof;
 mod localnet;
 mod macspoof;
 mod masquerade;
+mod outstanding;
 mod portforward;
 mod portframe;
 mod portkeys;

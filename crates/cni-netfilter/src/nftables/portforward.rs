@@ -12,12 +12,14 @@ use super::expr::Ip;
 use super::frame::{Chain, TableId};
 use super::index::{self, OWNERS};
 use super::masquerade::targets;
-use super::portframe::{SETS, SNAT_ALL, SNAT_LOCAL, WHEN, frame, local_sources, table, when};
+use super::portframe::{CLAIMS, SETS, SNAT_ALL, SNAT_LOCAL, WHEN, frame, local_sources, table, when};
 use super::portkeys::{self, condition_key, forward_key, forward_name, source_key, target};
-use super::{Nftables, chains, check, conditions, legacy, localnet, remove, valid_keys};
+use super::{Nftables, chains, check, claims, conditions, legacy, localnet, remove, valid_keys};
 use crate::{PortForward, PortForwards, Snat, links};
 
 const TABLES: [Ip; 2] = [Ip::V4, Ip::V6];
+/// How often those in the way of a port are evicted.
+const EVICTIONS: u32 = 8;
 
 fn plan(intents: &[PortForwards]) -> Result<Plan, NftError> {
     let mut plan = Plan::default();
@@ -134,7 +136,7 @@ impl Nftables {
     /// latest call says what an owner's ports are.
     ///
     /// Of two mappings of one port, one on an address and one on all, that on the address applies to it. A port that
-    /// another attachment of the same container has is left to that.
+    /// another attachment of the same container has is left to that, and taken over when that is removed.
     ///
     /// A holder whose container is gone for certain ([`PortForwards::link`]) is evicted with all its ports. Returns those
     /// in words.
@@ -147,20 +149,24 @@ impl Nftables {
         if plan.elements.is_empty() {
             return Ok(Vec::new());
         }
-        let held = match apply::apply(&self.socket, &plan) {
-            Err(Failure::Held(held)) => held,
-            outcome => return Ok(outcome.map(|()| Vec::new())?),
-        };
-        // All or none: whoever lives keeps the port from being published anyway.
-        for holder in &held {
-            if !self.is_gone(holder)? {
-                let (thing, holder) = (holder.thing.clone(), error::holder(&holder.comment));
-                return Err(NftError::HeldBy { thing, holder });
+        // In the place of one that is evicted may come another attachment of its container.
+        let mut evicted = Vec::new();
+        for _ in 0..EVICTIONS {
+            let held = match apply::apply(&self.socket, &plan) {
+                Err(Failure::Held(held)) => held,
+                outcome => return Ok(outcome.map(|()| evicted)?),
+            };
+            // All or none: whoever lives keeps the port from being published anyway.
+            for holder in &held {
+                if !self.is_gone(holder)? {
+                    let (thing, holder) = (holder.thing.clone(), error::holder(&holder.comment));
+                    return Err(NftError::HeldBy { thing, holder });
+                }
             }
+            held.iter().try_for_each(|held| self.evict_ports(&held.comment))?;
+            evicted.extend(held.iter().map(|held| error::holder(&held.comment)));
         }
-        held.iter().try_for_each(|held| self.evict_ports(&held.comment))?;
-        apply::apply(&self.socket, &plan)?;
-        Ok(held.iter().map(|held| error::holder(&held.comment)).collect())
+        Err(NftError::Contended { what: "evict containers that are gone".to_owned(), attempts: EVICTIONS })
     }
 
     /// True if the node's end of the holder's link was known when it published, and is no more.
@@ -177,7 +183,14 @@ impl Nftables {
 
     /// Deletes the chains that only the removed elements led to.
     fn tidy(&self, removed: &[(SetId, Found)]) -> Result<(), NftError> {
-        TABLES.into_iter().try_for_each(|ip| delete_unused(self, ip, &targets(removed, table(ip))))
+        for ip in TABLES {
+            let mut names = targets(removed, table(ip));
+            // Conditions of ports that were only claimed were led to by nothing.
+            let claims = removed.iter().filter(|(set, _)| set.table == table(ip) && set.name == CLAIMS);
+            names.extend(claims.map(|(_, found)| claims::when_of(&found.comment)).collect::<BTreeSet<_>>());
+            delete_unused(self, ip, &names)?;
+        }
+        Ok(())
     }
 
     /// Compares what [`Nftables::add_ports`] makes with what is there: each port, the translation of its sources, and the

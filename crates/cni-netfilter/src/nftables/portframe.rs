@@ -19,13 +19,15 @@ pub(super) const ADDRESS_PORTS: &str = "address_ports";
 /// Ports in [`PORTS`] and [`ADDRESS_PORTS`] that are forwarded only if their owner's conditions hold.
 pub(super) const CONDITIONS: &str = "conditions";
 pub(super) const ADDRESS_CONDITIONS: &str = "address_conditions";
+/// Ports that another attachment of the same container serves.
+pub(super) const CLAIMS: &str = "claims";
 /// Followed by the owner's key: its conditions.
 pub(super) const WHEN: &str = "when-";
 /// The chain that forwards when conditions hold.
 const TRANSLATE: &str = "translate";
 /// Forwarded connections whose source is translated.
 pub(super) const SOURCES: &str = "sources";
-pub(super) const SETS: [&str; 5] = [PORTS, ADDRESS_PORTS, CONDITIONS, ADDRESS_CONDITIONS, SOURCES];
+pub(super) const SETS: [&str; 6] = [PORTS, ADDRESS_PORTS, CONDITIONS, ADDRESS_CONDITIONS, SOURCES, CLAIMS];
 pub(super) const SNAT_ALL: &str = "snat-all";
 /// Followed by the subnet.
 pub(super) const SNAT_LOCAL: &str = "snat-local-";
@@ -46,15 +48,22 @@ pub(crate) fn number(protocol: Protocol) -> u8 {
 }
 
 fn sets(ip: Ip) -> Vec<Set> {
-    use DataType::{Address, Port, Protocol};
+    use DataType::{Address, Mark, Port, Protocol};
     // Sets want types that live for ever, so both families are spelt out.
-    let (by_address, target, source): (&[DataType], &[DataType], &[DataType]) = match ip {
-        Ip::V4 => {
-            (&[Address(Ip::V4), Protocol, Port], &[Address(Ip::V4), Port], &[Address(Ip::V4), Protocol, Port, Port])
-        }
-        Ip::V6 => {
-            (&[Address(Ip::V6), Protocol, Port], &[Address(Ip::V6), Port], &[Address(Ip::V6), Protocol, Port, Port])
-        }
+    type Types = &'static [DataType];
+    let [by_address, target, source, claim]: [Types; 4] = match ip {
+        Ip::V4 => [
+            &[Address(Ip::V4), Protocol, Port],
+            &[Address(Ip::V4), Port],
+            &[Address(Ip::V4), Protocol, Port, Port],
+            &[Address(Ip::V4), Protocol, Port, Mark],
+        ],
+        Ip::V6 => [
+            &[Address(Ip::V6), Protocol, Port],
+            &[Address(Ip::V6), Port],
+            &[Address(Ip::V6), Protocol, Port, Port],
+            &[Address(Ip::V6), Protocol, Port, Mark],
+        ],
     };
     vec![
         Set { name: PORTS, key: &[Protocol, Port], maps: Maps::To(target), comment: "host port : container" },
@@ -62,6 +71,7 @@ fn sets(ip: Ip) -> Vec<Set> {
         Set { name: CONDITIONS, key: &[Protocol, Port], maps: Maps::ToVerdict, comment: "host port : conditions" },
         Set { name: ADDRESS_CONDITIONS, key: by_address, maps: Maps::ToVerdict, comment: "the same with an address" },
         Set { name: SOURCES, key: source, maps: Maps::ToVerdict, comment: "container, its port, host port : sources" },
+        Set { name: CLAIMS, key: claim, maps: Maps::To(target), comment: "host address, port, rank : container" },
         index::set(),
     ]
 }

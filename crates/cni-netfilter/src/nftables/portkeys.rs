@@ -40,6 +40,11 @@ pub(super) fn condition_key(port: &PortForward) -> (SetId, Vec<u8>) {
     (SetId { name, ..set }, key)
 }
 
+/// True for the elements of [`forward_key`].
+pub(super) fn is_port(set: SetId) -> bool {
+    [PORTS, ADDRESS_PORTS].contains(&set.name)
+}
+
 /// True for the elements of [`condition_key`].
 pub(super) fn is_condition(set: SetId) -> bool {
     [CONDITIONS, ADDRESS_CONDITIONS].contains(&set.name)

@@ -6,10 +6,12 @@ use cni_plugin::Owner;
 use rustix::io::Errno;
 
 use super::batch::{Batch, GENERATION_CHANGED};
+use super::claims;
 use super::element::{self, Found, SetId};
 use super::error::NftError;
 use super::frame::TableId;
 use super::index::{self, OWNERS};
+use super::portframe::CLAIMS;
 use super::transport::Socket;
 
 /// How often a deletion is tried; each attempt takes well under a millisecond.
@@ -79,7 +81,8 @@ pub(super) fn remove_walking(
 }
 
 /// Looks each key up and deletes it if its comment satisfies `is_mine`. The generation of the rule set makes sure that
-/// nobody has put another element in its place in between.
+/// nobody has put another element in its place in between. A port that another attachment of its container waits for
+/// goes to that in the same transaction.
 pub(super) fn remove_keys(
     socket: &Socket,
     keys: &[(SetId, Vec<u8>)],
@@ -105,8 +108,13 @@ fn remove_few(
             .zip(found)
             .filter_map(|((set, _), found)| found.filter(|found| is_mine(&found.comment)).map(|found| (*set, found)))
             .collect();
+        let succession = claims::succession(socket, keys, &mine, is_mine)?;
+        // Those are among what it says is gone.
+        let mine: Vec<_> = mine.into_iter().filter(|(set, _)| set.name != CLAIMS).chain(succession.gone).collect();
         let mut batch = Batch::default();
-        element::delete(mine.iter().map(|(set, found)| (*set, found.key.as_slice())), &mut batch);
+        let replaced = succession.replaced.iter().map(|(set, key)| (*set, key.as_slice()));
+        element::delete(mine.iter().map(|(set, found)| (*set, found.key.as_slice())).chain(replaced), &mut batch);
+        element::create(&succession.create, &mut batch);
         match socket.commit(&batch, Some(generation)) {
             Ok(()) => return Ok(mine),
             Err(error) if matches!(error.errno(), Some(GENERATION_CHANGED | Errno::NOENT)) => {}

@@ -88,11 +88,120 @@ fn the_first_network_of_a_container_serves() {
             "another container is refused"
         );
         nft.remove_ports(&owner_in("net1", "c1"), &first).unwrap();
-        assert_eq!(nft.check_ports(&second).unwrap().len(), 1, "then it is nobody's");
-        nft.add_ports(&second).unwrap();
+        assert!(ruleset().contains("tcp . 1 comment") && ruleset().contains(": 10.2.0.2 . 80"), "{}", ruleset());
+        assert_eq!((ports(), claims()), (2, 0), "{}", ruleset());
         assert_eq!(nft.check_ports(&second).unwrap(), []);
         nft.remove_ports(&owner_in("net2", "c1"), &second).unwrap();
         assert!(!ruleset().contains("id: c1"), "{}", ruleset());
+    });
+}
+
+fn claims() -> usize {
+    elements("ip cni_ports", "claims").len()
+}
+
+/// What `c1` publishes on the `n`th of its networks.
+fn on(n: u8, ports: &[&str], conditions: &[&str]) -> [PortForwards; 1] {
+    let conditions = conditions.iter().map(|&condition| condition.to_owned()).collect();
+    let owner = owner_in(&format!("net{n}"), "c1");
+    [PortForwards { owner, conditions, ..forwards("c1", &format!("10.{n}.0.2/24"), ports) }]
+}
+
+fn served(by: u8) -> bool {
+    elements("ip cni_ports", "ports").iter().all(|element| element.to_string().contains(&format!("\"10.{by}.0.2\"")))
+}
+
+#[test]
+fn the_next_network_takes_over_whoever_goes() {
+    inside("owners::the_next_network_takes_over_whoever_goes", || {
+        let nft = Nftables::open().unwrap();
+        let mapped = ["tcp 1 80", "udp 2 80", "tcp 10.9.9.9:3 80"];
+        let nets = [1, 2, 3, 4].map(|n| on(n, &mapped, if n % 2 == 0 { &["ip saddr 10.0.0.0/8"] } else { &[] }));
+        let remove = |n: usize, hints: &[PortForwards]| nft.remove_ports(&nets[n - 1][0].owner, hints).unwrap();
+        let sound = |n: usize| assert_eq!(nft.check_ports(&nets[n - 1]).unwrap(), [], "{n} {}", ruleset());
+        for net in &nets {
+            nft.add_ports(net).unwrap();
+        }
+        assert_eq!((ports(), claims()), (2, 9), "{}", ruleset());
+        (1..=4).for_each(sound);
+        // One in the middle of the queue, with and without hints; then the holder, in both ways.
+        assert_eq!(remove(3, &nets[2]), []);
+        assert_eq!((ports(), claims()), (2, 6), "{}", ruleset());
+        [1, 2, 4].into_iter().for_each(sound);
+        assert_eq!(remove(1, &[]).len(), 3);
+        assert!(served(2), "{}", ruleset());
+        assert_eq!((ports(), claims(), elements("ip cni_ports", "conditions").len()), (2, 3, 2), "{}", ruleset());
+        [2, 4].into_iter().for_each(sound);
+        nft.add_ports(&nets[0]).unwrap();
+        [1, 2, 4].into_iter().for_each(sound);
+        nft.retain_ports(&"net2".parse().unwrap(), &[]).unwrap();
+        assert!(served(4) && !ruleset().contains("net: net2"), "{}", ruleset());
+        [1, 4].into_iter().for_each(sound);
+        assert_eq!(remove(4, &nets[3]).len(), 3);
+        assert!(served(1) && !ruleset().contains("when-"), "{}", ruleset());
+        assert_eq!(elements("ip cni_ports", "conditions").len(), 0, "{}", ruleset());
+        sound(1);
+        assert_eq!(remove(1, &nets[0]).len(), 3);
+        assert!(!ruleset().contains("id: c1") && !ruleset().contains("snat-local"), "{}", ruleset());
+    });
+}
+
+#[test]
+fn claims_follow_the_latest_addition() {
+    inside("owners::claims_follow_the_latest_addition", || {
+        let nft = Nftables::open().unwrap();
+        nft.add_ports(&on(1, &["tcp 1 80", "tcp 2 80"], &[])).unwrap();
+        nft.add_ports(&on(2, &["tcp 1 80", "tcp 2 80"], &[])).unwrap();
+        nft.add_ports(&on(3, &["tcp 1 80"], &[])).unwrap();
+        let changed = on(2, &["tcp 1 81"], &["ip saddr 10.0.0.0/8"]);
+        assert_eq!(nft.check_ports(&changed).unwrap().len(), 3, "claim, its translation, conditions");
+        nft.add_ports(&changed).unwrap();
+        assert_eq!(claims(), 2, "{}", ruleset());
+        run("nft flush map ip cni_ports claims");
+        let missing = nft.check_ports(&changed).unwrap();
+        assert!(missing.len() == 1 && missing[0].thing.contains("claim on host port 1 tcp"), "{missing:?}");
+        nft.add_ports(&changed).unwrap();
+        nft.remove_ports(&owner_in("net1", "c1"), &[]).unwrap();
+        assert!(served(2) && ports() == 1, "{}", ruleset());
+        assert_eq!(nft.check_ports(&changed).unwrap(), []);
+        // The hints of before the configuration had conditions.
+        nft.remove_ports(&owner_in("net2", "c1"), &on(2, &["tcp 1 81"], &[])).unwrap();
+        assert!(!ruleset().contains("net: net2"), "{}", ruleset());
+    });
+}
+
+#[test]
+fn an_address_belongs_to_whom_it_was_given_last() {
+    inside("owners::an_address_belongs_to_whom_it_was_given_last", || {
+        let nft = Nftables::open().unwrap();
+        let dead = [masquerade("c1", "10.1.0.2", "10.1.0.0/16"), masquerade("c1", "10.1.0.9", "10.1.0.0/16")];
+        nft.add_masquerade(&dead).unwrap();
+        let new = [masquerade("c2", "10.1.0.3", "10.1.0.0/24"), masquerade("c2", "10.1.0.2", "10.1.0.0/24")];
+        assert_eq!(nft.add_masquerade(&new).unwrap(), ["container c1 (eth0) of network net1"]);
+        assert_eq!(nft.check_masquerade(&new).unwrap(), []);
+        assert!(ruleset().contains("10.1.0.9") && ruleset().contains("subnet-10.1.0.0/16"), "{}", ruleset());
+        assert!(nft.add_masquerade(&new).unwrap().is_empty());
+        // Somebody remembers it after all.
+        nft.remove_masquerade(&owner("c1"), &["10.1.0.2".parse().unwrap()]).unwrap();
+        assert_eq!(nft.check_masquerade(&new).unwrap(), []);
+        assert!(!ruleset().contains("id: c1") && !ruleset().contains("10.1.0.0/16"), "{}", ruleset());
+        nft.remove_masquerade(&owner("c2"), &[]).unwrap();
+        assert!(!ruleset().contains("id: c2"), "{}", ruleset());
+    });
+}
+
+#[test]
+fn a_dead_container_is_evicted_from_all_its_networks() {
+    inside("owners::a_dead_container_is_evicted_from_all_its_networks", || {
+        let nft = Nftables::open().unwrap();
+        let dead = |n| on(n, &["tcp 1 80"], &[]).map(|forwards| PortForwards { link: Some(77), ..forwards });
+        for n in [1, 2, 3] {
+            nft.add_ports(&dead(n)).unwrap();
+        }
+        let new = [forwards("c2", "10.5.0.2/24", &["tcp 1 80"])];
+        assert_eq!(nft.add_ports(&new).unwrap().len(), 3);
+        assert!(!ruleset().contains("id: c1"), "{}", ruleset());
+        assert_eq!(nft.check_ports(&new).unwrap(), []);
     });
 }
 
