@@ -150,8 +150,6 @@ impl Published {
             more.push(json!({"type": "firewall", "backend": self.backend.name()}));
         }
         let mut story = Story::start(sb, self.backend);
-        // Or a bridge's addresses aren't the node's for the first second or two.
-        kernel::set_sysctl(&story.node, "ipv6/conf/default/accept_dad", "0");
         for key in ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"] {
             if kernel::sysctl(&story.node, key).is_some() {
                 kernel::set_sysctl(&story.node, key, if self.bridged { "1" } else { "0" });
@@ -244,15 +242,18 @@ impl Published {
     }
 }
 
-/// Until all of the node's are in use: the kernel sees that a bridge has got its first port in its own time.
+/// Until the bridges' addresses are the node's: the kernel sees in its own time that a bridge has got its first port.
 fn wait_for_addresses(node: &Netns) {
+    let is_local = |address: &str| {
+        node.holds(&["sh", "-c", &format!("ip -6 route show table local | grep -q '^local {address} '")])
+    };
     for _ in 0..400 {
-        if node.sh(&["ip", "-6", "addr", "show", "tentative"]).is_empty() {
+        if is_local(V6_GATEWAY) && is_local(family(true).other_gateway) {
             return;
         }
         thread::sleep(Duration::from_millis(25));
     }
-    panic!("an address of the node stays tentative");
+    panic!("a bridge's address does not become the node's");
 }
 
 /// Asks all at once; the cells that are not as they should be.
