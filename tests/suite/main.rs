@@ -22,6 +22,7 @@ mod delegation;
 mod docker;
 mod each;
 mod examples;
+mod faults;
 mod firewall;
 mod firewall_check;
 mod firewall_foreign;
@@ -92,6 +93,7 @@ fn cases() -> Vec<case::Case> {
         bad_input::cases,
         bad_keys::cases,
         lives::cases,
+        faults::cases,
         loopback::cases,
         host_local::cases,
         bridge::cases,
