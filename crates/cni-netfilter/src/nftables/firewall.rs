@@ -7,7 +7,7 @@ use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage, TableAttribute, TableMessage};
 use rustix::io::Errno;
 
-use super::apply::{self, Plan};
+use super::apply;
 use super::batch::Batch;
 use super::element::{self, Element, SetId, Value};
 use super::error::NftError;
@@ -17,6 +17,7 @@ use super::firewall_iptables as iptables;
 use super::frame::{Chain, Family};
 use super::index::{self, OWNERS};
 use super::masquerade::targets;
+use super::plan::Plan;
 use super::{Nftables, chains, check, remove, valid_keys};
 use crate::{Forwarding, Ingress, IngressPolicy};
 
