@@ -86,7 +86,7 @@ fn matrix(sb: &Sandbox, backend: Backend, call: &str, fault: &str) {
         let lost = outcome.stdout.contains("cannot return to network namespace");
         let mut shared = SHARED.to_vec();
         if outcome.ok() || outcome.code.is_none() || lost {
-            wait_for_ipam(sb);
+            wait_for_the_rest();
             chain.del(sb, &Attachment::new("c1", &ns));
             // DEL leaves the container's own loopback alone.
             shared.push("conf/lo/disable_ipv6");
@@ -103,20 +103,22 @@ fn matrix(sb: &Sandbox, backend: Backend, call: &str, fault: &str) {
     panic!("{call}: no end after {LIMIT}");
 }
 
-/// A killed plugin's IPAM plugin may still be at work in the node's namespace.
-pub(crate) fn wait_for_ipam(sb: &Sandbox) {
-    let (executable, here) = (sb.dir().join("host-local"), fs::read_link("/proc/thread-self/ns/net").ok());
+/// What a killed plugin has started (IPAM, firewall tools) may still be at work in the node's namespace.
+pub(crate) fn wait_for_the_rest() {
+    let here = fs::read_link("/proc/thread-self/ns/net").expect("this thread's namespace");
+    let suite = std::env::current_exe().expect("the suite's executable");
     let at_work = || {
         let processes = fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
-        let is_it = |process: PathBuf| {
-            fs::read_link(process.join("exe")).is_ok_and(|path| path == executable)
-                && fs::read_link(process.join("ns/net")).ok() == here
+        // A process that has just ended has neither.
+        let is_ours = |process: PathBuf| {
+            fs::read_link(process.join("exe")).is_ok_and(|executable| executable != suite)
+                && fs::read_link(process.join("ns/net")).is_ok_and(|theirs| theirs == here)
         };
-        processes.into_iter().any(is_it)
+        processes.into_iter().any(is_ours)
     };
     let begin = Instant::now();
     while at_work() {
-        assert!(begin.elapsed() < Duration::from_secs(10), "IPAM doesn't end");
+        assert!(begin.elapsed() < Duration::from_secs(10), "somebody doesn't end");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

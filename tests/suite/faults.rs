@@ -87,7 +87,7 @@ fn matrix(sb: &Sandbox, plugin: &str, conf: &Value, call: &str, fault: &str) {
         // Killed, or ended by a panic: an abort in the executables that are installed.
         let died = outcome.code.is_none_or(|code| code > 1);
         if outcome.ok() || died || lost {
-            settle(sb, plugin);
+            crate::bridge_rollback::wait_for_the_rest();
             verb("DEL").run().silent();
             // DEL leaves the container's own loopback alone.
             shared.push("conf/lo/disable_ipv6");
@@ -101,31 +101,6 @@ fn matrix(sb: &Sandbox, plugin: &str, conf: &Value, call: &str, fault: &str) {
         }
     }
     panic!("{call}: no end after {LIMIT}");
-}
-
-/// What a killed plugin has started may still be at work.
-fn settle(sb: &Sandbox, plugin: &str) {
-    if plugin == "ptp" {
-        crate::bridge_rollback::wait_for_ipam(sb);
-    }
-    wait_for_tools();
-}
-
-/// Until no iptables tool of this node runs any more.
-fn wait_for_tools() {
-    let here = fs::read_link("/proc/thread-self/ns/net").ok();
-    for _ in 0..2000 {
-        let processes = fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
-        let mut tools = processes.filter(|process| {
-            let exe = fs::read_link(process.join("exe")).unwrap_or_default();
-            exe.to_string_lossy().contains("xtables") && fs::read_link(process.join("ns/net")).ok() == here
-        });
-        if tools.next().is_none() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    panic!("the iptables tools don't end");
 }
 
 /// ADD under `strace`; true if the fault happened.

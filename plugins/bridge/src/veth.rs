@@ -16,7 +16,7 @@ const EXFULL: i32 = 54;
 
 /// How long a new port's carrier may take to be noticed. It is noticed while the link is looked at since Linux 6.8
 /// (`linkwatch_sync_dev`), and within milliseconds before.
-const CARRIER_LIMIT: Duration = Duration::from_millis(200);
+const CARRIER_LIMIT: Duration = Duration::from_secs(1);
 
 /// Creates the pair with its host's end a port of the bridge. Pushes its deletion to `undo`.
 pub fn create(

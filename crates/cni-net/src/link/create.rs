@@ -116,8 +116,15 @@ impl Netlink {
             Ok(answers) => {
                 let made = answers.into_iter().filter_map(described).find(|link| link.name == spec.host.name.as_str());
                 // Before Linux 6.2 there is no echo.
-                let made = made.map_or_else(|| self.link_by_name(spec.host.name.as_str()), |link| Ok(Some(link)))?;
-                made.as_ref().and_then(Link::as_veth).ok_or(NetError::NoAnswer { operation })
+                let made = made.map_or_else(|| self.link_by_name(spec.host.name.as_str()), |link| Ok(Some(link)));
+                let found = made.and_then(|made| {
+                    made.as_ref().and_then(Link::as_veth).ok_or(NetError::NoAnswer { operation: operation.clone() })
+                });
+                if found.is_err() {
+                    // All or nothing, and the first failure is the one to tell.
+                    let _ = self.delete_named(&spec.host.name);
+                }
+                found
             }
             Err(failure) if failure.is(Errno::EXIST) => {
                 // The number is the same for both names, and so is the lack of a sentence.

@@ -1,9 +1,11 @@
 //! Deleting links.
 
+use cni_plugin::IfName;
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkAttribute;
 
 use super::about;
-use crate::error::Errno;
+use crate::error::{Errno, Failure};
 use crate::{NetError, Netlink, Operation};
 
 impl Netlink {
@@ -20,5 +22,12 @@ impl Netlink {
             Err(failure) if failure.is(Errno::NODEV) => Ok(false),
             Err(failure) => Err(failure.during(Operation::DeleteLink { link: index })),
         }
+    }
+
+    /// As [`Netlink::delete_link`], of a link whose index could not be learnt.
+    pub(super) fn delete_named(&self, name: &IfName) -> Result<(), Failure> {
+        let mut message = about(0);
+        message.attributes.push(LinkAttribute::IfName(name.to_string()));
+        self.ask(RouteNetlinkMessage::DelLink(message), 0).map(drop)
     }
 }
