@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Times the firewall plugin on a node whose FORWARD policy is DROP and that lets through 10, 250 and 1000 other containers:
-# ADD and DEL (milliseconds, median), and a new TCP connection of the container that came last (microseconds, median):
-# ours with both backends and another firewall plugin with iptables, interleaved.
+# ADD and DEL (milliseconds, median), and a new TCP connection (microseconds, median) of the container that came last, and
+# to a published port of it: ours with both backends and another firewall plugin with iptables, interleaved. The published
+# port is measured with policy ACCEPT, for under DROP the Go plugin lets nobody in.
 # Usage: [ROUNDS=20] [TOOLS=legacy] hack/bench-firewall.sh [OUR-FIREWALL [OTHER-FIREWALL]]
 #        default: the iptables of PATH, bin/firewall, /usr/lib/cni/firewall
 #
@@ -18,7 +19,8 @@ if [ -z "${CNI_BENCH_INSIDE:-}" ]; then
     other=$(realpath "${2:-/usr/lib/cni/firewall}")
     [ -x "$ours" ] || fail "no $ours: run hack/build.sh first"
     [ -x "$other" ] || fail "no $other: apt-get install containernetworking-plugins"
-    exec env CNI_BENCH_INSIDE=1 unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private \
+    # On one processor: where the scheduler puts client and server makes more difference than what is measured.
+    exec taskset -c 1 env CNI_BENCH_INSIDE=1 unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private \
         "$repo/hack/bench-firewall.sh" "$ours" "$other"
 fi
 ours=$1 other=$2 rounds=${ROUNDS:-20}
@@ -33,7 +35,7 @@ if [ "${TOOLS:-}" = legacy ]; then
     PATH=/run/tools:$PATH
 fi
 
-# `none` has no plugin, and the policy ACCEPT
+# `none` has no plugin, and always the policy ACCEPT
 variants=(none nftables iptables other)
 executable() { if [ "$1" = other ]; then echo "$other"; else echo "$ours"; fi; }
 backend() { if [ "$1" = other ]; then echo iptables; else echo "$1"; fi; }
@@ -55,8 +57,10 @@ node() {
     ip -n "$w" route add default via 192.0.2.1
     ip -n "$c" route add default via 10.88.0.1
     ip netns exec "$n" sysctl -qw net.ipv4.ip_forward=1
+    ip netns exec "$n" iptables -t nat -A PREROUTING -i up0 -p tcp --dport 8080 -j DNAT --to-destination 10.88.0.2:80
     [ "$1" = none ] || ip netns exec "$n" iptables -P FORWARD DROP
     ip netns exec "$w" python3 /run/serve.py &
+    ip netns exec "$c" python3 /run/serve.py &
 }
 
 # conf VARIANT ADDRESS
@@ -109,11 +113,11 @@ while True:
 EOF
 cat >/run/ask.py <<'EOF'
 import socket, struct, sys, time
-for _ in range(int(sys.argv[1])):
+for _ in range(int(sys.argv[3])):
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     start = time.perf_counter_ns()
-    client.connect(("192.0.2.2", 80))
+    client.connect((sys.argv[1], int(sys.argv[2])))
     print((time.perf_counter_ns() - start) / 1000)
     client.close()
 EOF
@@ -127,6 +131,8 @@ for verb in ["ADD", "DEL"]:
     print(verb, (time.perf_counter_ns() - start) / 1e6)
 EOF
 
+# ask NAMESPACE ADDRESS PORT: microseconds, a line each
+ask() { ip netns exec "$1" timeout 60 python3 /run/ask.py "$2" "$3" 100; }
 median() { sort -n | awk '{ v[NR] = $1 } END { if (NR) printf "%.1f", v[int((NR + 1) / 2)]; else printf "-" }'; }
 
 for v in "${variants[@]}"; do node "$v"; done
@@ -137,7 +143,7 @@ there=1
 for count in 10 250 1000; do
     for v in "${variants[@]}"; do
         populate "$v" "$there" $((count - 1))
-        rm -f /run/us-"$v" /run/ms-"$v"
+        rm -f /run/*-"$v"
         : >/run/ms-"$v"
     done
     there=$count
@@ -149,15 +155,22 @@ for count in 10 250 1000; do
     done
     for v in "${variants[@]:1}"; do firewall "$v" ADD measured 10.88.0.2; done
     for ((round = 0; round < rounds; round++)); do
-        for v in "${variants[@]}"; do ip netns exec "c-$v" timeout 60 python3 /run/ask.py 100 >>/run/us-"$v"; done
+        for v in "${variants[@]}"; do ask "c-$v" 192.0.2.2 80 >>"/run/out-$v"; done
     done
+    for v in "${variants[@]:1}"; do ip netns exec "n-$v" iptables -P FORWARD ACCEPT; done
+    for ((round = 0; round < rounds; round++)); do
+        for v in "${variants[@]}"; do ask "w-$v" 192.0.2.1 8080 >>"/run/in-$v"; done
+    done
+    for v in "${variants[@]:1}"; do ip netns exec "n-$v" iptables -P FORWARD DROP; done
     for what in ADD DEL; do
         row=()
         for v in "${variants[@]}"; do row+=("$(awk -v verb=$what '$1 == verb { print $2 }' /run/ms-"$v" | median)"); done
         printf '%-12s %-10s %14s %14s %14s %14s\n' "$count" "$what ms" "${row[@]}"
     done
-    row=()
-    for v in "${variants[@]}"; do row+=("$(median </run/us-"$v")"); done
-    printf '%-12s %-10s %14s %14s %14s %14s\n' "$count" "connect us" "${row[@]}"
+    for what in out in; do
+        row=()
+        for v in "${variants[@]}"; do row+=("$(median <"/run/$what-$v")"); done
+        printf '%-12s %-10s %14s %14s %14s %14s\n' "$count" "$what us" "${row[@]}"
+    done
     for v in "${variants[@]:1}"; do firewall "$v" DEL measured 10.88.0.2; done
 done

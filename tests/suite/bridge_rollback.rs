@@ -104,7 +104,7 @@ fn matrix(sb: &Sandbox, backend: Backend, call: &str, fault: &str) {
 }
 
 /// A killed plugin's IPAM plugin may still be at work in the node's namespace.
-fn wait_for_ipam(sb: &Sandbox) {
+pub(crate) fn wait_for_ipam(sb: &Sandbox) {
     let (executable, here) = (sb.dir().join("host-local"), fs::read_link("/proc/thread-self/ns/net").ok());
     let at_work = || {
         let processes = fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());

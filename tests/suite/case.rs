@@ -46,6 +46,20 @@ impl Case {
     pub(crate) fn based_on(self, basis: Basis) -> Self {
         Self { basis, ..self }
     }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same story under another name, on a node that is prepared first.
+    pub(crate) fn after(self, name: String, prepare: impl Fn() + Send + Sync + 'static) -> Self {
+        let story = self.story;
+        let prepared = move |sandbox: &Sandbox| {
+            prepare();
+            story(sandbox);
+        };
+        Self { name, story: Arc::new(prepared), ..self }
+    }
 }
 
 /// A case that the spec or long practice asks for.

@@ -2,7 +2,7 @@
 
 use cni_tests::conf::Backend;
 use cni_tests::packets::{Outside, Proto, Server, ask, at, silent};
-use cni_tests::{Attachment, Chain, Netns, Sandbox, kernel, netns, verdict};
+use cni_tests::{Attachment, Chain, Netns, Sandbox, netns, verdict};
 use serde_json::{Value, json};
 
 use crate::case::{Case, common, improved};
@@ -10,17 +10,12 @@ use crate::case::{Case, common, improved};
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
-        common("firewall::drop_policy_without_the_plugin", without),
         improved("firewall::nftables_beside_legacy_iptables", beside_legacy),
         improved("firewall::nftables_without_any_iptables", without_iptables),
         improved("firewall::auto_is_nftables_without_any_iptables", auto_without_iptables),
         improved("firewall::nftables_mark_is_gone_behind_forward", no_mark_left),
     ];
     for backend in Backend::ALL {
-        for policy in POLICIES {
-            let name = format!("firewall::{}_{}_matrix", backend.name(), policy.replace('-', "_"));
-            cases.push(improved(name, move |sb| matrix(sb, backend, policy)));
-        }
         let egress = move |sb: &Sandbox| egress_works(sb, backend);
         let name = format!("firewall::{}_egress_through_a_drop_policy", backend.name());
         cases.push(if backend == Backend::Iptables { common(name, egress) } else { improved(name, egress) });
@@ -32,8 +27,8 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 pub(crate) const POLICIES: [&str; 3] = ["open", "same-bridge", "isolated"];
-const PORT: u16 = 8080;
-const OUTSIDE_PORT: u16 = 7000;
+pub(crate) const PORT: u16 = 8080;
+pub(crate) const OUTSIDE_PORT: u16 = 7000;
 
 /// A node that drops whatever nobody accepts, as Docker makes it, with an outside world.
 pub(crate) struct Node<'a> {
@@ -109,12 +104,12 @@ impl Net<'_> {
     }
 }
 
-fn reaches(from: &Netns, to: &str, port: u16, who: &str) -> bool {
+pub(crate) fn reaches(from: &Netns, to: &str, port: u16, who: &str) -> bool {
     let answers = ask(from, Proto::Tcp, at(to, port)).is_ok_and(|answer| answer.starts_with(who));
     answers && ask(from, Proto::Udp, at(to, port)).is_ok_and(|answer| answer.starts_with(who))
 }
 
-fn is_cut_off(from: &Netns, to: &str, port: u16) -> bool {
+pub(crate) fn is_cut_off(from: &Netns, to: &str, port: u16) -> bool {
     silent(from, Proto::Tcp, at(to, port)) && silent(from, Proto::Udp, at(to, port))
 }
 
@@ -129,42 +124,7 @@ fn published(node: &Node, who: &str) {
     }
 }
 
-const PUBLISHED: [(u16, u16, &str); 2] = [(PORT, 80, "tcp"), (PORT, 80, "udp")];
-
-/// Whether this kernel hands what stays on a bridge to the packet filter.
-fn filters_bridged(node: &Node) -> bool {
-    let on = |key: &str| kernel::sysctl(&node.ns, &format!("bridge/bridge-nf-call-{key}")).as_deref() == Some("1");
-    on("iptables") && on("ip6tables")
-}
-
-fn matrix(sb: &Sandbox, backend: Backend, policy: &str) {
-    let node = Node::start(sb, backend);
-    let (net1, net2) = (node.guarded(1, policy), node.guarded(2, policy));
-    let (web, neighbour, stranger) =
-        (net1.attach("web", &PUBLISHED), net1.attach("mate", &[]), net2.attach("far", &[]));
-    for container in [&web, &neighbour, &stranger] {
-        assert!(egress(&container.ns), "egress of {}", container.at.id);
-    }
-    published(&node, "web ");
-    for v6 in [false, true] {
-        let (near, far) = (web.at.ip(v6), stranger.at.ip(v6));
-        assert!(reaches(&node.ns, &near, 80, "web "), "the node reaches its containers");
-        match policy {
-            "open" => assert!(reaches(&web.ns, &far, 80, "far "), "net1 reaches net2 at {far}"),
-            _ => {
-                assert!(is_cut_off(&web.ns, &far, 80), "net1 reaches net2 at {far}");
-                assert!(is_cut_off(&stranger.ns, &near, 80), "net2 reaches net1 at {near}");
-            }
-        }
-        if policy == "isolated" && filters_bridged(&node) {
-            assert!(is_cut_off(&neighbour.ns, &near, 80), "a neighbour reaches {near}");
-        } else if policy != "isolated" {
-            assert!(reaches(&neighbour.ns, &near, 80, "web "), "a neighbour doesn't reach {near}");
-        }
-        assert!(is_cut_off(&node.outside.ns, &near, 80), "from outside only what is published");
-    }
-    net1.chain.check(sb, &web.at).silent();
-}
+pub(crate) const PUBLISHED: [(u16, u16, &str); 2] = [(PORT, 80, "tcp"), (PORT, 80, "udp")];
 
 fn egress_works(sb: &Sandbox, backend: Backend) {
     let node = Node::start(sb, backend);
@@ -172,24 +132,6 @@ fn egress_works(sb: &Sandbox, backend: Backend) {
     let container = net.attach("c1", &[]);
     assert!(egress(&container.ns));
     net.chain.del(sb, &container.at);
-}
-
-/// Proves that the other cases show something.
-fn without(sb: &Sandbox) {
-    let node = Node::start(sb, Backend::Iptables);
-    let (net1, net2) = (node.network(1, None), node.network(2, None));
-    let (web, neighbour, stranger) =
-        (net1.attach("web", &PUBLISHED), net1.attach("mate", &[]), net2.attach("far", &[]));
-    for v6 in [false, true] {
-        let to = |v4, address_v6| if v6 { address_v6 } else { v4 };
-        assert!(is_cut_off(&web.ns, to(Outside::V4, Outside::V6), OUTSIDE_PORT));
-        assert!(is_cut_off(&node.outside.ns, to(Outside::NODE_V4, Outside::NODE_V6), PORT));
-        assert!(is_cut_off(&stranger.ns, &web.at.ip(v6), 80));
-        assert!(reaches(&node.ns, &web.at.ip(v6), 80, "web "));
-        if filters_bridged(&node) {
-            assert!(is_cut_off(&neighbour.ns, &web.at.ip(v6), 80));
-        }
-    }
 }
 
 /// What the administrator drops stays dropped.

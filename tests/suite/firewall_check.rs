@@ -17,9 +17,6 @@ pub(crate) fn cases() -> Vec<Case> {
         cases.push(improved(name("check_changes_nothing"), move |sb| check_is_pure(sb, backend)));
         cases.push(improved(name("check_names_what_is_gone"), move |sb| noticed(sb, backend)));
         cases.push(improved(name("the_next_add_mends_for_all"), move |sb| mended(sb, backend)));
-        for chain in &CHAINS {
-            cases.push(improved(name(chain.what), move |sb| foreign(sb, backend, chain)));
-        }
     }
     cases
 }
@@ -60,7 +57,7 @@ fn noticed(sb: &Sandbox, backend: Backend) {
 /// What all share is put right by whoever comes next.
 fn mended(sb: &Sandbox, backend: Backend) {
     // So that iptables-nft has its chains.
-    netns::sh(&["sh", "-c", "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP"]);
+    netns::sh(&["sh", "-c", "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP"]);
     let conf = add(sb, backend, "isolated", "c1", 2);
     let rows: &[(&str, &str)] = match backend {
         Backend::Iptables => &[
@@ -101,58 +98,6 @@ fn check_is_pure(sb: &Sandbox, backend: Backend) {
     let before = Snapshot::of(&[&sb.node()]);
     call(sb, "CHECK", "c1", &conf).silent();
     Snapshot::of(&[&sb.node()]).same_as(&before);
-}
-
-/// A base chain of somebody else's.
-struct Foreign {
-    what: &'static str,
-    rules: &'static str,
-    drops: bool,
-}
-
-const CHAINS: [Foreign; 6] = [
-    Foreign { what: "names_a_dropping_chain", rules: "policy drop;", drops: true },
-    Foreign {
-        what: "names_a_chain_for_replies_only",
-        rules: "policy drop; ct state established,related accept; ct state vmap { established : accept, invalid : drop }; \
-                iifname lo accept; tcp dport 22 accept; ip saddr 192.0.2.0/24 accept",
-        drops: true,
-    },
-    Foreign {
-        what: "names_a_chain_that_rejects_the_rest",
-        rules: "ct state established accept; counter reject",
-        drops: true,
-    },
-    Foreign { what: "is_content_with_an_accept", rules: "policy drop; ip saddr 10.0.0.0/8 accept", drops: false },
-    Foreign {
-        what: "is_content_with_the_mark",
-        rules: "policy drop; meta mark & 0x1000 == 0x1000 accept",
-        drops: false,
-    },
-    Foreign { what: "is_content_with_an_accepting_chain", rules: "tcp dport 25 drop", drops: false },
-];
-
-fn foreign(sb: &Sandbox, backend: Backend, chain: &Foreign) {
-    sb.needs("firewall", "1.1.0");
-    let conf = add(sb, backend, "open", "c1", 2);
-    call(sb, "CHECK", "c1", &conf).silent();
-    let text =
-        format!("table inet mine {{ chain through {{ type filter hook forward priority 10; {}\n}}\n}}\n", chain.rules);
-    std::fs::create_dir_all("/run/cni-test").unwrap();
-    std::fs::write("/run/cni-test/rules", text).unwrap();
-    netns::sh(&["nft", "-f", "/run/cni-test/rules"]);
-    let mut outcomes = vec![call(sb, "CHECK", "c1", &conf)];
-    // STATUS knows no address, so an accept for one may be for ours.
-    if !chain.rules.contains("192.0.2.0") {
-        outcomes.push(sb.plugin("firewall", "STATUS").conf(&conf).run());
-    }
-    for outcome in outcomes {
-        if chain.drops {
-            outcome.error().names(&["inet mine through"]);
-        } else {
-            outcome.silent();
-        }
-    }
 }
 
 fn legacy_drops(sb: &Sandbox) {

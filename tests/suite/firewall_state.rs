@@ -12,7 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![improved("firewall::nftables_rules_survive_a_reload", reload)];
     for backend in Backend::ALL {
         let name = |what: &str| format!("firewall::{}_{what}", backend.name());
-        let rows: [(&str, Told); 9] = [
+        let rows: [(&str, Told); 11] = [
             ("del_leaves_nothing", del),
             ("del_without_result_leaves_nothing", del_without_result),
             ("del_under_another_policy_leaves_nothing", del_other_policy),
@@ -21,6 +21,8 @@ pub(crate) fn cases() -> Vec<Case> {
             ("policy_is_replaced", replaced),
             ("address_that_changed_hands", changed_hands),
             ("two_interfaces", two_interfaces),
+            ("add_with_another_address", moved),
+            ("add_behind_another_bridge", rewired),
             ("gc_keeps_the_valid", gc),
         ];
         cases.extend(rows.map(|(what, story)| improved(name(what), move |sb| story(sb, backend))));
@@ -138,6 +140,33 @@ fn changed_hands(sb: &Sandbox, backend: Backend) {
     call(sb, "CHECK", "c2", &conf).silent();
     call(sb, "DEL", "c2", &conf).silent();
     assert!(rules::naming(&sb.node(), "10.9.0.2").is_empty());
+}
+
+/// The runtime adds it again without having deleted it: the latest ADD says what it has.
+fn moved(sb: &Sandbox, backend: Backend) {
+    let before = used(sb, backend);
+    add(sb, backend, "isolated", "c1", 4);
+    let conf = add(sb, backend, "isolated", "c1", 5);
+    for address in ["10.9.0.4", "fd00:9::4"] {
+        assert!(rules::naming(&sb.node(), address).is_empty(), "{address}");
+    }
+    call(sb, "CHECK", "c1", &conf).silent();
+    call(sb, "DEL", "c1", &conf).silent();
+    Snapshot::of(&[&sb.node()]).same_as(&before);
+}
+
+fn rewired(sb: &Sandbox, backend: Backend) {
+    let before = used(sb, backend);
+    let mut conf = add(sb, backend, "isolated", "c1", 4);
+    conf["prevResult"]["interfaces"][0]["name"] = "br7".into();
+    call(sb, "ADD", "c1", &conf).result();
+    assert!(about_bridge(sb).is_empty(), "nobody is behind br0: {:?}", about_bridge(sb));
+    call(sb, "CHECK", "c1", &conf).silent();
+    conf["ingressPolicy"] = "open".into();
+    call(sb, "ADD", "c1", &conf).result();
+    assert!(rules::naming(&sb.node(), "br7").is_empty(), "nor behind br7");
+    call(sb, "DEL", "c1", &conf).silent();
+    Snapshot::of(&[&sb.node()]).same_as(&before);
 }
 
 fn two_interfaces(sb: &Sandbox, backend: Backend) {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
 
 mod bad_input;
+mod bad_keys;
 mod bad_ranges;
 mod bridge;
 mod bridge_keys;
@@ -18,17 +19,23 @@ mod case;
 mod check;
 mod conformance;
 mod delegation;
+mod docker;
 mod each;
 mod examples;
+mod faults;
 mod firewall;
 mod firewall_check;
+mod firewall_foreign;
 mod firewall_go;
+mod firewall_legacy;
+mod firewall_matrix;
 mod firewall_state;
 mod firewalld;
 mod gc;
 mod host_local;
 mod host_local_state;
 mod leftovers;
+mod lives;
 mod loopback;
 mod masquerade;
 mod networks;
@@ -84,6 +91,9 @@ fn cases() -> Vec<case::Case> {
         protocol::cases,
         versions::cases,
         bad_input::cases,
+        bad_keys::cases,
+        lives::cases,
+        faults::cases,
         loopback::cases,
         host_local::cases,
         bridge::cases,
@@ -100,8 +110,11 @@ fn cases() -> Vec<case::Case> {
         portmap_life::cases,
         reach::cases,
         firewall::cases,
+        firewall_matrix::cases,
+        firewall_legacy::cases,
         firewall_state::cases,
         firewall_check::cases,
+        firewall_foreign::cases,
         firewall_go::cases,
         firewalld::cases,
         leftovers::cases,
@@ -123,6 +136,7 @@ fn cases() -> Vec<case::Case> {
         tuning_check::cases,
         tuning_backup::cases,
         examples::cases,
+        docker::cases,
         conformance::cases,
     ];
     subjects.iter().flat_map(|cases| cases()).collect()

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::env::Vars;
-use crate::error::CniError;
+use crate::error::{CniError, code};
 use crate::verb::Verb;
 
 /// What a pipe holds before a writer must wait for the reader (pipe(7)).
@@ -113,12 +113,8 @@ impl Running {
         };
         let output = output
             .map_err(|error| CniError::plugin(format!("cannot wait for plugin {:?}: {error}", self.plugin_type)))?;
-        if output.status.success() {
-            let _ = std::io::stderr().write_all(&output.stderr);
-            Ok(output.stdout)
-        } else {
-            Err(told_error(&self.plugin_type, &output))
-        }
+        let _ = std::io::stderr().write_all(&output.stderr);
+        if output.status.success() { Ok(output.stdout) } else { Err(told_error(&self.plugin_type, &output)) }
     }
 }
 
@@ -132,11 +128,11 @@ impl Drop for Running {
     }
 }
 
-/// The error object that a delegate printed is passed on unchanged; without one, code 0 and what it left on stderr.
+/// The error object that a delegate printed is passed on unchanged; without one, what it left on stderr.
 fn told_error(plugin_type: &str, output: &Output) -> CniError {
     #[derive(Deserialize)]
     struct Told {
-        #[serde(default)]
+        #[serde(default = "unspecified")]
         code: u32,
         #[serde(default)]
         msg: String,
@@ -156,5 +152,9 @@ fn told_error(plugin_type: &str, output: &Output) -> CniError {
     } else {
         format!("netplugin failed: {:?}", stderr.trim_end())
     };
-    CniError::new(0, format!("plugin {plugin_type:?}: {msg}"))
+    CniError::plugin(format!("plugin {plugin_type:?}: {msg}"))
+}
+
+fn unspecified() -> u32 {
+    code::PLUGIN
 }

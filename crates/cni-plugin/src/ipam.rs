@@ -61,6 +61,7 @@ impl Ipam {
 
     /// Asks whether an ADD could succeed now.
     pub fn status(&self) -> Result<(), CniError> {
+        self.find().map_err(CniError::unavailable)?;
         self.run(Verb::Status)
     }
 

@@ -69,6 +69,11 @@ impl<C> Request<C> {
             .ok_or_else(|| CniError::plugin("Required prevResult missing: CHECK compares with the result of ADD"))
     }
 
+    /// An interface's MTU as this version's result tells it: 0, which is left out, before 1.1.0.
+    pub fn mtu_told(&self, mtu: u32) -> u32 {
+        if self.version >= SpecVersion::V1_1_0 { mtu } else { 0 }
+    }
+
     /// The IPAM plugin of this type, to be asked with what this plugin was called with.
     pub fn ipam(&self, plugin_type: &str) -> Ipam {
         Ipam::new(&self.delegates, plugin_type, self.version)

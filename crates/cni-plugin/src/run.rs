@@ -1,14 +1,14 @@
 //! One call from top to bottom: environment and stdin in, one JSON document and an exit status out.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::args::CniArgs;
 use crate::config::{self, NetConf};
@@ -29,6 +29,8 @@ pub struct Surroundings<'io> {
     pub vars: Vars,
     /// The configuration comes from here.
     pub stdin: &'io mut dyn Read,
+    /// A person sits there: what can be said without the configuration is said without waiting for it.
+    pub interactive: bool,
     /// The result or the error goes here, and nothing else.
     pub stdout: &'io mut dyn Write,
     /// Everything for a human goes here.
@@ -48,6 +50,7 @@ pub fn main<C: DeserializeOwned>(plugin: &Plugin<C>) -> ExitCode {
     let mut surroundings = Surroundings {
         vars: std::env::vars_os().collect(),
         stdin: &mut std::io::stdin().lock(),
+        interactive: std::io::stdin().is_terminal(),
         stdout: &mut stdout,
         stderr: &mut std::io::stderr(),
         own_netns: PathBuf::from("/proc/thread-self/ns/net"),
@@ -60,7 +63,10 @@ pub fn run<C: DeserializeOwned>(plugin: &Plugin<C>, io: &mut Surroundings<'_>) -
     let parameters = match env::read(&io.vars) {
         Ok(parameters) => parameters,
         Err(_) if env::has_no_verb(&io.vars) => return about(plugin, io),
-        Err(error) => return fail(io, SpecVersion::NEWEST.as_str(), &error),
+        Err(error) => {
+            let version = version_asked_for(io);
+            return fail(io, version, &error);
+        }
     };
     if parameters.verb == Ok(Verb::Version) {
         return tell_versions(plugin, io);
@@ -68,16 +74,12 @@ pub fn run<C: DeserializeOwned>(plugin: &Plugin<C>, io: &mut Surroundings<'_>) -
     let mut stdin = Vec::new();
     if let Err(error) = io.stdin.read_to_end(&mut stdin) {
         let error = CniError::new(code::IO, format!("cannot read the network configuration from stdin: {error}"));
-        return fail(io, SpecVersion::NEWEST.as_str(), &error);
+        return fail(io, SpecVersion::NEWEST, &error);
     }
-    let conf = match config::parse(&stdin) {
-        Ok(conf) => conf,
-        Err(error) => return fail(io, SpecVersion::NEWEST.as_str(), &error),
-    };
-    let told_version = SpecVersion::parse(&conf.cni_version).unwrap_or(SpecVersion::NEWEST).as_str();
-    match call(plugin, io, parameters, conf, stdin) {
+    let version = version_in(&stdin);
+    match config::parse(&stdin).and_then(|conf| call(plugin, io, parameters, conf, stdin)) {
         Ok(()) => 0,
-        Err(error) => fail(io, told_version, &error),
+        Err(error) => fail(io, version, &error),
     }
 }
 
@@ -95,20 +97,37 @@ fn about<C>(plugin: &Plugin<C>, io: &mut Surroundings<'_>) -> u8 {
     0
 }
 
+/// The configuration's version, if it says one that we know; else the newest.
+fn version_in(stdin: &[u8]) -> SpecVersion {
+    let conf = serde_json::from_slice::<Map<String, Value>>(stdin).unwrap_or_default();
+    json::get(&conf, "cniVersion").and_then(Value::as_str).and_then(SpecVersion::parse).unwrap_or(SpecVersion::NEWEST)
+}
+
+/// As [`version_in`], where nothing else of the configuration is looked at.
+fn version_asked_for(io: &mut Surroundings<'_>) -> SpecVersion {
+    let mut stdin = Vec::new();
+    // What has come until an error is no JSON.
+    if !io.interactive {
+        let _ = io.stdin.read_to_end(&mut stdin);
+    }
+    version_in(&stdin)
+}
+
 fn tell_versions<C>(plugin: &Plugin<C>, io: &mut Surroundings<'_>) -> u8 {
     let versions: Vec<&str> = plugin.versions.iter().map(|version| version.as_str()).collect();
-    let document = serde_json::json!({"cniVersion": SpecVersion::NEWEST.as_str(), "supportedVersions": versions});
+    let asked = version_asked_for(io);
+    let document = serde_json::json!({"cniVersion": asked.as_str(), "supportedVersions": versions});
     match writeln!(io.stdout, "{document}").and_then(|()| io.stdout.flush()) {
         Ok(()) => 0,
         Err(error) => {
             let error = CniError::new(code::IO, format!("cannot write the versions to stdout: {error}"));
-            fail(io, SpecVersion::NEWEST.as_str(), &error)
+            fail(io, asked, &error)
         }
     }
 }
 
-fn fail(io: &mut Surroundings<'_>, version: &str, error: &CniError) -> u8 {
-    let document = error.to_json(version);
+fn fail(io: &mut Surroundings<'_>, version: SpecVersion, error: &CniError) -> u8 {
+    let document = error.to_json(version.as_str());
     if io.stdout.write_all(&document).and_then(|()| io.stdout.flush()).is_err() {
         let _ = writeln!(io.stderr, "{error}");
     }

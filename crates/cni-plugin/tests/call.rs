@@ -20,14 +20,20 @@ fn without_a_verb_it_tells_about_itself() {
 }
 
 #[test]
-fn version_reads_no_stdin_and_prints_one_line() {
-    for stdin in ["", "{", r#"{"cniVersion":"0.4.0"}"#] {
+fn version_prints_one_line_with_the_version_that_was_asked() {
+    for (stdin, version) in [
+        ("", "1.1.0"),
+        ("{", "1.1.0"),
+        ("[]", "1.1.0"),
+        (r#"{"cniVersion":"0.4.0"}"#, "0.4.0"),
+        (r#"{"CNIVersion":"1.0.0"}"#, "1.0.0"),
+        (r#"{"cniVersion":"9.9.9"}"#, "1.1.0"),
+        (r#"{"cniVersion":4}"#, "1.1.0"),
+    ] {
         let outcome = call(&[("CNI_COMMAND", "VERSION".into())], stdin);
-        let expected = concat!(
-            r#"{"cniVersion":"1.1.0","supportedVersions":["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}"#,
-            "\n"
-        );
-        assert_eq!((outcome.status, outcome.stdout.as_str()), (0, expected));
+        let versions = r#""supportedVersions":["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]"#;
+        let expected = format!("{{\"cniVersion\":\"{version}\",{versions}}}\n");
+        assert_eq!((outcome.status, outcome.stdout), (0, expected), "{stdin}");
     }
 }
 
@@ -45,6 +51,9 @@ fn errors_carry_the_version_of_the_configuration() {
     assert_eq!(error("0.4.0")["cniVersion"], "0.4.0");
     assert_eq!(error("1.1.0")["cniVersion"], "1.1.0");
     assert_eq!(error("9.9.9")["cniVersion"], "1.1.0");
+    assert_eq!(call(&[("CNI_COMMAND", "ADD".into())], &conf("0.4.0", "")).json()["cniVersion"], "0.4.0");
+    let unnamed = call(&vars("ADD"), r#"{"cniVersion":"0.4.0","name":"-"}"#);
+    assert_eq!((unnamed.error().0, &unnamed.json()["cniVersion"]), (7, &"0.4.0".into()));
 }
 
 #[test]

@@ -61,10 +61,10 @@ fn the_delegate_gets_stdin_and_environment_and_its_result_is_used() {
 fn its_failure_is_told_as_it_told_it_and_followed_by_del() {
     let cases = [
         (r#"echo '{"code": 103, "msg": "m", "details": "d"}'; exit 1"#, 103, "m"),
-        ("echo out of paper >&2; exit 3", 0, "out of paper"),
-        ("exit 3", 0, "exit status: 3"),
-        ("echo garbage; exit 1", 0, "garbage"),
-        (r#"echo '{"code": 1'; exit 1"#, 0, "error parsing"),
+        ("echo out of paper >&2; exit 3", 999, "out of paper"),
+        ("exit 3", 999, "exit status: 3"),
+        ("echo garbage; exit 1", 999, "garbage"),
+        (r#"echo '{"code": 1'; exit 1"#, 999, "error parsing"),
         ("echo garbage", 999, "no JSON result"),
         (r#"printf '{"ips": [{"addr'"#, 999, "no JSON result"),
         ("true", 999, "no JSON result"),

@@ -44,12 +44,17 @@ fn requesting(network: &Network, ip: &str) -> Value {
     conf
 }
 
-/// Which openat(2) of an ADD with such a configuration asks for the unnamed file.
-fn unnamed_open(conf: impl Fn(&Network) -> Value) -> usize {
+/// Which of its name the first call with `word` in it is, in an ADD that succeeds.
+fn nth(conf: impl Fn(&Network) -> Value, options: &[&str], call: &str, word: &str) -> usize {
     let network = network();
-    let calls = trace(&network, "ADD", &conf(&network), &[]);
-    let opens = calls.iter().filter(|call| call.starts_with("openat("));
-    opens.take_while(|call| !call.contains("O_TMPFILE")).count() + 1
+    let calls = trace(&network, "ADD", &conf(&network), options);
+    let named = calls.iter().filter(|line| line.split_once('(').is_some_and(|(name, _)| name == call));
+    named.take_while(|line| !line.contains(word)).count() + 1
+}
+
+/// Which openat(2) asks for the unnamed file.
+fn unnamed_open(conf: impl Fn(&Network) -> Value) -> usize {
+    nth(conf, &[], "openat", "O_TMPFILE")
 }
 
 /// The points from the first refusal on, but for those that strace can't refuse and kill at once. A kill at openat(2)
@@ -76,6 +81,8 @@ fn killed_anywhere_it_leaves_a_whole_state() {
         for point in &points {
             let network = network();
             kill(&network, "ADD", &network.conf_1_0(), point, &options);
+            let contents: Vec<String> = network.reservations().into_values().collect();
+            assert!(!contents.iter().any(String::is_empty), "{}, killed at {}: {contents:?}", lack.name, point.call);
             examine(&network, &format!("{}, killed at {} {}", lack.name, point.call, point.nth));
         }
         println!("{}: {} kill points", lack.name, points.len());
@@ -96,12 +103,18 @@ fn a_reservation_is_never_overwritten() {
         // Left by a kill at an earlier call.
         network.write(".new", "half a reserv");
         // Or else the index would be stale, and the n-th openat(2) another.
-        network.del(OURS, "none").unwrap();
+        let index = || network.del(OURS, "none").unwrap();
+        index();
         let injections = (lack.options)(with_request);
         let options: Vec<&str> = injections.iter().flat_map(|inject| ["-e", inject]).collect();
+        // Nor does it help that the name was free when it looked.
+        let look = nth(|network| requesting(network, "10.0.0.4"), &options, "newfstatat", "10.0.0.4");
+        let blind = format!("inject=newfstatat:error=ENOENT:when={look}");
+        let options: Vec<&str> = options.into_iter().chain(["-e", &blind]).collect();
         let error = refused(&network, "ADD", &requesting(&network, "10.0.0.2"), &options);
         assert!(error.contains("10.0.0.2 is held by container other (eth0)"), "{}: {error}", lack.name);
         assert_eq!(network.reservations().into_values().collect::<Vec<_>>(), ["other\r\neth0"], "{}", lack.name);
+        index();
         let injections = (lack.options)(plain);
         let options: Vec<&str> = injections.iter().flat_map(|inject| ["-e", inject]).collect();
         trace(&network, "ADD", &network.conf_1_0(), &options);

@@ -4,10 +4,12 @@ use std::rc::Rc;
 
 use cni_net::{Layer3, LinkChange, NetNs, Netlink, Pair, pair};
 use cni_netfilter::{MacGuard, MacGuardHint, Netfilter};
-use cni_plugin::{Attachment, CniError, CniResult, Owner, Request, Undo};
+use cni_plugin::{Attachment, CniError, CniResult, Interface, Owner, Request, Undo};
 
 use crate::config::Config;
-use crate::plan::{self, AddressPlan, Links};
+use crate::gateway::GatewayLink;
+use crate::host::BridgeLink;
+use crate::plan::{self, AddressPlan};
 use crate::settings::{Mode, Settings};
 use crate::{gateway, host, veth};
 
@@ -52,14 +54,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let gateway = gateway::ensure(&socket, &settings, &bridge, &addresses.gateways)?;
 
     // 8. The container's addresses and routes; its interface goes up.
-    let links = Links {
-        bridge: (settings.bridge.clone(), bridge.mac),
-        host: (pair.host_name.clone(), pair.host_mac),
-        container: (owner.ifname.clone(), pair.container_mac),
-        vlan_gateway: gateway.filter(|_| settings.vlan_gateway.is_some()).map(|link| (link.name, link.mac)),
-        sandbox: attachment.netns.to_string_lossy().into_owned(),
-    };
-    let result = plan::result(&links, &addresses, dns);
+    let interfaces = told(request, attachment, &socket, (&settings, &bridge, &pair, gateway.as_ref()))?;
+    let result = plan::result(interfaces, &addresses, dns);
     configure(&settings, owner, (&namespace, &inside, pair.container_index), &result, undo)?;
     if !result.ips.is_empty() {
         veth::announce(&socket, &inside, &pair)?;
@@ -70,6 +66,28 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
         filter.masquerade(backend, owner, &addresses.masquerade, undo)?;
     }
     Ok(result)
+}
+
+/// The links for the result.
+fn told(
+    request: &Request<Config>,
+    attachment: &Attachment,
+    socket: &Netlink,
+    (settings, bridge, pair, gateway): (&Settings, &BridgeLink, &Pair, Option<&GatewayLink>),
+) -> Result<Vec<Interface>, CniError> {
+    // A bridge's MTU may have followed its new port's.
+    let mtu = |index| socket.link_by_index(index).map(|link| request.mtu_told(link.map_or(0, |link| link.mtu)));
+    let sandbox = attachment.netns.to_string_lossy();
+    let pair_mtu = request.mtu_told(pair.mtu);
+    let mut interfaces = vec![
+        Interface::new(settings.bridge.as_str(), bridge.mac, "").with_mtu(mtu(bridge.index)?),
+        Interface::new(pair.host_name.as_str(), pair.host_mac, "").with_mtu(pair_mtu),
+        Interface::new(attachment.owner.ifname.as_str(), pair.container_mac, &sandbox).with_mtu(pair_mtu),
+    ];
+    if let Some(link) = gateway.filter(|link| link.index != bridge.index) {
+        interfaces.push(Interface::new(link.name.as_str(), link.mac, "").with_mtu(mtu(link.index)?));
+    }
+    Ok(interfaces)
 }
 
 fn guard_source(filter: &Rc<Netfilter>, owner: &Owner, pair: &Pair, undo: &mut Undo) -> Result<(), CniError> {

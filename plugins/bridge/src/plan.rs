@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use cni_net::Family;
 use cni_netfilter::Masquerade;
 use cni_plugin::addr::{default_dst, same_family};
-use cni_plugin::{CniResult, IfName, Interface, IpConfig, MacAddr, Owner, Route};
+use cni_plugin::{CniResult, Interface, IpConfig, Owner, Route};
 use ipnetwork::IpNetwork;
 
 use crate::settings::Settings;
@@ -101,35 +101,14 @@ pub fn conflicts(present: IpNetwork, wanted: IpNetwork) -> bool {
     present.is_ipv4() || present.contains(wanted.ip()) || wanted.contains(present.ip())
 }
 
-/// The result, from the links as they were made.
-pub fn result(links: &Links, plan: &AddressPlan, dns: cni_plugin::Dns) -> CniResult {
-    let mut interfaces = vec![
-        Interface::new(links.bridge.0.as_str(), links.bridge.1, ""),
-        Interface::new(links.host.0.as_str(), links.host.1, ""),
-        Interface::new(links.container.0.as_str(), links.container.1, &links.sandbox),
-    ];
-    interfaces.extend(links.vlan_gateway.iter().map(|(name, mac)| Interface::new(name.as_str(), *mac, "")));
+/// The result, with the links as they were made: the bridge, the host's end, the container's, and others.
+pub fn result(interfaces: Vec<Interface>, plan: &AddressPlan, dns: cni_plugin::Dns) -> CniResult {
     CniResult { interfaces, ips: plan.ips.clone(), routes: plan.routes.clone(), dns }
 }
 
 /// The result that was told, with the addresses of this attachment only: later plugins may have added others.
 pub fn with_addresses(told: &CniResult, plan: &AddressPlan) -> CniResult {
     CniResult { ips: plan.ips.clone(), ..told.clone() }
-}
-
-/// Names and hardware addresses of what was made.
-#[derive(Debug, Clone)]
-pub struct Links {
-    /// The bridge.
-    pub bridge: (IfName, MacAddr),
-    /// The host's end of the pair.
-    pub host: (IfName, MacAddr),
-    /// The container's end.
-    pub container: (IfName, MacAddr),
-    /// The gateway, where it is another interface than the bridge.
-    pub vlan_gateway: Option<(IfName, MacAddr)>,
-    /// The namespace's path, as the runtime gave it.
-    pub sandbox: String,
 }
 
 #[cfg(test)]

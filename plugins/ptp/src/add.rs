@@ -31,7 +31,13 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
 
     // 4. The plan for IPAM's addresses.
     let sandbox = attachment.netns.to_string_lossy();
-    let result = plan::result(&made, &owner.ifname, &sandbox, pending.finish()?, settings.dns.clone());
+    let result = plan::result(
+        (&made, request.mtu_told(made.mtu)),
+        &owner.ifname,
+        &sandbox,
+        pending.finish()?,
+        settings.dns.clone(),
+    );
     let plan = Plan::of(&settings, owner, &result)?;
 
     // 5. The host's end first: the gateway is there when the container's end comes up and looks for it.

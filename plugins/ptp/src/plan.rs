@@ -103,13 +103,19 @@ fn hop(ip: &IpConfig) -> Result<PointToPoint, PlanError> {
     Ok(PointToPoint { address, gateway })
 }
 
-/// The result: IPAM's, with the two ends of the pair.
-pub fn result(pair: &Pair, ifname: &IfName, sandbox: &str, ipam: CniResult, dns: Option<Dns>) -> CniResult {
+/// The result: IPAM's, with the two ends of the pair and the MTU that is told of them.
+pub fn result(
+    (pair, mtu): (&Pair, u32),
+    ifname: &IfName,
+    sandbox: &str,
+    ipam: CniResult,
+    dns: Option<Dns>,
+) -> CniResult {
     let placed = |ip: IpConfig| IpConfig { interface: Some(CONTAINER_INDEX), ..ip };
     CniResult {
         interfaces: vec![
-            Interface::new(pair.host_name.as_str(), pair.host_mac, ""),
-            Interface::new(ifname.as_str(), pair.container_mac, sandbox),
+            Interface::new(pair.host_name.as_str(), pair.host_mac, "").with_mtu(mtu),
+            Interface::new(ifname.as_str(), pair.container_mac, sandbox).with_mtu(mtu),
         ],
         ips: ipam.ips.into_iter().map(placed).collect(),
         routes: ipam.routes,
@@ -140,8 +146,9 @@ mod tests {
             host_mac: MacAddr([2; 6]),
             container_index: 2,
             container_mac: MacAddr([4; 6]),
+            mtu: 1500,
         };
-        let told = result(&pair, &owner().ifname, "/n", ipam, None);
+        let told = result((&pair, 0), &owner().ifname, "/n", ipam, None);
         Plan::of(&settings, &owner(), &told).map_err(|error| error.to_string())
     }
 

@@ -11,7 +11,13 @@ use crate::restore::restore;
 pub fn del(request: &Request<Undecoded>, detachment: &Detachment) -> Result<(), CniError> {
     let owner = &detachment.owner;
     let store = Store::of(&request.config)?;
-    let Some(backup) = store.read(owner)?.filter(|backup| backup.may_be_of(&owner.network)) else { return Ok(()) };
+    let Some(backup) = store.read(owner)? else {
+        // An ADD that was killed while it wrote may have left half of one.
+        return Ok(store.remove(owner)?);
+    };
+    if !backup.may_be_of(&owner.network) {
+        return Ok(());
+    }
     let failures = match detachment.netns.as_deref().map(NetNs::open) {
         None | Some(Err(NetNsError::NotFound { .. })) => Vec::new(),
         Some(Ok(namespace)) => restore(&namespace, &owner.ifname, &backup),

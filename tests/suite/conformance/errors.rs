@@ -33,18 +33,13 @@ fn codes() -> Vec<Requirement> {
                 &ALL,
                 version_of_error,
             )
-            .since("1.0.0")
-            .known(
-                "an error of the environment is told at the newest version: it comes before the configuration is read",
-            ),
-        object
-            .must(
-                "errors::must_not_invent_codes_below_100",
-                "codes to 99 are those of the specification",
-                &ALL,
-                reserved_codes,
-            )
-            .known("code 0, as from the Go plugins, when an IPAM plugin fails without a word"),
+            .since("1.0.0"),
+        object.must(
+            "errors::must_not_invent_codes_below_100",
+            "codes to 99 are those of the specification",
+            &ALL,
+            reserved_codes,
+        ),
         object.should(
             "errors::should_be_1_for_an_unknown_version",
             "code 1: incompatible version",

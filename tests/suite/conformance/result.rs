@@ -44,10 +44,7 @@ pub(super) fn requirements() -> Vec<Requirement> {
                 interfaces,
             )
             .since("0.3.0"),
-        result
-            .must("result::must_tell_the_mtu", "every interface has its `mtu`", &INTERFACE, mtu)
-            .since("1.1.0")
-            .known("`bridge` and `ptp` leave `mtu` out, as the Go plugins do"),
+        result.must("result::must_tell_the_mtu", "every interface has its `mtu`", &INTERFACE, mtu).since("1.1.0"),
         result
             .should(
                 "result::should_have_cni_netns_as_sandbox",

@@ -60,6 +60,8 @@ pub struct VethIndexes {
     pub host_mac: MacAddr,
     /// The peer's index, in its own namespace.
     pub peer: u32,
+    /// The host end's MTU in bytes; the peer's too where both are given the same or none.
+    pub mtu: u32,
 }
 
 impl VethEnd {
@@ -130,7 +132,7 @@ impl Netlink {
 
 impl Link {
     fn as_veth(&self) -> Option<VethIndexes> {
-        Some(VethIndexes { host: self.index, host_mac: self.mac?, peer: self.peer_index? })
+        Some(VethIndexes { host: self.index, host_mac: self.mac?, peer: self.peer_index?, mtu: self.mtu })
     }
 }
 

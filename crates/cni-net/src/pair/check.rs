@@ -59,7 +59,7 @@ impl PairCheck<'_> {
     fn end(&self, link: &Link, told: Option<&Interface>) -> Vec<Difference> {
         let mut differences = Vec::new();
         let told_mtu = told.map(|told| told.mtu).filter(|mtu| *mtu > 0);
-        if let Some(mtu) = told_mtu.or(self.mtu).filter(|mtu| *mtu != link.mtu) {
+        if let Some(mtu) = self.mtu.map(|mtu| told_mtu.unwrap_or(mtu)).filter(|mtu| *mtu != link.mtu) {
             differences.push(Difference::new(format!("mtu of {}", link.name), mtu, link.mtu));
         }
         differences.extend(check_mac(link, told));

@@ -1,17 +1,14 @@
 //! Makes a plan so: what is missing is created, in one transaction.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
 use rustix::io::Errno;
 
 use super::batch::{Batch, GENERATION_CHANGED};
 use super::chains;
-use super::element::{self, Element, SetId, Value};
-use super::error::{NftError, container, holder};
-use super::frame::{Chain, Frame, TableId};
-use super::index::Registration;
+use super::element;
+use super::error::{NftError, absent};
+use super::frame::{Chain, Frame};
 use super::outstanding::outstanding;
+use super::plan::{Failure, Missing, Plan, Todo};
 use super::transport::Socket;
 
 /// How often an addition is tried while others change the same things.
@@ -21,118 +18,7 @@ const GENERATION_ATTEMPTS: u32 = 200;
 /// Up to so many elements are asked for before they are created.
 const ASKED_FIRST: usize = 64;
 
-/// What should be there.
-#[derive(Debug, Default)]
-pub(super) struct Plan {
-    /// Whole tables, created if something in them is missing.
-    pub(super) frames: Vec<Frame>,
-    /// Chains that several owners share, created if missing.
-    pub(super) chains: Vec<(TableId, Chain)>,
-    /// Chains of a single owner, whose rules are made these and no others.
-    pub(super) own_chains: Vec<(TableId, Chain)>,
-    pub(super) elements: Vec<Element>,
-    /// The owners of `elements`, for the index.
-    pub(super) owners: Vec<Registration>,
-}
-
-impl Plan {
-    /// Drops elements that are there twice; two different values for one key are a contradiction.
-    pub(super) fn deduplicate(&mut self) -> Result<(), NftError> {
-        let mut seen: HashMap<(SetId, Vec<u8>), Value> = HashMap::new();
-        let mut twice = None;
-        self.elements.retain(|element| match seen.entry((element.set, element.key.clone())) {
-            Entry::Vacant(place) => {
-                place.insert(element.value.clone());
-                true
-            }
-            Entry::Occupied(first) => {
-                if *first.get() != element.value && twice.is_none() {
-                    twice = Some(element.name.clone());
-                }
-                false
-            }
-        });
-        twice.map_or(Ok(()), |thing| Err(NftError::Twice { thing }))
-    }
-}
-
-/// Somebody else has what a plan wants.
-#[derive(Debug)]
-pub(super) struct Held {
-    /// What it is.
-    pub(super) thing: String,
-    /// Where.
-    pub(super) table: TableId,
-    /// The comment of the holder's element.
-    pub(super) comment: String,
-}
-
-/// Why a plan could not be carried out.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// At least one of these.
-    Held(Vec<Held>),
-    Other(NftError),
-}
-
-impl From<NftError> for Failure {
-    fn from(error: NftError) -> Self {
-        Self::Other(error)
-    }
-}
-
-impl From<Failure> for NftError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Other(error) => error,
-            Failure::Held(held) => {
-                held.into_iter().next().map_or(Self::Contended { what: "add the rules".into(), attempts: 1 }, |held| {
-                    Self::HeldBy { thing: held.thing, holder: holder(&held.comment) }
-                })
-            }
-        }
-    }
-}
-
-/// What of a plan's shared part is not there.
-#[derive(Default)]
-pub(super) struct Missing<'a> {
-    frames: Vec<&'a Frame>,
-    chains: Vec<&'a (TableId, Chain)>,
-}
-
-/// What of a plan has to be sent.
-pub(super) struct Todo<'a> {
-    pub(super) missing: Missing<'a>,
-    pub(super) own_chains: &'a [(TableId, Chain)],
-    pub(super) create: Vec<&'a Element>,
-    /// Entries of the index, and claims.
-    pub(super) further: Vec<Element>,
-    /// Elements of the same owner that have another value or are no longer wanted, to be deleted first.
-    pub(super) delete: Vec<(SetId, Vec<u8>)>,
-    /// The generation of the rule set for which this holds, if it does not hold for all.
-    pub(super) generation: Option<u32>,
-}
-
-impl<'a> Todo<'a> {
-    /// On the assumption that of the owners nothing is there.
-    pub(super) fn everything(plan: &'a Plan) -> Self {
-        let count = |owner: &Registration| plan.elements.iter().filter(|element| owner.counts(element)).count();
-        Self {
-            missing: Missing::default(),
-            own_chains: &plan.own_chains,
-            create: plan.elements.iter().collect(),
-            further: plan.owners.iter().map(|owner| owner.element(count(owner))).collect(),
-            delete: Vec::new(),
-            generation: None,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        let frame = self.missing.frames.is_empty() && self.missing.chains.is_empty() && self.own_chains.is_empty();
-        frame && self.create.is_empty() && self.further.is_empty() && self.delete.is_empty()
-    }
-
+impl Todo<'_> {
     fn batch(&self) -> Batch {
         let mut batch = Batch::default();
         for frame in &self.missing.frames {
@@ -206,23 +92,4 @@ fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError>
         }
     }
     Ok(missing)
-}
-
-/// True if the kernel says that there is no such thing.
-pub(super) fn absent<T>(answer: Result<T, NftError>) -> Result<bool, NftError> {
-    match answer {
-        Ok(_) => Ok(false),
-        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(true),
-        Err(error) => Err(error),
-    }
-}
-
-/// True if both comments begin with the same owner's key.
-pub(super) fn same_owner(one: &str, other: &str) -> bool {
-    one.split(',').next() == other.split(',').next()
-}
-
-/// True if both comments name the same container, in full.
-pub(super) fn same_container(one: &str, other: &str) -> bool {
-    container(one).is_some_and(|id| container(other) == Some(id))
 }

@@ -6,9 +6,9 @@ use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesM
 use rustix::io::Errno;
 
 use super::answer::Raw;
-use super::apply::absent;
 use super::batch::Batch;
 use super::error::NftError;
+use super::error::absent;
 use super::frame::{Chain, TableId};
 use super::transport::Socket;
 

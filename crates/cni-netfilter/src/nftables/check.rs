@@ -9,11 +9,13 @@ use netlink_packet_netfilter::nftables::{
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
 
-use super::apply::{Plan, same_container, same_owner};
 use super::claims;
+use super::comment::holder;
+use super::comment::{same_container, same_owner};
 use super::element::{self, Element, Found, Value};
-use super::error::{NftError, holder};
+use super::error::NftError;
 use super::frame::{Base, Chain, Frame, Rule, TableId};
+use super::plan::Plan;
 use super::portkeys;
 use super::set::Set;
 use super::transport::Socket;

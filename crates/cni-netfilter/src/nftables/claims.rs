@@ -6,13 +6,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::comment::same_owner;
 use super::element::{self, Element, Found, SetId, Value};
-use super::error::NftError;
+use super::error::{NftError, absent};
 use super::expr::Ip;
 use super::frame::{Chain, Family, TableId};
 use super::portframe::{ADDRESS_CONDITIONS, ADDRESS_PORTS, CLAIMS, CONDITIONS, PORTS, WHEN};
 use super::transport::Socket;
-use super::{apply, index, portkeys};
+use super::{index, portkeys};
 
 /// A port: its set and its key in that.
 pub(super) type Place = (SetId, Vec<u8>);
@@ -95,7 +96,7 @@ pub(super) fn wanted(socket: &Socket, ports: &[&Element]) -> Result<Vec<Wanted>,
     let places: Vec<Place> = ports.iter().map(|port| (port.set, port.key.clone())).collect();
     let lists = waiting(socket, &places)?;
     let one = |((port, place), list): ((&&Element, &Place), Vec<Found>)| {
-        let mine = list.iter().position(|found| apply::same_owner(&found.comment, &port.comment));
+        let mine = list.iter().position(|found| same_owner(&found.comment, &port.comment));
         let element = claim(place, mine.unwrap_or(list.len()), port.value.clone(), &port.comment);
         Wanted { element, found: mine.map(|rank| list[rank].value.clone()) }
     };
@@ -189,7 +190,7 @@ fn conditional(socket: &Socket, heirs: &[(&Place, Found)]) -> Result<HashSet<(Ta
     let mut there = HashSet::new();
     for (table, chain) in chains {
         for answer in socket.ask_raw("look for a chain", vec![Chain::question(table, &chain)])? {
-            if !apply::absent(answer)? {
+            if !absent(answer)? {
                 there.insert((table, chain.clone()));
             }
         }

@@ -1,10 +1,10 @@
 //! Elements of sets and maps: what belongs to a single container. Each carries its owner in its comment.
 
 use netlink_packet_core::{NLA_TYPE_MASK, NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementList, SetElementMessage, Verdict,
 };
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 use rustix::io::Errno;
 
 use super::answer::Raw;
@@ -148,6 +148,19 @@ pub(super) fn dump(socket: &Socket, set: SetId) -> Result<Vec<Found>, NftError> 
         Ok(())
     })?;
     Ok(found)
+}
+
+/// The keys of anybody's set or map, anonymous ones included.
+pub(super) fn keys_of_any(socket: &Socket, family: u8, table: &str, set: &str) -> Result<Vec<Vec<u8>>, NftError> {
+    let attributes = vec![SetElementList::Table(table.to_owned()), SetElementList::Set(set.to_owned())];
+    let message = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
+    let question = NetfilterMessage::new(NetfilterHeader::new(family.into(), 0, 0), message);
+    let mut keys = Vec::new();
+    socket.dump(&format!("list {table} {set}"), &question, |message| {
+        keys.extend(read(&message).into_iter().map(|found| found.key));
+        Ok(())
+    })?;
+    Ok(keys)
 }
 
 /// The elements in a message. Read by hand: see [`Raw::decode`].

@@ -7,7 +7,7 @@ use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage, TableAttribute, TableMessage};
 use rustix::io::Errno;
 
-use super::apply::{self, Plan};
+use super::apply;
 use super::batch::Batch;
 use super::element::{self, Element, SetId, Value};
 use super::error::NftError;
@@ -15,7 +15,9 @@ use super::expr::{self, Ip};
 use super::firewall_frame::{self as frame, ADMIN, CLOSED, INSIDE, OWNED, TABLE};
 use super::firewall_iptables as iptables;
 use super::frame::{Chain, Family};
+use super::index::{self, OWNERS};
 use super::masquerade::targets;
+use super::plan::Plan;
 use super::{Nftables, chains, check, remove, valid_keys};
 use crate::{Forwarding, Ingress, IngressPolicy};
 
@@ -86,6 +88,7 @@ fn plan(intent: &Forwarding) -> Result<Plan, NftError> {
         plan.chains.push((TABLE, chain));
         plan.elements.extend(policy(ingress));
     }
+    plan.register(TABLE, &intent.owner, None);
     plan.deduplicate()?;
     Ok(plan)
 }
@@ -109,7 +112,7 @@ impl Nftables {
         let own = own(intent);
         let keys = own.iter().map(|element| (element.set, element.key.as_slice()));
         let found = element::look_up(&self.socket, keys)?;
-        let again = found.iter().flatten().any(|found| intent.owner.wrote(&found.comment));
+        let again = index::look_up(&self.socket, &[TABLE], &intent.owner.comment())?.iter().any(Option::is_some);
         if chains::uses(&self.socket, TABLE, ADMIN)?.is_none() {
             self.make_admin_chain()?;
         }
@@ -119,7 +122,8 @@ impl Nftables {
         }
         apply::apply(&self.socket, &plan(intent)?)?;
         if again {
-            self.leave_bridges(intent)?;
+            // It may have been behind another bridge.
+            self.release_bridges()?;
         }
         self.mend_frame()?;
         iptables::add(&self.socket, intent)
@@ -137,20 +141,14 @@ impl Nftables {
 
     /// Removes what the owner has, and the policy of a bridge that nobody is behind any more. Idempotent.
     ///
-    /// Returns the addresses that the owner had. With `hint`, what it is thought to have, this takes constant time; without, or if that is wrong, all elements are
-    /// read.
+    /// Returns the addresses that the owner had. This takes constant time if `hint` is all it has, or if it has nothing; else
+    /// all elements are read.
     ///
     /// # Errors
     /// If the kernel refuses.
     pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<Vec<IpAddr>, NftError> {
-        let is_mine = |comment: &str| owner.wrote(comment);
-        let places: Vec<_> = hint.iter().flat_map(|hint| places(&hint.addresses)).collect();
-        let mut removed = remove::remove_keys(&self.socket, &places, &is_mine)?;
-        let found =
-            |element: &Element| removed.iter().any(|(set, there)| *set == element.set && there.key == element.key);
-        if !hint.is_some_and(|hint| own(hint).iter().all(found)) {
-            removed.extend(remove::remove_walking(&self.socket, &OWNED, is_mine)?);
-        }
+        let hints: Vec<_> = hint.iter().flat_map(|hint| places(&hint.addresses)).collect();
+        let removed = remove::remove_owner(&self.socket, &[TABLE], &OWNED, &hints, owner)?;
         targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))?;
         Ok(frame::addresses(&removed))
     }
@@ -162,7 +160,9 @@ impl Nftables {
     /// # Errors
     /// If the kernel refuses.
     pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<IpAddr>, NftError> {
-        let removed = remove::remove_walking(&self.socket, &OWNED, valid_keys(network, valid))?;
+        let index = SetId { table: TABLE, name: OWNERS };
+        let sets = [OWNED.as_slice(), &[index]].concat();
+        let removed = remove::remove_walking(&self.socket, &sets, valid_keys(network, valid))?;
         self.release_bridges()?;
         Ok(frame::addresses(&removed))
     }
@@ -217,16 +217,6 @@ impl Nftables {
         let others = |comment: &str| !intent.owner.wrote(comment);
         let removed = remove::remove_keys(&self.socket, &keys, &others)?;
         targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
-    }
-
-    /// An attachment that was added again may be behind another bridge than before, or behind none.
-    fn leave_bridges(&self, intent: &Forwarding) -> Result<(), NftError> {
-        if intent.ingress.is_none() {
-            let behind = |(set, _): &(SetId, Vec<u8>)| [Ip::V4, Ip::V6].map(frame::behind).contains(set);
-            let keys: Vec<_> = places(&intent.addresses).filter(behind).collect();
-            remove::remove_keys(&self.socket, &keys, &|comment| intent.owner.wrote(comment))?;
-        }
-        self.release_bridges()
     }
 
     fn release_bridges(&self) -> Result<(), NftError> {

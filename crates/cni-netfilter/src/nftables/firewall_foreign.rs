@@ -2,23 +2,22 @@
 //! before or accepts later, and into a chain whose owner we don't know nothing should be written.
 //!
 //! A rule set can't be understood in general, so a chain is named only if it surely drops a new connection of the
-//! container's: its last word is a drop, and no rule before that could be about such a connection and accept it.
+//! container's ([`super::firewall_fate`]). Chains of family `bridge` aren't looked at: what is forwarded from one network to
+//! another doesn't pass through them.
 
 use std::net::IpAddr;
 
 use cni_plugin::Difference;
-use netlink_packet_core::Nla;
 use netlink_packet_netfilter::nftables::{
-    Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate, Lookup, Meta, MetaKey,
-    NfTablesMessage, Operator, Payload, Register, Verdict, VerdictAttribute,
+    ChainAttribute, ChainMessage, Expressions, Hook, NfTablesMessage, TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
 
 use super::error::NftError;
-use super::expr::octets;
-use super::firewall_frame::{MARK, NF_ACCEPT, TABLE};
+use super::firewall_fate::{self as fate, Connection};
+use super::firewall_frame::{ACCEPT, MARK, TABLE};
 use super::transport::Socket;
-use super::{Nftables, check};
+use super::{Nftables, check, element};
 
 /// `NFPROTO_INET`, `NFPROTO_IPV4`, `NFPROTO_IPV6`.
 const INET: u8 = 1;
@@ -28,8 +27,6 @@ const IPV6: u8 = 10;
 const FORWARD_HOOK: u32 = 2;
 /// `NF_DROP`.
 const DROP: u32 = 0;
-/// `NF_CT_STATE_BIT(IP_CT_NEW)`.
-const NEW: u8 = 1 << 3;
 
 /// A base chain of somebody else's.
 #[derive(Debug, Default)]
@@ -39,6 +36,7 @@ struct Foreign {
     name: String,
     kind: String,
     hook: Option<u32>,
+    priority: i32,
     drops: bool,
 }
 
@@ -51,10 +49,11 @@ impl Foreign {
                 ChainAttribute::Name(name) => chain.name = name,
                 ChainAttribute::Type(kind) => chain.kind = kind,
                 ChainAttribute::Policy(policy) => chain.drops = policy == DROP,
-                ChainAttribute::Hook(parts) => {
-                    let number = |part: &Hook| if let Hook::Number(n) = part { Some(u32::from(*n)) } else { None };
-                    chain.hook = parts.iter().find_map(number);
-                }
+                ChainAttribute::Hook(parts) => parts.iter().for_each(|part| match part {
+                    Hook::Number(number) => chain.hook = Some(u32::from(*number)),
+                    Hook::Priority(priority) => chain.priority = priority.cast_signed(),
+                    _ => {}
+                }),
                 _ => {}
             }
         }
@@ -84,16 +83,17 @@ impl Nftables {
             if addresses.is_empty() { vec![None] } else { addresses.iter().copied().map(Some).collect() };
         let mut obstacles = Vec::new();
         for chain in forward_chains(&self.socket)? {
-            let concerned =
-                whose.iter().find(|address| chain.concerns(address.is_none_or(|address| address.is_ipv4())));
-            let Some(address) = concerned else { continue };
-            let drops = match chain.is_iptables() {
+            let mut concerned =
+                whose.iter().copied().filter(|address| chain.concerns(address.is_none_or(|a| a.is_ipv4())));
+            let dropped = match chain.is_iptables() {
                 // Its jumps lead to chains of Docker's and others', which know nothing of our containers.
-                true => with_iptables && chain.drops,
-                false => surely_drops(&self.socket, &chain, *address)?,
+                true => concerned.next().filter(|_| with_iptables && chain.drops),
+                false => dropped(&self.socket, &chain, concerned)?,
             };
-            if drops {
-                obstacles.push(describe(&chain, *address));
+            if let Some(address) = dropped
+                && !is_dormant(&self.socket, &chain)?
+            {
+                obstacles.push(describe(&chain, address));
             }
         }
         Ok(obstacles)
@@ -108,14 +108,13 @@ fn describe(chain: &Foreign, address: Option<IpAddr>) -> Difference {
     };
     let (table, name) = (&chain.table, &chain.name);
     let whom = address.map_or_else(|| "containers".to_owned(), |address| address.to_string());
-    let last = if chain.drops { "its policy is drop" } else { "its last rule drops" };
-    Difference::new(
-        format!("nftables chain {family} {table} {name}"),
-        format!("rules that let through what is forwarded for {whom}"),
-        format!(
-            "none, and {last} (packets that this plugin accepts with backend nftables have the mark {MARK:#x} there)"
-        ),
-    )
+    let how = if chain.drops { "its policy is drop" } else { "a rule drops it" };
+    let hint = match chain.priority > ACCEPT {
+        true => format!(" (packets that this plugin accepts with backend nftables have the mark {MARK:#x} there)"),
+        false => String::new(),
+    };
+    let expected = format!("rules that let through what is forwarded for {whom}");
+    Difference::new(format!("nftables chain {family} {table} {name}"), expected, format!("none, and {how}{hint}"))
 }
 
 fn forward_chains(socket: &Socket) -> Result<Vec<Foreign>, NftError> {
@@ -142,139 +141,36 @@ fn forward_chains(socket: &Socket) -> Result<Vec<Foreign>, NftError> {
     Ok(chains)
 }
 
-fn surely_drops(socket: &Socket, chain: &Foreign, address: Option<IpAddr>) -> Result<bool, NftError> {
+/// The first of `whose` that the chain drops.
+fn dropped(
+    socket: &Socket,
+    chain: &Foreign,
+    mut whose: impl Iterator<Item = Option<IpAddr>>,
+) -> Result<Option<Option<IpAddr>>, NftError> {
     let rules = check::rules_of_any(socket, chain.family, &chain.table, &chain.name)?;
     let rules: Vec<Vec<&Expressions>> =
         rules.iter().map(|rule| rule.iter().filter_map(check::data_of).collect()).collect();
-    let last_drops = rules.last().is_some_and(|rule| drops_all(rule));
-    Ok((chain.drops || last_drops) && !rules.iter().any(|rule| may_admit(rule, address)))
-}
-
-/// Nothing but a drop, counted or logged.
-fn drops_all(rule: &[&Expressions]) -> bool {
-    rule.iter().all(|expression| match expression {
-        Expressions::Immediate(immediate) => code_of(immediate) == Some(Verdict::Other(DROP)),
-        Expressions::Other { expression_type, .. } => ["counter", "log", "reject"].contains(&expression_type.as_str()),
-        _ => false,
-    }) && rule.iter().any(|expression| match expression {
-        Expressions::Immediate(_) => true,
-        Expressions::Other { expression_type, .. } => expression_type == "reject",
-        _ => false,
-    })
-}
-
-fn code_of(immediate: &[Immediate]) -> Option<Verdict> {
-    immediate.iter().find_map(|attribute| match attribute {
-        Immediate::Data(DataAttribute::Verdict(verdict)) => verdict.iter().find_map(|part| match part {
-            VerdictAttribute::Code(code) => Some(*code),
-            _ => None,
-        }),
-        _ => None,
-    })
-}
-
-/// What the register holds that a rule loaded last.
-enum Loaded {
-    /// The connection's state, less the bits that were masked away.
-    State {
-        with_new: bool,
-    },
-    Incoming,
-    /// So many bytes of the source address, as far as they weren't masked away.
-    Source(Vec<u8>),
-    /// Part of what a protocol above IP says: such a rule is about some connections only.
-    Above,
-    Other,
-}
-
-/// False if the rule accepts nothing, or only what a new connection of `address` can't be.
-fn may_admit(rule: &[&Expressions], address: Option<IpAddr>) -> bool {
-    let mut loaded = Loaded::Other;
-    for expression in rule {
-        match expression {
-            Expressions::Meta(meta) => loaded = load_meta(meta),
-            Expressions::Payload(payload) => loaded = load_payload(payload, address),
-            Expressions::Other { expression_type, attributes } if expression_type == "ct" => {
-                // NFTA_CT_KEY: NFT_CT_STATE
-                let is_state = attributes.iter().any(|nla| nla.kind() == 2 && value_of(nla).iter().all(|b| *b == 0));
-                loaded = if is_state { Loaded::State { with_new: true } } else { Loaded::Other };
-            }
-            Expressions::Bitwise(bitwise) => apply_mask(&mut loaded, bitwise),
-            Expressions::Cmp(cmp) if excludes(&loaded, cmp) => return false,
-            Expressions::Lookup(lookup) => match loaded {
-                Loaded::State { .. } | Loaded::Above => return false,
-                _ if lookup.iter().any(|a| matches!(a, Lookup::DestinationRegister(Register::Verdict))) => return true,
-                _ => {}
-            },
-            Expressions::Immediate(immediate) => match code_of(immediate) {
-                Some(Verdict::Other(NF_ACCEPT) | Verdict::Jump | Verdict::Goto) => return true,
-                Some(_) => return false,
-                None => {}
-            },
-            _ => {}
+    let keys = |set: &str| element::keys_of_any(socket, chain.family, &chain.table, set);
+    // Where our own chain comes later, nothing has the mark yet.
+    let is_marked = chain.priority > ACCEPT;
+    for address in whose.by_ref() {
+        if fate::drops(&rules, chain.drops, &Connection { address, is_marked, keys: &keys })? {
+            return Ok(Some(address));
         }
     }
-    false
+    Ok(None)
 }
 
-fn value_of(nla: &impl Nla) -> Vec<u8> {
-    let mut bytes = vec![0; nla.value_len()];
-    nla.emit_value(&mut bytes);
-    bytes
-}
-
-fn load_meta(meta: &[Meta]) -> Loaded {
-    match meta.iter().find_map(|a| if let Meta::Key(key) = a { Some(*key) } else { None }) {
-        Some(MetaKey::Iifname) => Loaded::Incoming,
-        Some(MetaKey::L4Proto) => Loaded::Above,
-        _ => Loaded::Other,
-    }
-}
-
-fn load_payload(payload: &[Payload], address: Option<IpAddr>) -> Loaded {
-    /// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
-    const NETWORK: u32 = 1;
-    const TRANSPORT: u32 = 2;
-    let find = |read: fn(&Payload) -> Option<u32>| payload.iter().find_map(read).unwrap_or(0);
-    let base = find(|a| if let Payload::Base(n) = a { Some(*n) } else { None });
-    let offset = find(|a| if let Payload::Offset(n) = a { Some(*n) } else { None });
-    let length = find(|a| if let Payload::Len(n) = a { Some(*n) } else { None });
-    let source = address.filter(|address| offset == if address.is_ipv4() { 12 } else { 8 });
-    match (base, source) {
-        (TRANSPORT, _) => Loaded::Above,
-        (NETWORK, Some(address)) => {
-            let mut bytes = octets(address);
-            bytes.truncate(usize::try_from(length).unwrap_or(0));
-            Loaded::Source(bytes)
-        }
-        _ => Loaded::Other,
-    }
-}
-
-fn apply_mask(loaded: &mut Loaded, bitwise: &[Bitwise]) {
-    let mask = bitwise.iter().find_map(|a| match a {
-        Bitwise::Mask(DataAttribute::Value(mask)) => Some(mask),
-        _ => None,
-    });
-    let Some(mask) = mask else { return };
-    match loaded {
-        // In host byte order.
-        Loaded::State { with_new } => *with_new &= mask.iter().any(|byte| byte & NEW != 0),
-        Loaded::Source(bytes) => bytes.iter_mut().zip(mask).for_each(|(byte, mask)| *byte &= mask),
-        _ => {}
-    }
-}
-
-/// True if a new connection of the container's can't satisfy the comparison.
-fn excludes(loaded: &Loaded, cmp: &[Cmp]) -> bool {
-    let equal = cmp.contains(&Cmp::Op(Operator::Equal));
-    let value =
-        cmp.iter().find_map(|a| if let Cmp::Data(DataAttribute::Value(value)) = a { Some(value) } else { None });
-    match (loaded, value) {
-        (Loaded::State { with_new }, _) => !with_new,
-        (Loaded::Above, _) => true,
-        (Loaded::Incoming, Some(value)) => equal && value.starts_with(b"lo\0"),
-        (Loaded::Source(bytes), Some(value)) => equal && bytes != value,
-        _ => false,
-    }
+/// True if the administrator has switched the chain's table off.
+fn is_dormant(socket: &Socket, chain: &Foreign) -> Result<bool, NftError> {
+    let attributes = vec![TableAttribute::Name(chain.table.clone())];
+    let message = NfTablesMessage::GetTable(TableMessage { attributes });
+    let question = NetfilterMessage::new(NetfilterHeader::new(chain.family.into(), 0, 0), message);
+    let Some(Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)))) =
+        socket.ask("look for a table", vec![question])?.pop()
+    else {
+        return Ok(false);
+    };
+    let dormant = |a: &TableAttribute| matches!(a, TableAttribute::Flags(flags) if flags.contains(TableFlags::Dormant));
+    Ok(table.attributes.iter().any(dormant))
 }

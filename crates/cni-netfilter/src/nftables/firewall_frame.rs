@@ -16,6 +16,7 @@ use netlink_packet_netfilter::nftables::{
 use super::element::{Found, SetId};
 use super::expr::{self, Ip, Side, register};
 use super::frame::{Base, Chain, Family, Frame, Rule, TableId};
+use super::index;
 use super::set::{DataType, Maps, Set};
 
 pub(super) const TABLE: TableId = TableId { family: Family::Inet, name: "cni_firewall" };
@@ -27,7 +28,7 @@ const BEHIND6: SetId = set("behind6");
 pub(super) const INSIDE: SetId = set("inside");
 /// The bridges that have a policy.
 pub(super) const CLOSED: SetId = set("closed");
-/// The sets whose elements belong to attachments.
+/// The sets whose elements belong to attachments, but for the index.
 pub(super) const OWNED: [SetId; 4] = [ACCEPT4, ACCEPT6, BEHIND4, BEHIND6];
 
 /// The administrator's chain. It is made empty and never touched again.
@@ -39,7 +40,7 @@ pub(super) const REFUSE: &str = "refuse";
 pub(crate) const MARK: u32 = 1 << 12;
 /// Before `NF_IP_PRI_FILTER` (0), where iptables and most others have their chains.
 const ISOLATE: i32 = -20;
-const ACCEPT: i32 = -10;
+pub(super) const ACCEPT: i32 = -10;
 /// After all others.
 const UNMARK: i32 = 32_000;
 
@@ -218,6 +219,7 @@ pub(super) fn frame() -> Frame {
                 comment: "bridge . bridge : policy",
             },
             addresses(CLOSED, &[DataType::Interface], Maps::Nothing, "bridges with a policy"),
+            index::set(),
         ],
         chains: vec![
             end(PASS, "return", expr::return_()),

@@ -3,11 +3,12 @@
 
 use cni_plugin::Owner;
 
-use super::apply::{Plan, same_owner};
+use super::comment::same_owner;
 use super::element::{self, Element, Found, SetId, Value};
 use super::error::NftError;
 use super::expr::Ip;
 use super::frame::TableId;
+use super::plan::{Plan, Registration};
 use super::set::{DataType, Maps, Set};
 use super::transport::Socket;
 
@@ -47,16 +48,6 @@ impl Entry {
         let number = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes);
         Some(Self { elements: number(0)?, link: number(4)? })
     }
-}
-
-/// An owner that a plan registers in a table.
-#[derive(Debug, Clone)]
-pub(super) struct Registration {
-    pub(super) set: SetId,
-    pub(super) key: Vec<u8>,
-    comment: String,
-    name: String,
-    link: u32,
 }
 
 impl Registration {

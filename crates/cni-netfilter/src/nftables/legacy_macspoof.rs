@@ -9,9 +9,8 @@ use netlink_packet_netfilter::nftables::{
 };
 use rustix::io::Errno;
 
-use super::apply;
 use super::batch::Batch;
-use super::error::NftError;
+use super::error::{NftError, absent};
 use super::frame::{Chain, Family, TableId};
 use super::raw;
 use super::transport::Socket;
@@ -80,7 +79,7 @@ fn existing_chains(socket: &Socket, of: &str) -> Result<Vec<String>, NftError> {
     let mut existing = Vec::new();
     for name in [format!("{CHAIN}{of}"), format!("{CHAIN}{of}-mac")] {
         for answer in socket.ask("look for a chain", vec![Chain::question(TABLE, &name)])? {
-            if !apply::absent(answer)? {
+            if !absent(answer)? {
                 existing.push(name.clone());
             }
         }

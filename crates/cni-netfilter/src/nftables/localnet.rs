@@ -8,11 +8,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
-use super::apply::Plan;
 use super::element::{self, Element, SetId, Value};
 use super::error::NftError;
 use super::expr::{self, Ip, Side};
 use super::frame::{Base, Chain, Family, Frame, Rule, TableId};
+use super::plan::Plan;
 use super::remove;
 use super::set::{DataType, Maps, Set};
 use super::transport::Socket;

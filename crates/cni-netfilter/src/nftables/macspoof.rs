@@ -4,11 +4,12 @@
 use cni_plugin::{Difference, NetworkName, Owner};
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
-use super::apply::{self, Failure, Plan};
+use super::apply;
 use super::element::{Element, SetId, Value};
 use super::error::NftError;
 use super::expr;
 use super::frame::{Base, Chain, Family, Frame, Rule, TableId};
+use super::plan::{Failure, Plan};
 use super::set::{DataType, Maps, Set};
 use super::{Nftables, check, legacy_macspoof, remove, valid_keys};
 use crate::intent::{MacGuard, MacGuardHint};

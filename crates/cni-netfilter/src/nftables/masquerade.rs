@@ -8,11 +8,13 @@ use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
-use super::apply::{self, Failure, Plan};
+use super::apply;
+use super::comment::{holder, same_owner};
 use super::element::{Element, Found, SetId, Value};
-use super::error::{self, NftError};
+use super::error::NftError;
 use super::expr::{self, Ip, Side};
 use super::frame::{self, Base, Chain, Family, Frame, Rule, TableId, subnet_chain};
+use super::plan::{Failure, Plan};
 use super::set::{DataType, Maps, Set};
 use super::{Nftables, chains, check, index, legacy, raw, remove, valid_keys};
 use crate::Masquerade;
@@ -124,11 +126,11 @@ impl Nftables {
             outcome => return Ok(outcome.map(|()| Vec::new())?),
         };
         let keys: Vec<_> = plan.elements.iter().map(|element| (element.set, element.key.clone())).collect();
-        let is_theirs = |comment: &str| held.iter().any(|held| apply::same_owner(&held.comment, comment));
+        let is_theirs = |comment: &str| held.iter().any(|held| same_owner(&held.comment, comment));
         let removed = remove::remove_keys(&self.socket, &keys, &is_theirs)?;
         apply::apply(&self.socket, &plan)?;
         chains::delete_unused(&self.socket, TABLE, &targets(&removed, TABLE), SUBNET_RULES)?;
-        Ok(held.iter().map(|held| error::holder(&held.comment)).collect())
+        Ok(held.iter().map(|held| holder(&held.comment)).collect())
     }
 
     /// Compares what [`Nftables::add_masquerade`] makes with what is there: the containers' elements, the chains of their

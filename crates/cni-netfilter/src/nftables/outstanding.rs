@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use super::apply::{Failure, Held, Plan, Todo, same_container, same_owner};
 use super::claims;
+use super::comment::{same_container, same_owner};
 use super::element::{self, Element, Found, SetId};
 use super::error::NftError;
-use super::index::{OWNERS, Registration};
+use super::index::OWNERS;
+use super::plan::{Failure, Held, Plan, Registration, Todo};
 use super::portframe::CLAIMS;
 use super::portkeys;
 use super::transport::Socket;

@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 
 use cni_plugin::{Difference, IfName, NetworkName, Owner};
 
-use super::apply::{self, Failure, Held, Plan, same_owner};
+use super::apply;
+use super::comment::{holder, same_owner};
 use super::element::{Element, Found, SetId, Value};
-use super::error::{self, NftError};
+use super::error::NftError;
 use super::expr::Ip;
 use super::frame::{Chain, TableId};
 use super::index::{self, OWNERS};
 use super::masquerade::targets;
+use super::plan::{Failure, Held, Plan};
 use super::portframe::{CLAIMS, SETS, SNAT_ALL, SNAT_LOCAL, WHEN, frame, local_sources, table, when};
 use super::portkeys::{self, condition_key, forward_key, forward_name, source_key, target};
 use super::{Nftables, chains, check, claims, conditions, legacy, localnet, remove, valid_keys};
@@ -157,14 +159,14 @@ impl Nftables {
                 outcome => return Ok(outcome.map(|()| evicted)?),
             };
             // All or none: whoever lives keeps the port from being published anyway.
-            for holder in &held {
-                if !self.is_gone(holder)? {
-                    let (thing, holder) = (holder.thing.clone(), error::holder(&holder.comment));
+            for held in &held {
+                if !self.is_gone(held)? {
+                    let (thing, holder) = (held.thing.clone(), holder(&held.comment));
                     return Err(NftError::HeldBy { thing, holder });
                 }
             }
             held.iter().try_for_each(|held| self.evict_ports(&held.comment))?;
-            evicted.extend(held.iter().map(|held| error::holder(&held.comment)));
+            evicted.extend(held.iter().map(|held| holder(&held.comment)));
         }
         Err(NftError::Contended { what: "evict containers that are gone".to_owned(), attempts: EVICTIONS })
     }

@@ -4,9 +4,8 @@ use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesM
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
 use rustix::io::Errno;
 
-use super::apply;
 use super::batch::Batch;
-use super::error::NftError;
+use super::error::{NftError, absent};
 use super::expr::Ip;
 use super::frame::Frame;
 use super::{Nftables, localnet, macspoof, masquerade, portframe};
@@ -51,7 +50,7 @@ impl Nftables {
             exists = match answer {
                 // nfnetlink's answer if there is no nf_tables.
                 Err(error) if matches!(error.errno(), Some(Errno::INVAL | Errno::OPNOTSUPP)) => false,
-                answer => !apply::absent(answer)?,
+                answer => !absent(answer)?,
             };
         }
         Ok(exists)

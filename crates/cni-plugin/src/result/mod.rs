@@ -57,6 +57,12 @@ impl Interface {
     pub fn new(name: &str, mac: MacAddr, sandbox: &str) -> Self {
         Self { name: name.to_owned(), mac: mac.to_string(), sandbox: sandbox.to_owned(), ..Self::default() }
     }
+
+    /// With this MTU; 0 is untold.
+    #[must_use]
+    pub fn with_mtu(self, mtu: u32) -> Self {
+        Self { mtu, ..self }
+    }
 }
 
 /// An address of a result.

@@ -135,6 +135,7 @@ pub fn call_in(vars: &[(&str, String)], stdin: &str, own_netns: &str) -> Outcome
     let mut surroundings = Surroundings {
         vars: vars.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect(),
         stdin: &mut stdin.as_bytes(),
+        interactive: false,
         stdout: &mut stdout,
         stderr: &mut stderr,
         own_netns: PathBuf::from(own_netns),

@@ -47,7 +47,14 @@ fn one_document(verb: &str, conf: &[u8], args: &[u8]) {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let mut stdin = conf;
     let own_netns = PathBuf::from("/nonexistent");
-    let mut io = Surroundings { vars, stdin: &mut stdin, stdout: &mut stdout, stderr: &mut stderr, own_netns };
+    let mut io = Surroundings {
+        vars,
+        stdin: &mut stdin,
+        interactive: false,
+        stdout: &mut stdout,
+        stderr: &mut stderr,
+        own_netns,
+    };
     let status = run(&PROBE, &mut io);
     if status == 0 && verb != "ADD" {
         assert_eq!(stdout, b"");
