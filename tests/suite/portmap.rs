@@ -18,13 +18,14 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     for backend in Backend::ALL {
         let basis = if backend == Backend::Nftables { Basis::Newer } else { Basis::Common };
-        let stories: [(&str, Basis, Told); 6] = [
+        let stories: [(&str, Basis, Told); 7] = [
             ("host_ip", basis, host_ip),
             ("host_ip_unspecified_is_any", basis, any_host_ip),
             ("transit_traffic_is_left_alone", basis, transit),
             ("seventeen_ports", basis, many),
             ("del_closes_the_port", basis, closed),
             ("loopback_services_stay_private", Basis::Improved, guard),
+            ("check_names_what_127_0_0_1_needs", Basis::Improved, check_guard),
         ];
         for (what, basis, story) in stories {
             let name = format!("portmap::{}_{what}", backend.name());
@@ -132,6 +133,30 @@ fn guard(sb: &Sandbox, backend: Backend) {
     kernel::set_sysctl(&attacker.ns, "ipv4/conf/eth0/route_localnet", "1");
     kernel::set_sysctl(&attacker.ns, "ipv4/conf/all/route_localnet", "1");
     assert!(silent(&attacker.ns, Proto::Tcp, at("127.0.0.1", 9999)), "a container reaches the node's 127.0.0.1");
+}
+
+fn check_guard(sb: &Sandbox, backend: Backend) {
+    let story = Story::start(sb, backend);
+    let web = story.attach("web", &[(PORT, 80, "tcp")]);
+    let setting = "ipv4/conf/br-test/route_localnet";
+    assert_eq!(kernel::sysctl(&story.node, setting).as_deref(), Some("1"));
+    kernel::set_sysctl(&story.node, setting, "0");
+    story.chain.check(sb, &web.at).error().names(&["route_localnet", "br-test"]);
+    kernel::set_sysctl(&story.node, setting, "1");
+    story.chain.check(sb, &web.at).silent();
+    let damages = if backend == Backend::Nftables {
+        ["nft flush set ip cni_localnet guarded", "nft flush table ip cni_localnet"]
+    } else {
+        ["iptables -t raw -F CNI-HOSTPORT-GUARD", "iptables -t raw -F PREROUTING"]
+    };
+    for (id, damage) in ["c1", "c2"].into_iter().zip(damages) {
+        story.node.sh(&["sh", "-c", damage]);
+        let error = story.chain.check(sb, &web.at).error();
+        assert!(error.text().contains("127.0.0.0/8") || error.text().contains("guard"), "{damage}: {error:?}");
+        let next = story.attach(id, &[(9000, 80, "tcp")]);
+        story.chain.check(sb, &web.at).silent();
+        story.chain.del(sb, &next.at);
+    }
 }
 
 /// `br_netfilter` off: then a packet to oneself is routed, and comes back to the port that it came from as a new one.

@@ -151,7 +151,7 @@ pub(crate) fn after_go(sb: &Sandbox) {
     assert_eq!(others(), 2, "they don't say whose network's they are, and may be another's");
 }
 
-/// One network serves only whom its conditions name; the other network of the node serves everybody.
+/// Each network serves only whom its own conditions name, whichever came last.
 pub(crate) fn conditions(sb: &Sandbox, backend: Backend) {
     let iptables = backend == Backend::Iptables;
     let (v4, v6) = if iptables {
@@ -160,7 +160,10 @@ pub(crate) fn conditions(sb: &Sandbox, backend: Backend) {
         (json!(["ip saddr 192.0.2.0/24", "tcp sport 1024-65535"]), json!([format!("ip6 saddr != {}", Outside::V6)]))
     };
     let mut story = start(sb, backend);
-    let open = story.chain.clone();
+    let mut portmap = conf::portmap(backend);
+    portmap["conditionsV4"] =
+        if iptables { json!(["-s", "198.51.100.0/24"]) } else { json!(["ip saddr 198.51.100.0/24"]) };
+    let open = Chain::new(story.chain.name(), story.chain.version(), &[conf::masquerading(backend), portmap]);
     let mut portmap = conf::portmap(backend);
     portmap["conditionsV4"] = v4;
     portmap["conditionsV6"] = v6;
@@ -185,14 +188,39 @@ pub(crate) fn conditions(sb: &Sandbox, backend: Backend) {
     assert_eq!(from(Outside::V4, PORT), format!("some {}", Outside::V4));
     assert_eq!(from("198.51.100.1", PORT), "");
     assert_eq!(from("198.51.100.1", 9000), "all 198.51.100.1");
+    assert_eq!(from(Outside::V4, 9000), "");
     assert!(silent(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V6, PORT)), "that source is excluded");
     assert!(ask(&story.node, Proto::Tcp, at(Outside::NODE_V6, PORT)).unwrap().starts_with("some "));
     assert!(ask(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V6, 9000)).unwrap().starts_with("all "));
     closed.check(sb, &some.at).silent();
     story.chain.check(sb, &all.at).silent();
     closed.del(sb, &some.at);
-    let left: Vec<_> =
-        rules::naming(&story.node, "198.51.100").into_iter().chain(rules::naming(&story.node, "when-")).collect();
-    assert!(left.is_empty() && rules::naming(&story.node, "some").is_empty(), "{left:?}");
+    assert!(rules::naming(&story.node, "some").is_empty());
+    assert_eq!(from("198.51.100.1", 9000), "all 198.51.100.1");
+    assert_eq!(from(Outside::V4, 9000), "", "its own conditions stay");
     story.chain.del(sb, &all.at);
+    let left: Vec<_> =
+        ["198.51.100", "when-"].iter().flat_map(|condition| rules::naming(&story.node, condition)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+pub(crate) fn kube(sb: &Sandbox, backend: Backend) {
+    let story = start(sb, backend);
+    let theirs = "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-POSTROUTING - [0:0]\n\
+        -A PREROUTING -j KUBE-SERVICES\n-A OUTPUT -j KUBE-SERVICES\n-A POSTROUTING -j KUBE-POSTROUTING\n\
+        -A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\n\
+        -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN\n\
+        -A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0\n-A KUBE-POSTROUTING -j MASQUERADE\nCOMMIT\n";
+    std::fs::create_dir_all("/run/cni-test").unwrap();
+    std::fs::write("/run/cni-test/kube", theirs).unwrap();
+    story.node.sh(&["sh", "-c", "iptables-restore --noflush </run/cni-test/kube"]);
+    let kube = || rules::naming(&story.node, "KUBE-");
+    let before = kube();
+    let web = story.attach("web", &[(PORT, 80, "tcp")]);
+    let answer = ask(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V4, PORT)).unwrap();
+    assert_eq!(answer, format!("web {}", Outside::V4), "their mark isn't set");
+    let answer = ask(&web.ns, Proto::Tcp, at(Outside::NODE_V4, PORT)).unwrap();
+    assert_eq!(answer, format!("web {}", conf::V4_GATEWAY), "and isn't needed");
+    story.chain.del(sb, &web.at);
+    assert_eq!(kube(), before);
 }

@@ -9,7 +9,7 @@ use cni_tests::{Attachment, Chain, Sandbox, Snapshot, rules};
 use serde_json::json;
 
 use crate::case::{Case, common, improved};
-use crate::portmap_edges::{after_go, conditions, idle, listener, ptp_guards, range, status};
+use crate::portmap_edges::{after_go, conditions, idle, kube, listener, ptp_guards, range, status};
 use crate::story::Story;
 
 type Told = fn(&Sandbox, Backend);
@@ -65,12 +65,14 @@ thread_local! {
 pub(crate) const PORT: u16 = 8080;
 
 pub(crate) fn start(sb: &Sandbox, backend: Backend) -> Story<'_> {
-    let mut story = Story::start(sb, backend);
-    if LEGACY.get() {
-        let path = format!("/run/cni-test/legacy:{}", std::env::var("PATH").unwrap_or_default());
-        story.chain = story.chain.clone().with_path(&path);
-    }
-    story
+    let story = Story::start(sb, backend);
+    Story { chain: with_tools(story.chain.clone()), ..story }
+}
+
+/// With the tools that this case's node has.
+fn with_tools(chain: Chain) -> Chain {
+    let path = format!("/run/cni-test/legacy:{}", std::env::var("PATH").unwrap_or_default());
+    if LEGACY.get() { chain.with_path(&path) } else { chain }
 }
 
 /// A client outside that keeps its socket, and sends until whoever is `wanted` answers.
@@ -146,7 +148,10 @@ fn evicted(sb: &Sandbox, backend: Backend) {
     story.chain.del(sb, &new);
     dead.ns.delete();
     dead.wait_for_its_link_to_go();
-    story.chain.add(sb, &mut new);
+    with_tools(Chain::new("story", story.chain.version(), &[conf::masquerading(backend)])).add(sb, &mut new);
+    let added = story.chain.call(sb, "ADD", &conf::portmap(backend), &new, new.result.as_ref()).run();
+    added.result();
+    assert!(added.stderr.contains("dead") && added.stderr.contains("withdrawn"), "it says so: {added}");
     let _server = Server::start(&ns, "new", 80);
     for to in [Outside::NODE_V4, Outside::NODE_V6] {
         assert!(ask(&story.outside.ns, Proto::Tcp, at(to, PORT)).unwrap().starts_with("new "));
@@ -276,25 +281,4 @@ fn flushed(sb: &Sandbox, backend: Backend) {
         story.chain.check(sb, &container).silent();
         story.chain.del(sb, &container);
     }
-}
-
-fn kube(sb: &Sandbox, backend: Backend) {
-    let story = start(sb, backend);
-    let theirs = "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-POSTROUTING - [0:0]\n\
-        -A PREROUTING -j KUBE-SERVICES\n-A OUTPUT -j KUBE-SERVICES\n-A POSTROUTING -j KUBE-POSTROUTING\n\
-        -A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000\n\
-        -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN\n\
-        -A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0\n-A KUBE-POSTROUTING -j MASQUERADE\nCOMMIT\n";
-    std::fs::create_dir_all("/run/cni-test").unwrap();
-    std::fs::write("/run/cni-test/kube", theirs).unwrap();
-    story.node.sh(&["sh", "-c", "iptables-restore --noflush </run/cni-test/kube"]);
-    let kube = || rules::naming(&story.node, "KUBE-");
-    let before = kube();
-    let web = story.attach("web", &[(PORT, 80, "tcp")]);
-    let answer = ask(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V4, PORT)).unwrap();
-    assert_eq!(answer, format!("web {}", Outside::V4), "their mark isn't set");
-    let answer = ask(&web.ns, Proto::Tcp, at(Outside::NODE_V4, PORT)).unwrap();
-    assert_eq!(answer, format!("web {}", conf::V4_GATEWAY), "and isn't needed");
-    story.chain.del(sb, &web.at);
-    assert_eq!(kube(), before);
 }
