@@ -21,7 +21,7 @@ long=$(git ls-files -z -- '*.rs' | xargs -0 --no-run-if-empty wc -l | awk '$1 > 
 [ -z "$long" ] || fail "longer than 300 lines: $long"
 
 say "scripts"
-for script in hack/*.sh .ci/run; do
+for script in hack/*.sh hack/kubernetes/*.sh tests/e2e/*.sh .ci/run; do
     bash -n "$script"
 done
 

@@ -35,8 +35,8 @@ family() { case $1 in *:*) echo -6 ;; *) echo -4 ;; esac; }
 
 # routes: reads the other nodes' lines; a route for each range, by the node's address of the same family; others of ours go
 routes() {
-    local name addresses ranges range address wanted=' ' had
-    while IFS=$'\t' read -r name addresses ranges; do
+    local addresses ranges range address wanted=' ' had
+    while IFS=$'\t' read -r _ addresses ranges; do
         for range in ${ranges//,/ }; do
             for address in ${addresses//,/ }; do
                 [ "$(family "$address")" = "$(family "$range")" ] || continue

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# buildah attaches every `run` to the network for as long as the command lasts; it publishes no ports.
+# buildah attaches every `run` to the network for as long as the command lasts. It has no option for ports, so every container
+# gets a configuration of its own that names them.
 . "$(dirname "$0")/node.sh"
 . "$(dirname "$0")/story.sh"
 . "$(dirname "$0")/libpod.sh"
 
-unpublished=1
 image=docker.io/library/peer:1
 
 server() { pgrep -f "^/bin/peer serve $1 80"; }
@@ -12,9 +12,12 @@ netns() { echo "/proc/$(server "$1")/ns/net"; }
 
 start() {
     buildah from --pull-never --network e2e --name "$1" "$image" >/dev/null || return 1
-    buildah run --isolation oci "$1" -- /bin/peer serve "$1" 80 >"$work/$1.log" 2>&1 </dev/null &
+    mkdir -p "$work/$1"
+    conflist e2e cni0 76 "$(mappings "$2")" >"$work/$1/e2e.conflist"
+    unshare --mount bash -c 'mount --bind "$1" /etc/cni/net.d && exec buildah run --isolation oci "$2" -- /bin/peer serve "$2" 80' \
+        - "$work/$1" "$1" >"$work/$1.log" 2>&1 </dev/null &
     echo $! >"$work/$1.pid"
-    within 10 ask "$1" tcp 127.0.0.1 80 || { cat "$work/$1.log" && return 1; }
+    within 20 ask "$1" tcp 127.0.0.1 80 || { cat "$work/$1.log" && return 1; }
 }
 
 gone() { ! kill -0 "$(cat "$work/$1.pid")"; }
@@ -34,7 +37,7 @@ bud() {
 
 # The command dies of a signal that nobody can handle.
 killed() {
-    start one 0 || return 1
+    start one 8081 || return 1
     kill -KILL "$(server one)" && within 20 gone one && buildah rm one >/dev/null && nothing_left
 }
 

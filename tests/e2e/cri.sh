@@ -8,7 +8,7 @@
 netns() { cat "$work/$1.netns"; }
 
 start() {
-    kubelet run "$1" "$2" && kubelet netns "$1" >"$work/$1.netns" && within 5 ask "$1" tcp 127.0.0.1 80
+    kubelet run "$1" "$2" && kubelet netns "$1" >"$work/$1.netns" && within 20 ask "$1" tcp 127.0.0.1 80
 }
 stop() { kubelet stop "$1" && kubelet remove "$1"; }
 

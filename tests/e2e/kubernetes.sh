@@ -37,7 +37,10 @@ ready() {
         is "$(ways)" "10.244.2.0/24 192.0.2.2;10.244.3.0/24 192.0.2.3;fd00:244:2::/64 2001:db8::2;fd00:244:3::/64 2001:db8::3" &&
         cmp "$PLUGINS/bridge" "$work/host/opt/cni/bin/bridge"
 }
-again() { local inode=$(stat -c %i "$conf") && once && is "$(stat -c %i "$conf")" "$inode"; }
+again() {
+    local inode
+    inode=$(stat -c %i "$conf") && once && is "$(stat -c %i "$conf")" "$inode"
+}
 node_leaves() { says "[$one, $two]" && once && is "$(ways)" "10.244.2.0/24 192.0.2.2;fd00:244:2::/64 2001:db8::2"; }
 followed() {
     says "[$one, $two, $three]" && within 10 is_followed
@@ -49,7 +52,7 @@ server_gone() {
     had=$(ways)
     kill "$server" && ! once && is "$(ways)" "$had" && [ -e "$conf" ] && kill -0 "$running"
 }
-ended() { kill "$running" && within 5 gone; }
+ended() { kill "$running" && within 20 gone; }
 gone() { ! kill -0 "$running"; }
 
 # A pod on what the agent has written and installed.

@@ -15,7 +15,7 @@ start() {
     attach add "$1" "$2" >"$work/$1.json" || return 1
     nsenter --net="$(netns "$1")" "$BUILT/peer" serve "$1" 80 >/dev/null 2>&1 &
     echo $! >"$work/$1.pid"
-    within 5 ask "$1" tcp 127.0.0.1 80
+    within 20 ask "$1" tcp 127.0.0.1 80
 }
 
 stop() {

@@ -115,7 +115,7 @@ at() {
 # address CONTAINER 4|6
 address() { at "$1" ip -j addr show scope global | jq -er --arg f "$2" '[.[] | .addr_info[] | select(.family == ({"4": "inet", "6": "inet6"}[$f])) | .local][0]'; }
 
-pings() { at "$1" ping -q -n -c1 -W3 "$2"; }
+pings() { at "$1" ping -q -n -c1 -w10 "$2"; }
 
 ask() { # PLACE PROTOCOL ADDRESS PORT
     local to=$3
@@ -123,10 +123,11 @@ ask() { # PLACE PROTOCOL ADDRESS PORT
     at "$1" "$BUILT/peer" ask "$2" "$to:$4"
 }
 
-# sees PLACE PROTOCOL ADDRESS PORT ANSWER...: one of the answers comes
+# sees PLACE PROTOCOL ADDRESS PORT ANSWER...: one of the answers comes, and no other. On a busy machine it may take a while.
 sees() {
     local said answer
-    said=$(ask "$1" "$2" "$3" "$4") || { echo "no answer for $1 at $3 $4/$2" && return 1; }
+    for _ in {1..5}; do said=$(ask "$1" "$2" "$3" "$4") && break; done
+    [ -n "$said" ] || { echo "no answer for $1 at $3 $4/$2" && return 1; }
     for answer in "${@:5}"; do
         # shellcheck disable=SC2053 # the answer is a pattern
         [[ $said != $answer ]] || return 0
@@ -163,7 +164,7 @@ state() {
 # remember: what to compare with later. The bridge's address has its route only when no duplicate was found, which the Go
 # plugins don't wait for.
 remember() {
-    within 5 settled && state >"$work/before"
+    within 20 settled && state >"$work/before"
 }
 settled() { [ -z "$(ip -6 -o addr show tentative scope global)" ]; }
 

@@ -10,6 +10,8 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/work"
 mount --rbind /dev "$work/root/dev"
 root=$work/root
 export DEBFULLNAME='The authors' DEBEMAIL=authors@cni-plugins.dev SOURCE_DATE_EPOCH=1790000000
+# Small isn't the point here.
+export DPKG_DEB_COMPRESSOR_LEVEL=1
 
 in_copy() { chroot "$root" env LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@"; }
 plugins() { cat "$work/names"; }

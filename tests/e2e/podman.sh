@@ -12,7 +12,7 @@ netns() { cat "$work/$1.netns"; }
 run() {
     podman run -d --name "$1" "${@:2}" "$image" /bin/peer serve "$1" 80 >/dev/null &&
         podman inspect -f '{{.NetworkSettings.SandboxKey}}' "$1" >"$work/$1.netns" &&
-        within 5 ask "$1" tcp 127.0.0.1 80
+        within 20 ask "$1" tcp 127.0.0.1 80
 }
 start() { run "$1" --network "${network:-e2e}" -p "$2:80/tcp" -p "$2:80/udp"; }
 stop() { podman rm -f -t 0 "$1"; }
@@ -42,7 +42,7 @@ pod() {
     podman pod create --name pod --network e2e -p 8083:80/tcp -p 8083:80/udp -p 8084:81/tcp >/dev/null &&
         podman run -d --name in-pod --pod pod "$image" /bin/peer serve in-pod 80 &&
         podman run -d --name also-in-pod --pod pod "$image" /bin/peer serve also 81 &&
-        within 5 both outside "$node4" 8083 "in-pod *" && both outside "$node6" 8083 "in-pod *" &&
+        within 20 both outside "$node4" 8083 "in-pod *" && both outside "$node6" 8083 "in-pod *" &&
         sees outside tcp "$node4" 8084 "also $world4"
 }
 pod_end() { podman pod rm -f -t 0 pod && closed 8083 8084 && nothing_left; }
@@ -54,7 +54,7 @@ requested() {
 
 restarted() {
     podman restart -t 0 one >/dev/null && podman inspect -f '{{.NetworkSettings.SandboxKey}}' one >"$work/one.netns" &&
-        within 5 reached one 8081 outside
+        within 20 reached one 8081 outside
 }
 
 # The port is held by one: the second container must not start, and must leave nothing.

@@ -5,8 +5,11 @@
 . "$(dirname "$0")/containerd.sh"
 
 netns() { cat "$work/$1.netns"; }
-start() { kubelet run "$1" "$2" && kubelet netns "$1" >"$work/$1.netns" && within 5 ask "$1" tcp 127.0.0.1 80; }
+start() { kubelet run "$1" "$2" && kubelet netns "$1" >"$work/$1.netns" && within 20 ask "$1" tcp 127.0.0.1 80; }
 stop() { kubelet stop "$1" && kubelet remove "$1"; }
+
+noticed() { within 20 knows; }
+knows() { [[ $(kubelet networks) = *nftables* ]]; }
 
 node
 conflist e2e cni0 78 >/etc/cni/net.d/e2e.conflist

@@ -9,7 +9,7 @@ netns() { cat "$work/$1.netns"; }
 start() {
     podman run -d --name "$1" --network e2e -p "$2:80/tcp" -p "$2:80/udp" "$image" /bin/peer serve "$1" 80 >/dev/null &&
         podman inspect -f '{{.NetworkSettings.SandboxKey}}' "$1" >"$work/$1.netns" &&
-        within 5 ask "$1" tcp 127.0.0.1 80
+        within 20 ask "$1" tcp 127.0.0.1 80
 }
 stop() { podman rm -f -t 0 "$1"; }
 

@@ -23,7 +23,7 @@ type Told = fn(&Node<'_>);
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for backend in Backend::ALL {
-        let stories: [(&str, Told); 8] = [
+        let stories: [(&str, Told); 9] = [
             ("check", |node| node.ours.check(node.sb, &node.at).silent()),
             ("check_after_damage", damaged),
             ("del", |node| node.gone(|| node.ours.del(node.sb, &node.at))),
@@ -31,6 +31,10 @@ pub(crate) fn cases() -> Vec<Case> {
                 let at = node.at.clone().nowhere();
                 node.vanish();
                 node.gone(|| node.ours.del(node.sb, &at));
+            }),
+            ("del_with_empty_netns_of_one_that_lives", |node| {
+                node.gone(|| node.ours.del(node.sb, &node.at.clone().nowhere()));
+                assert!(link(&node.ns, "eth0").is_none());
             }),
             ("del_without_result", |node| {
                 node.gone(|| node.ours.del(node.sb, &Attachment { result: None, ..node.at.clone() }));

@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         newer("bridge::vlan_preserve_default", preserve),
         common("bridge::vlan_gateway_interface", gateway),
         improved("bridge::vlan_gateway_port_is_in_its_vlan_only", gateway_port),
+        common("bridge::vlan_gateway_outlives_its_containers", outlives),
         improved("bridge::vlan_gateway_name_too_long_is_refused", gateway_name),
         common("bridge::vlan_trunk", trunk),
         improved("bridge::vlan_trunk_with_a_native_vlan_inside", native),
@@ -140,6 +141,19 @@ fn gateway_port(sb: &Sandbox) {
         let accept = cni_tests::kernel::sysctl(&node, &format!("ipv6/conf/{name}/accept_ra"));
         assert_eq!(accept.as_deref(), Some("0"), "{name}");
     }
+}
+
+/// A result names the gateway's interface too, and DEL comes again and without a namespace.
+fn outlives(sb: &Sandbox) {
+    let (ns, result) = attach(sb, "c1", json!({"vlan": 100}));
+    let at = Attachment { result: Some(result), ..Attachment::new("c1", &ns) };
+    let chain = alone(sb, set(json!({"vlan": 100})));
+    for _ in 0..2 {
+        chain.del(sb, &at.clone().nowhere());
+    }
+    assert!(link(&sb.node(), "br-test.100").is_some());
+    let (ns, _) = attach(sb, "c2", json!({"vlan": 100}));
+    assert!(ping(&ns, "10.77.0.1"));
 }
 
 fn gateway_name(sb: &Sandbox) {

@@ -27,6 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
         common("host_local::del_removes_addresses_outside_the_ranges", del_outside),
         common("host_local::files_with_only_the_id_are_honoured", id_only),
         common("host_local::line_feed_alone_is_another_owner", line_feed),
+        common("host_local::files_overwritten_in_place_are_the_new_holders", overwritten),
         improved("host_local::empty_files_are_no_reservation", empty_file),
         improved("host_local::exhaustion_by_empty_files_is_none", empty_file_exhaustion),
     ]
@@ -157,6 +158,25 @@ fn line_feed(sb: &Sandbox) {
     call(sb, "DEL", "c1", &range()).run().silent();
     assert!(file("10.1.2.7").exists(), "not ours to remove");
     add(sb, "c2", &requesting(&json!(["10.1.2.7"]))).error();
+}
+
+/// The directory's own time tells nothing of it.
+fn overwritten(sb: &Sandbox) {
+    added(sb, "c1", &range());
+    added(sb, "c2", &range());
+    fs::write(file("10.1.2.2"), "c9\r\neth0").unwrap();
+    let told = |address: &str| {
+        let mut conf = range();
+        conf["prevResult"] = json!({"cniVersion": "1.0.0", "ips": [{"address": address}]});
+        conf
+    };
+    call(sb, "CHECK", "c9", &told("10.1.2.2/24")).run().silent();
+    call(sb, "CHECK", "c1", &told("10.1.2.2/24")).run().error();
+    call(sb, "DEL", "c1", &told("10.1.2.2/24")).run().silent();
+    assert!(file("10.1.2.2").exists(), "another owner's by now");
+    fs::write(file("10.1.2.3"), "c9\r\neth0").unwrap();
+    call(sb, "DEL", "c9", &told("10.1.2.3/24")).run().silent();
+    assert_eq!(names(), ["last_reserved_ip.0", "lock"]);
 }
 
 fn empty_file(sb: &Sandbox) {

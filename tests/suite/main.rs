@@ -50,6 +50,7 @@ mod ptp_leftovers;
 mod ptp_masquerade;
 mod reach;
 mod rollback;
+mod sctp;
 mod r#static;
 mod status;
 mod story;

@@ -144,8 +144,11 @@ pub(crate) fn after_go(sb: &Sandbox) {
     assert_eq!(go(), 4);
     story.chain.del(sb, &web.at);
     assert_eq!(go(), 0);
-    let others = rules::naming(&story.node, "cni_hostport").into_iter().filter(|line| line.contains("other")).count();
-    assert_eq!(others, 2, "another container's stay");
+    let others =
+        || rules::naming(&story.node, "cni_hostport").iter().filter(|line| line.contains("comment\":\"other")).count();
+    assert_eq!(others(), 2, "another container's stay");
+    story.chain.gc(sb, &[]).silent();
+    assert_eq!(others(), 2, "they don't say whose network's they are, and may be another's");
 }
 
 /// One network serves only whom its conditions name; the other network of the node serves everybody.

@@ -1,38 +1,72 @@
 //! The reach matrix: from where a published port answers, and whom the container sees. docs/portmap.md has it as a table.
 
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
 use cni_tests::conf::{self, Backend, V4_GATEWAY, V6_GATEWAY};
 use cni_tests::packets::{Outside, Proto, ask, at, silent};
 use cni_tests::{Attachment, Chain, Netns, Sandbox, kernel};
 use serde_json::{Value, json};
 
-use crate::case::{Basis, Case, common, improved};
+use crate::case::{Basis, Case, common};
+use crate::sctp::Listener;
 use crate::story::{CHAIN, Container, Story};
+
+const PORT: u16 = 8080;
+
+/// What is published, of which each case asks everybody.
+#[derive(Debug, Clone, Copy)]
+struct Published {
+    backend: Backend,
+    v6: bool,
+    /// `None` is SCTP, of which only the first packet is looked at.
+    proto: Option<Proto>,
+    on: On,
+    snat: Snat,
+    /// With policy DROP and the firewall plugin.
+    firewall: bool,
+    /// The kernel hands bridged packets to the rules (`br_netfilter`).
+    bridged: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum On {
+    Everything,
+    /// The node's address on the uplink.
+    Node,
+    Loopback,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Snat {
+    On,
+    Off,
+    All,
+}
 
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for backend in Backend::ALL {
-        let basis = if backend == Backend::Nftables { Basis::Newer } else { Basis::Common };
         for v6 in [false, true] {
-            let name = |what: &str| format!("reach::{}_v{}_{what}", backend.name(), if v6 { 6 } else { 4 });
-            for proto in [Proto::Tcp, Proto::Udp] {
-                let named = |what: &str| name(&format!("{}_{what}", proto.name()));
-                cases.push(common(named("any"), move |sb| any(sb, backend, v6, proto)).based_on(basis));
-                cases.push(common(named("host_ip"), move |sb| host_ip(sb, backend, v6, proto)).based_on(basis));
-                cases.push(common(named("snat_off"), move |sb| snat_off(sb, backend, v6, proto)).based_on(basis));
-                cases
-                    .push(common(named("masq_all"), move |sb| masq_all(sb, backend, v6, proto)).based_on(Basis::Newer));
-                cases.push(improved(named("firewall"), move |sb| firewall(sb, backend, v6, proto)));
+            let plain = |proto, on, snat| Published { backend, v6, proto, on, snat, firewall: false, bridged: true };
+            for proto in [Some(Proto::Tcp), Some(Proto::Udp), None] {
+                for snat in [Snat::On, Snat::Off, Snat::All] {
+                    cases.extend([On::Everything, On::Node, On::Loopback].map(|on| plain(proto, on, snat)));
+                }
+                for (on, snat) in
+                    [On::Everything, On::Node].into_iter().flat_map(|on| [(on, Snat::On), (on, Snat::Off)])
+                {
+                    cases.push(Published { firewall: true, ..plain(proto, on, snat) });
+                }
             }
-            cases.push(common(name("sctp"), move |sb| sctp(sb, backend, v6)).based_on(basis));
+            let tcp = |snat| plain(Some(Proto::Tcp), On::Everything, snat);
+            cases.extend([Snat::On, Snat::Off].map(|snat| Published { bridged: false, ..tcp(snat) }));
         }
-        let name = format!("reach::{}_host_ip_loopback", backend.name());
-        cases.push(improved(name, move |sb| loopback(sb, backend)));
     }
-    cases
+    cases.into_iter().map(Published::case).collect()
 }
-
-const PORT: u16 = 8080;
 
 /// Addresses of one family.
 struct Family {
@@ -61,14 +95,77 @@ struct Scene<'a> {
     stranger: (Netns, Attachment),
 }
 
-impl<'a> Scene<'a> {
-    fn new(sb: &'a Sandbox, backend: Backend, mapping: &Value, edit: impl Fn(&mut Value), more: &[Value]) -> Self {
-        let mut story = Story::start(sb, backend);
-        let mut portmap = conf::portmap(backend);
-        edit(&mut portmap);
-        let plugins = [&[conf::masquerading(backend), portmap], more].concat();
+/// Who asks, which address, and as whom the container sees it if it gets the question.
+type Cell<'a> = (&'a Netns, &'static str, Option<String>);
+
+impl Published {
+    fn case(self) -> Case {
+        let Self { backend, v6, proto, on, snat, firewall, bridged } = self;
+        let name = format!(
+            "reach::{}_v{}_{}_{}{}{}{}",
+            backend.name(),
+            if v6 { 6 } else { 4 },
+            proto.map_or("sctp", Proto::name),
+            match on {
+                On::Everything => "any",
+                On::Node => "host_ip",
+                On::Loopback => "host_ip_loopback",
+            },
+            match snat {
+                Snat::On => "",
+                Snat::Off => "_snat_off",
+                Snat::All => "_masq_all",
+            },
+            if firewall { "_firewall" } else { "" },
+            if bridged { "" } else { "_without_br_netfilter" },
+        );
+        let basis = match backend {
+            _ if firewall || on == On::Loopback => Basis::Improved,
+            Backend::Iptables if snat != Snat::All => Basis::Common,
+            _ => Basis::Newer,
+        };
+        common(name, move |sb| self.holds(sb)).based_on(basis)
+    }
+
+    fn holds(self, sb: &Sandbox) {
+        let scene = self.scene(sb);
+        let cells = self.cells(&scene);
+        let wrong = match self.proto {
+            Some(proto) => asked(proto, &cells),
+            None => sent(&Listener::start(&scene.web.ns, self.v6), &cells),
+        };
+        assert!(wrong.is_empty(), "{self:?}: {wrong:#?}");
+        self.holds_besides(&scene);
+    }
+
+    fn scene(self, sb: &Sandbox) -> Scene<'_> {
+        let mut more = Vec::new();
+        if self.firewall {
+            if !sb.has("firewall") {
+                cni_tests::verdict::skip("no firewall in the directory under test");
+            }
+            for tool in ["iptables", "ip6tables"] {
+                sb.node().sh(&[tool, "-P", "FORWARD", "DROP"]);
+            }
+            more.push(json!({"type": "firewall", "backend": self.backend.name()}));
+        }
+        let mut story = Story::start(sb, self.backend);
+        for key in ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"] {
+            if kernel::sysctl(&story.node, key).is_some() {
+                kernel::set_sysctl(&story.node, key, if self.bridged { "1" } else { "0" });
+            } else if self.bridged {
+                cni_tests::verdict::skip("no br_netfilter in this kernel");
+            }
+        }
+        let mut portmap = conf::portmap(self.backend);
+        match self.snat {
+            Snat::On => {}
+            Snat::Off => portmap["snat"] = false.into(),
+            Snat::All => portmap["masqAll"] = true.into(),
+        }
+        let plugins = [&[conf::masquerading(self.backend), portmap], more.as_slice()].concat();
         story.chain = Chain::new("story", sb.newest(&CHAIN), &plugins);
-        let web = story.attach_with("web", |at| at.with("portMappings", json!([mapping])));
+        let web = story.attach_with("web", |at| at.with("portMappings", json!([self.mapping()])));
         let neighbour = story.attach("neighbour", &[]);
         // Without masquerading, so that its own address is seen.
         let ranges = json!([[{"subnet": "10.78.0.0/24"}], [{"subnet": "fd00:78::/64"}]]);
@@ -76,153 +173,112 @@ impl<'a> Scene<'a> {
             "ipam": {"type": "host-local", "ranges": ranges}});
         let ns = sb.container("stranger");
         let mut at = Attachment::new("stranger", &ns);
-        Chain::new("other", sb.newest(&CHAIN), &[&[bridge], more].concat()).add(sb, &mut at);
-        Self { story, web, neighbour, stranger: (ns, at) }
+        Chain::new("other", sb.newest(&CHAIN), &[&[bridge], more.as_slice()].concat()).add(sb, &mut at);
+        if self.v6 {
+            wait_for_addresses(&story.node);
+        }
+        Scene { story, web, neighbour, stranger: (ns, at) }
+    }
+
+    fn mapping(self) -> Value {
+        let Family { node, loopback, .. } = family(self.v6);
+        let host_ip = match self.on {
+            On::Everything => "",
+            On::Node => node,
+            On::Loopback => loopback,
+        };
+        let protocol = self.proto.map_or("SCTP", Proto::name);
+        json!({"hostPort": PORT, "containerPort": 80, "protocol": protocol, "hostIP": host_ip})
+    }
+
+    /// The matrix.
+    fn cells<'a>(self, scene: &'a Scene<'_>) -> Vec<Cell<'a>> {
+        let Family { node, outside, gateway, other_gateway, loopback } = family(self.v6);
+        let Scene { story, web, neighbour, stranger } = scene;
+        let (near, far) = (neighbour.ip(self.v6), stranger.1.ip(self.v6));
+        let as_is = |source: &str| Some(if self.snat == Snat::All { gateway } else { source }.to_owned());
+        // From the container's own subnet and from 127.0.0.1.
+        let local = || (self.snat != Snat::Off).then(|| gateway.to_owned());
+        // Without, its answer goes to the neighbour past the node, unless that sees bridged packets.
+        let near = local().or_else(|| (self.bridged || self.proto.is_none()).then_some(near));
+        let is = |on: On, cell: Option<String>| cell.filter(|_| self.on == on || self.on == On::Everything);
+        // A packet to oneself has oneself as its source, which only IPv4 finds wrong at once; nobody could answer it.
+        let itself = local().or_else(|| (self.v6 && self.proto.is_none()).then(|| web.ip(true)));
+        // The kernel takes no packet from or for ::1 that has left a node (RFC 4291, 2.5.3), whatever the rules say; one whose
+        // source was translated arrives, but not its answer.
+        let own = local().filter(|_| !self.v6 || (self.snat == Snat::All && self.proto.is_none()));
+        vec![
+            (&story.outside.ns, node, is(On::Node, as_is(outside))),
+            (&neighbour.ns, node, is(On::Node, near.clone())),
+            (&neighbour.ns, gateway, is(On::Everything, near)),
+            (&web.ns, node, is(On::Node, itself.clone())),
+            (&web.ns, gateway, is(On::Everything, itself)),
+            (&stranger.0, node, is(On::Node, as_is(&far))),
+            (&stranger.0, other_gateway, is(On::Everything, as_is(&far))),
+            (&story.node, node, is(On::Node, as_is(node))),
+            (&story.node, gateway, is(On::Everything, as_is(gateway))),
+            (&story.node, other_gateway, is(On::Everything, as_is(other_gateway))),
+            (&story.node, loopback, is(On::Loopback, own)),
+        ]
+    }
+
+    /// What is beside the matrix.
+    fn holds_besides(self, scene: &Scene<'_>) {
+        let Scene { story, web, neighbour, .. } = scene;
+        if !self.firewall {
+            story.backend_was_used();
+        }
+        if self.snat == Snat::Off {
+            let local = kernel::sysctl(&story.node, "ipv4/conf/br-test/route_localnet");
+            assert_eq!(local.as_deref(), Some("0"), "nothing of 127.0.0.0/8 is routed if it isn't needed");
+        }
+        let Some(proto) = self.proto else { return };
+        let other = if proto == Proto::Tcp { Proto::Udp } else { Proto::Tcp };
+        assert!(silent(&story.outside.ns, other, at(family(self.v6).node, PORT)), "the other protocol");
+        assert!(silent(&neighbour.ns, proto, at(&web.ip(self.v6), PORT)), "the host's port isn't the container's");
+        if self.on != On::Everything {
+            assert!(silent(&story.outside.ns, proto, at(family(!self.v6).node, PORT)), "the other family");
+        }
     }
 }
 
-fn mapping(proto: Proto, host_ip: &str) -> Value {
-    json!({"hostPort": PORT, "containerPort": 80, "protocol": proto.name(), "hostIP": host_ip})
-}
-
-#[track_caller]
-fn sees(from: &Netns, proto: Proto, to: &str, source: &str) {
-    let answer = ask(from, proto, at(to, PORT)).unwrap_or_else(|e| panic!("{proto:?} {to} from {}: {e}", from.name));
-    assert_eq!(answer, format!("web {source}"), "{proto:?} {to} from {}", from.name);
-}
-
-#[track_caller]
-fn nobody(from: &Netns, proto: Proto, to: &str) {
-    assert!(silent(from, proto, at(to, PORT)), "{proto:?} {to} answers from {}", from.name);
-}
-
-/// The seven places.
-fn everywhere(scene: &Scene<'_>, v6: bool, proto: Proto) {
-    let Family { node, outside, gateway, other_gateway, loopback } = family(v6);
-    let Scene { story, web, neighbour, stranger } = scene;
-    sees(&story.outside.ns, proto, node, outside);
-    sees(&neighbour.ns, proto, node, gateway);
-    sees(&web.ns, proto, node, gateway);
-    sees(&stranger.0, proto, node, &stranger.1.ip(v6));
-    sees(&story.node, proto, node, node);
-    sees(&story.node, proto, gateway, gateway);
-    sees(&story.node, proto, other_gateway, other_gateway);
-    // The kernel never lets ::1 leave the node, whatever the rules say (RFC 4291, 2.5.3).
-    if v6 { nobody(&story.node, proto, loopback) } else { sees(&story.node, proto, loopback, gateway) }
-}
-
-fn any(sb: &Sandbox, backend: Backend, v6: bool, proto: Proto) {
-    let scene = Scene::new(sb, backend, &mapping(proto, ""), |_| {}, &[]);
-    scene.story.backend_was_used();
-    everywhere(&scene, v6, proto);
-    let other = if proto == Proto::Tcp { Proto::Udp } else { Proto::Tcp };
-    nobody(&scene.story.outside.ns, other, family(v6).node);
-    let container = scene.web.ip(v6);
-    sees(&scene.story.node, proto, family(v6).node, family(v6).node);
-    assert!(silent(&scene.neighbour.ns, proto, at(&container, PORT)), "the host's port isn't the container's");
-}
-
-fn host_ip(sb: &Sandbox, backend: Backend, v6: bool, proto: Proto) {
-    let Family { node, outside, gateway, other_gateway, loopback } = family(v6);
-    let Scene { story, web, neighbour, stranger } = &Scene::new(sb, backend, &mapping(proto, node), |_| {}, &[]);
-    sees(&story.outside.ns, proto, node, outside);
-    sees(&neighbour.ns, proto, node, gateway);
-    sees(&web.ns, proto, node, gateway);
-    sees(&stranger.0, proto, node, &stranger.1.ip(v6));
-    sees(&story.node, proto, node, node);
-    for (from, to) in
-        [(&story.node, gateway), (&story.node, loopback), (&neighbour.ns, gateway), (&stranger.0, other_gateway)]
-    {
-        nobody(from, proto, to);
+/// Until the bridges' addresses are the node's: the kernel sees in its own time that a bridge has got its first port.
+fn wait_for_addresses(node: &Netns) {
+    let is_local = |address: &str| {
+        node.holds(&["sh", "-c", &format!("ip -6 route show table local | grep -q '^local {address} '")])
+    };
+    for _ in 0..400 {
+        if is_local(V6_GATEWAY) && is_local(family(true).other_gateway) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(25));
     }
-    nobody(&story.outside.ns, proto, family(!v6).node);
+    panic!("a bridge's address does not become the node's");
 }
 
-/// Then the container sees everybody's own address, and those whose answers wouldn't come back get none.
-fn snat_off(sb: &Sandbox, backend: Backend, v6: bool, proto: Proto) {
-    let off = |portmap: &mut Value| portmap["snat"] = false.into();
-    let scene = Scene::new(sb, backend, &mapping(proto, ""), off, &[]);
-    let Family { node, outside, gateway, loopback, .. } = family(v6);
-    let Scene { story, web, stranger, .. } = &scene;
-    sees(&story.outside.ns, proto, node, outside);
-    sees(&stranger.0, proto, node, &stranger.1.ip(v6));
-    sees(&story.node, proto, node, node);
-    sees(&story.node, proto, gateway, gateway);
-    nobody(&story.node, proto, loopback);
-    nobody(&web.ns, proto, node);
-    let local = kernel::sysctl(&story.node, "ipv4/conf/br-test/route_localnet");
-    assert_eq!(local.as_deref(), Some("0"), "nothing of 127.0.0.0/8 is routed if it isn't needed");
+/// Asks all at once; the cells that are not as they should be.
+fn asked(proto: Proto, cells: &[Cell<'_>]) -> Vec<String> {
+    let one = |(from, to, expected): &Cell<'_>| {
+        let to = at(to, PORT);
+        let Some(source) = expected else {
+            return (!silent(from, proto, to)).then(|| format!("{to} answers from {}", from.name));
+        };
+        let answer = ask(from, proto, to).unwrap_or_else(|error| error.to_string());
+        (answer != format!("web {source}")).then(|| format!("{to} from {}: {answer:?}, not from {source}", from.name))
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = cells.iter().map(|cell| scope.spawn(move || one(cell))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().expect("a cell")).collect()
+    })
 }
 
-fn masq_all(sb: &Sandbox, backend: Backend, v6: bool, proto: Proto) {
-    let all = |portmap: &mut Value| portmap["masqAll"] = true.into();
-    let scene = Scene::new(sb, backend, &mapping(proto, ""), all, &[]);
-    let Family { node, gateway, .. } = family(v6);
-    for from in [&scene.story.outside.ns, &scene.neighbour.ns, &scene.web.ns, &scene.stranger.0] {
-        sees(from, proto, node, gateway);
-    }
-    sees(&scene.story.node, proto, gateway, gateway);
-}
-
-/// A node that forwards nothing unasked, with the firewall plugin in the chain.
-fn firewall(sb: &Sandbox, backend: Backend, v6: bool, proto: Proto) {
-    if !sb.has("firewall") {
-        cni_tests::verdict::skip("no firewall in the directory under test");
-    }
-    sb.node().sh(&["iptables", "-P", "FORWARD", "DROP"]);
-    sb.node().sh(&["ip6tables", "-P", "FORWARD", "DROP"]);
-    let plugin = json!({"type": "firewall", "backend": backend.name()});
-    let scene = Scene::new(sb, backend, &mapping(proto, ""), |_| {}, &[plugin]);
-    everywhere(&scene, v6, proto);
-}
-
-/// Only the node itself can mean 127.0.0.1.
-fn loopback(sb: &Sandbox, backend: Backend) {
-    let Scene { story, web, neighbour, .. } = &Scene::new(sb, backend, &mapping(Proto::Tcp, "127.0.0.1"), |_| {}, &[]);
-    sees(&story.node, Proto::Tcp, "127.0.0.1", V4_GATEWAY);
-    nobody(&story.node, Proto::Tcp, Outside::NODE_V4);
-    for from in [&story.outside.ns, &neighbour.ns, &web.ns] {
-        nobody(from, Proto::Tcp, Outside::NODE_V4);
-    }
-}
-
-/// An SCTP association's first packet, for this kernel may have no SCTP sockets: it arrives at the container's port.
-fn sctp(sb: &Sandbox, backend: Backend, v6: bool) {
-    let sctp = json!({"hostPort": PORT, "containerPort": 80, "protocol": "SCTP"});
-    let Scene { story, web, neighbour, .. } = &Scene::new(sb, backend, &sctp, |_| {}, &[]);
-    let (bytes, ip) = (init(33_333, PORT), if v6 { "6" } else { "4" });
-    let octets: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
-    let to = if v6 { format!("[{}]", Outside::NODE_V6) } else { Outside::NODE_V4.to_owned() };
-    for from in [&story.outside.ns, &neighbour.ns, &story.node] {
-        let heard = std::thread::scope(|scope| {
-            let listen = format!("timeout 3 socat -u -T 3 IP{ip}-RECV:132 - | head -c 12 | od -An -tu1 -w12");
-            let heard = scope.spawn(move || web.ns.sh(&["sh", "-c", &listen]));
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            let send = format!("printf '{octets}' | socat -u - IP{ip}-SENDTO:{to}:132");
-            from.sh(&["sh", "-c", &send]);
-            heard.join().unwrap()
-        });
-        let heard: Vec<u16> = heard.split_whitespace().filter_map(|byte| byte.parse().ok()).collect();
-        assert_eq!(
-            heard.get(2..4),
-            Some(&[0, 80][..]),
-            "the destination port of what came from {}: {heard:?}",
-            from.name
-        );
-    }
-}
-
-/// A common header and an INIT chunk (RFC 9260, 3.1 and 3.3.2). Conntrack looks at the checksum.
-fn init(from: u16, to: u16) -> Vec<u8> {
-    let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
-    packet.extend([0; 8]);
-    packet.extend([1, 0, 0, 20, 0x12, 0x34, 0x56, 0x78, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
-    let sum = crc32c(&packet).to_le_bytes();
-    packet[8..12].copy_from_slice(&sum);
-    packet
-}
-
-fn crc32c(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
-    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+/// The same with an SCTP association's first packet.
+fn sent(listener: &Listener, cells: &[Cell<'_>]) -> Vec<String> {
+    let asked: Vec<_> = cells.iter().map(|(from, to, seen)| (*from, to.parse().unwrap(), seen.is_some())).collect();
+    let heard = listener.hears(PORT, &asked);
+    let one = |((from, to, expected), heard): (&Cell<'_>, Option<(IpAddr, u16)>)| {
+        let expected = expected.as_ref().map(|source| (source.parse().unwrap(), 80));
+        (heard != expected).then(|| format!("{to} from {}: {heard:?}, not {expected:?}", from.name))
+    };
+    cells.iter().zip(heard).filter_map(one).collect()
 }

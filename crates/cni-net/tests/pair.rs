@@ -100,17 +100,17 @@ private_tests! {
         let mut undo = Undo::new();
         create(&socket, &theirs, &blue, &mut undo);
         // The interface of this name is another network's.
-        pair::delete(&detachment(&ours, Some("blue"))).unwrap();
+        pair::delete(&detachment(&ours, Some("blue")), None).unwrap();
         assert_eq!(veths(), 1);
         for _ in 0..2 {
-            pair::delete(&detachment(&theirs, None)).unwrap();
+            pair::delete(&detachment(&theirs, None), None).unwrap();
             assert_eq!(veths(), 0);
         }
-        pair::delete(&detachment(&theirs, Some("never-was"))).unwrap();
+        pair::delete(&detachment(&theirs, Some("never-was")), None).unwrap();
         undo.commit();
         // One that the Go plugin made says nothing about its owner.
         run("ip link add vethgo type veth peer name eth0 netns blue");
-        pair::delete(&detachment(&ours, Some("blue"))).unwrap();
+        pair::delete(&detachment(&ours, Some("blue")), None).unwrap();
         assert_eq!(veths(), 0);
     }
 

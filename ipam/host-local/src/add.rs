@@ -6,7 +6,6 @@ use cni_plugin::{Attachment, CniError, CniResult, IpConfig, Owner, Request, Undo
 use ipnetwork::IpNetwork;
 
 use crate::address::Address;
-use crate::allocator;
 use crate::config::Config;
 use crate::range::{Range, RangeSet};
 use crate::settings::Settings;
@@ -101,14 +100,13 @@ fn reserve<'s>(
         };
     }
     let full = || SetError::Full { set: set.to_string(), size: set.size() };
-    let last = store.last_reserved(index);
-    let (ip, range) = allocator::next(set, last, store)?.ok_or_else(full)?;
+    let (ip, range) = store.next(set, index)?.ok_or_else(full)?;
     match store.reserve(ip, owner) {
         Ok(()) => Ok((ip, range)),
         Err(StoreError::Held { .. } | StoreError::Blocked { .. }) => {
             // The file decides, not the index: what was thought to be free is not.
             store.rebuild()?;
-            let (ip, range) = allocator::next(set, last, store)?.ok_or_else(full)?;
+            let (ip, range) = store.next(set, index)?.ok_or_else(full)?;
             store.reserve(ip, owner)?;
             Ok((ip, range))
         }

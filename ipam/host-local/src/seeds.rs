@@ -8,7 +8,9 @@ use proptest::prelude::*;
 
 use crate::properties::{config, index, last_reserved, reservation, result};
 
-const TARGETS: &[(&str, fn(&[u8]))] = &[
+type Property = fn(&[u8]);
+
+const TARGETS: &[(&str, Property)] = &[
     ("config", config::holds),
     ("index", index::holds),
     ("last_reserved", last_reserved::holds),
@@ -25,8 +27,8 @@ fn every_seed_holds() {
         seeds.sort();
         assert!(!seeds.is_empty(), "{target}");
         for seed in seeds {
-            // A failure is told with the seed that was last.
-            println!("{}", seed.display());
+            // The last one that is told is the one that doesn't hold; the harness shows it with the failure.
+            eprintln!("{}", seed.display());
             holds(&fs::read(&seed).unwrap());
         }
     }

@@ -2,7 +2,6 @@
 
 use cni_plugin::{CniError, Request, code};
 
-use crate::allocator;
 use crate::config::Config;
 use crate::settings::Settings;
 
@@ -16,7 +15,7 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), CniError> {
     };
     store.probe().map_err(|error| unavailable(error.to_string()))?;
     for (index, set) in settings.sets.iter().enumerate() {
-        if allocator::next(set, store.last_reserved(index), &mut store)?.is_none() {
+        if store.next(set, index)?.is_none() {
             let size = set.size();
             let msg = format!("no free address in range set {index} ({set}): {size} of {size} are reserved");
             return Err(unavailable(msg));

@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::time::SystemTime;
 
 use common::{Network, OURS, call, ip, verdict};
@@ -118,6 +119,20 @@ fn an_address_whose_file_was_emptied_can_be_asked_for_and_is_free_after_gc() {
         ["c3", "c4", "c5", "c6"].map(|id| json!({"containerID": id, "ifname": "eth0"})).into();
     verdict(&call(OURS, "GC", "", &gc)).unwrap();
     assert_eq!(network.add(OURS, "c7"), Ok(vec![ip("10.0.0.3")]));
+}
+
+#[test]
+fn when_addresses_run_out_the_files_are_read_again_once_a_minute() {
+    let network = network();
+    for id in ["c3", "c4", "c5"] {
+        network.add(OURS, id).unwrap();
+    }
+    overwrite(&network, "10.0.0.3", "");
+    // The cache was made longer ago than a minute, which its header says at byte 48.
+    let cache = fs::File::options().write(true).open(network.data_dir.join(".host-local/net")).unwrap();
+    cache.write_all_at(&[0; 8], 48).unwrap();
+    verdict(&call(OURS, "STATUS", "", &network.conf())).unwrap();
+    assert_eq!(network.add(OURS, "c6"), Ok(vec![ip("10.0.0.3")]));
 }
 
 #[test]

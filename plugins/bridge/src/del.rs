@@ -23,7 +23,7 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     steps.push(filter.remove_mac_guard(owner, &hint, request.config.mac_spoof_check).map_err(CniError::from));
 
     // 2. The pair, before its addresses can be given to somebody else.
-    steps.push(pair::delete_told(detachment, request.prev_result.as_ref()).map_err(CniError::from));
+    steps.push(pair::delete(detachment, request.prev_result.as_ref()).map_err(CniError::from));
     steps.push(masquerade.finish().map_err(CniError::from));
 
     // 3. Where it is wanted, the bridge that has no port any more.

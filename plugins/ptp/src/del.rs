@@ -19,7 +19,7 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     let masquerade = filter.start_remove_masquerade(&detachment.owner, &hints);
 
     // 2. The pair, before its addresses can be given to somebody else.
-    steps.push(pair::delete(detachment).map_err(CniError::from));
+    steps.push(pair::delete(detachment, request.prev_result.as_ref()).map_err(CniError::from));
     steps.push(masquerade.finish().map_err(CniError::from));
 
     // 3. The addresses.

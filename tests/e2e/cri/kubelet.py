@@ -3,7 +3,7 @@
     kubelet.py RUNTIME-SOCKET SOCKET
 
 Stays, for loading gRPC takes longer than starting a pod. Every connection to SOCKET sends one line, `run NAME PORT`,
-`stop NAME`, `remove NAME`, `ip NAME`, `netns NAME` or `ready`, and is answered with `ok TEXT` or `error TEXT`.
+`stop NAME`, `remove NAME`, `ip NAME`, `netns NAME`, `networks` or `ready`, and is answered with `ok TEXT` or `error TEXT`.
 """
 
 import json
@@ -32,6 +32,10 @@ class Kubelet:
         if missing:
             raise RuntimeError("; ".join(missing))
         return "ready"
+
+    def networks(self):
+        """The network configuration that the runtime has read, on one line."""
+        return json.dumps(self.runtime.Status(cri.StatusRequest(verbose=True)).info.get("cniconfig", ""))
 
     def run(self, name, port):
         protocols = (cri.TCP, cri.UDP)

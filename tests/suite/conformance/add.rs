@@ -1,5 +1,7 @@
 //! SPEC.md section 2 "ADD", and section 3's rules about what goes on at the same time.
 
+use std::collections::BTreeSet;
+
 use cni_tests::kernel::{addresses, has_flag, link, link_names, sysctl};
 use cni_tests::parallel::at_once;
 use cni_tests::{Attachment, Netns, Snapshot};
@@ -127,22 +129,27 @@ fn handled(s: &Subject<'_>) {
     assert_eq!(result["dns"]["nameservers"], json!(["10.88.0.53"]), "{}", tidy(result.clone()));
 }
 
+/// Several rounds on an empty rule set, for the first ones race for what all share.
 fn concurrent(s: &Subject<'_>) {
     let chain = s.chain();
-    let attachments: Vec<Attachment> = (1..=8).map(|n| s.container(&format!("c{n}"))).collect();
-    let added = at_once(attachments.len(), |n| {
-        let mut at = attachments[n].clone();
-        let result = s.ready(&chain, &mut at).run().result();
-        at.result = Some(result);
-        at
-    });
-    if ["bridge", "ptp", "host-local"].contains(&s.plugin) {
-        let mut ips: Vec<String> = added.iter().map(|at| at.ip(false)).collect();
-        ips.sort();
-        ips.dedup();
-        assert_eq!(ips.len(), added.len(), "each has its own: {ips:?}");
+    for round in 0..3 {
+        let mut all: Vec<Attachment> = (1..=8).map(|n| s.container(&format!("c{round}{n}"))).collect();
+        let calls: Vec<_> = all.iter_mut().map(|at| s.ready(&chain, at)).collect();
+        let results = at_once(calls.len(), |n| calls[n].run().result());
+        if ["bridge", "ptp", "host-local"].contains(&s.plugin) {
+            let addresses: BTreeSet<String> = results.iter().map(first_address).collect();
+            assert_eq!(addresses.len(), all.len(), "each has its own: {addresses:?}");
+        }
+        for (at, result) in all.iter_mut().zip(results) {
+            at.result = Some(result);
+        }
+        at_once(all.len(), |n| s.call("DEL", &chain, &all[n]).run().silent());
+        s.sb.node().sh(&["nft", "flush", "ruleset"]);
     }
-    at_once(added.len(), |n| s.call("DEL", &chain, &added[n]).run().silent());
+}
+
+fn first_address(result: &Value) -> String {
+    result["ips"][0]["address"].as_str().unwrap_or_else(|| panic!("no address in {result}")).to_owned()
 }
 
 fn by_attachment(s: &Subject<'_>) {

@@ -2,18 +2,19 @@
 //! same for every plugin that makes one.
 
 mod check;
+mod delete;
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
-use cni_plugin::{Attachment, CniResult, Detachment, IfName, MacAddr, NetworkName, Owner, Undo, sha512_hex};
+use cni_plugin::{Attachment, CniResult, IfName, MacAddr, Owner, Undo, sha512_hex};
 
 use crate::{
     Link, LinkChange, NetError, NetNs, NetNsError, Netlink, VethEnd, VethIndexes, VethSpec, random_mac, sysctl,
 };
 
 pub use check::{PairCheck, check_mac};
+pub use delete::{delete, retain};
 
 /// What the alternative names of all attachments begin with.
 const ALTNAME_PREFIX: &str = "cni-";
@@ -210,62 +211,8 @@ pub fn find_or_told(socket: &Netlink, owner: &Owner, told: &CniResult) -> Result
     Ok(None)
 }
 
-/// Deletes the pair: the host's end, found by its owner; else, for a pair that the Go plugin made and that has no owner,
-/// the container's end, found by its name. Idempotent; a namespace that is gone is fine.
-///
-/// A veth of that name whose host end says that it is another owner's stays.
-pub fn delete(detachment: &Detachment) -> Result<(), PairError> {
-    delete_told(detachment, None)
-}
-
-/// As [`delete`]; a veth without an owner whose host end is not among the result's interfaces stays too: the namespace
-/// is another container's by now.
-pub fn delete_told(detachment: &Detachment, told: Option<&CniResult>) -> Result<(), PairError> {
-    let socket = Netlink::open()?;
-    if let Some(link) = find(&socket, &detachment.owner)? {
-        socket.delete_link(link.index)?;
-        return Ok(());
-    }
-    match &detachment.netns {
-        Some(path) => delete_unowned(&socket, path, &detachment.owner.ifname, told),
-        None => Ok(()),
-    }
-}
-
-fn delete_unowned(socket: &Netlink, netns: &Path, ifname: &IfName, told: Option<&CniResult>) -> Result<(), PairError> {
-    let inside = match NetNs::open(netns) {
-        Ok(namespace) => Netlink::open_in(&namespace)?,
-        Err(NetNsError::NotFound { .. }) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let Some(link) = inside.link_by_name(ifname.as_str())?.filter(is_veth) else { return Ok(()) };
-    let other_end = link.peer_index.map(|index| socket.link_by_index(index)).transpose()?.flatten();
-    let host_end = other_end.filter(|end| is_veth(end) && end.peer_index == Some(link.index));
-    let of_others = host_end.is_some_and(|end| {
-        let told = told.map(|result| &result.interfaces).filter(|interfaces| !interfaces.is_empty());
-        let untold = told.is_some_and(|told| told.iter().all(|interface| interface.name != end.name));
-        untold || end.altnames.iter().any(|name| name.starts_with(ALTNAME_PREFIX))
-    });
-    if !of_others {
-        inside.delete_link(link.index)?;
-    }
-    Ok(())
-}
-
-/// Deletes the pairs of owners of `network` that are not in `valid`; past a failure, reporting the first. Pairs without
-/// an owner stay: they may be anybody's. Walks all links.
-pub fn retain(network: &NetworkName, valid: &[Owner]) -> Result<(), PairError> {
-    let of_network = format!("{ALTNAME_PREFIX}{}", Owner::network_key(network));
-    let keep: HashSet<String> = valid.iter().map(altname).collect();
-    let is_stale = |name: &String| name.starts_with(&of_network) && !keep.contains(name);
-    let socket = Netlink::open()?;
-    let mut failure = None;
-    for link in socket.links()?.iter().filter(|link| link.altnames.iter().any(is_stale)) {
-        if let Err(error) = socket.delete_link(link.index) {
-            failure.get_or_insert(error);
-        }
-    }
-    failure.map_or(Ok(()), |error| Err(error.into()))
+fn has_owner(link: &Link) -> bool {
+    link.altnames.iter().any(|name| name.starts_with(ALTNAME_PREFIX))
 }
 
 fn is_veth(link: &Link) -> bool {

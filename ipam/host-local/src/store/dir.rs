@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use cni_plugin::NetworkName;
@@ -158,15 +158,17 @@ impl NetworkDir {
     /// Overwrites `name` without giving up its disk block first, so that a full disk doesn't stop what only replaces a
     /// few bytes. A reader at the wrong moment may see a mixture: only for what is a hint.
     pub(crate) fn overwrite(&self, name: &str, content: &str) -> Result<(), StoreError> {
+        let failed = |source: std::io::Error| StoreError::Write { path: self.path_of(name), source };
         let flags = FILE_FLAGS | OFlags::WRONLY | OFlags::CREATE;
-        fs::openat(&self.fd, name, flags, FILE_MODE)
-            .map_err(std::io::Error::from)
-            .and_then(|fd| {
-                let file = File::from(fd);
-                file.write_all_at(content.as_bytes(), 0)?;
-                file.set_len(content.len() as u64)
-            })
-            .map_err(|source| StoreError::Write { path: self.path_of(name), source })
+        let open =
+            || fs::openat(&self.fd, name, flags, FILE_MODE).map(File::from).map_err(|errno| failed(errno.into()));
+        let mut file = open()?;
+        // Under another name it is somebody else's.
+        if file.metadata().map_err(failed)?.nlink() > 1 {
+            self.remove(name)?;
+            file = open()?;
+        }
+        file.write_all_at(content.as_bytes(), 0).and_then(|()| file.set_len(content.len() as u64)).map_err(failed)
     }
 
     /// Removes `name`; false if it wasn't there.

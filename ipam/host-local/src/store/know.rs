@@ -1,6 +1,7 @@
 //! How the store knows what is taken: from the index while it counts, by walking when it doesn't.
 
 use std::io;
+use std::time::Duration;
 
 use super::error::StoreError;
 use super::holder::Holder;
@@ -9,8 +10,33 @@ use super::reclaim;
 use super::walked::Walked;
 use super::{Knowledge, Store};
 use crate::address::Address;
+use crate::allocator;
+use crate::range::{Range, RangeSet};
+
+/// For so long a set is believed to be full without reading the files again.
+const FULL_FOR: Duration = Duration::from_secs(60);
 
 impl Store {
+    /// The next free address of the set with this number: see [`allocator::next`].
+    ///
+    /// That there is none is believed of files that were read within the last minute: one may have been emptied in
+    /// place since, which the directory's time doesn't tell.
+    pub(crate) fn next<'s>(
+        &mut self,
+        set: &'s RangeSet,
+        number: usize,
+    ) -> Result<Option<(Address, &'s Range)>, StoreError> {
+        let last = self.last_reserved(number);
+        let found = allocator::next(set, last, self)?;
+        match &self.knowledge {
+            Knowledge::Index(index) if found.is_none() && index.is_older_than(FULL_FOR) => {
+                self.rebuild()?;
+                allocator::next(set, last, self)
+            }
+            _ => Ok(found),
+        }
+    }
+
     /// Makes sure that there is something to ask.
     ///
     /// To be called before the directory is changed, for a change makes the index look stale.

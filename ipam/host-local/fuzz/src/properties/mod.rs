@@ -56,8 +56,7 @@ impl Network {
         let before = self.files_if_any();
         let mut store = self.place.create().unwrap();
         let ip = loop {
-            let last = store.last_reserved(0);
-            let (ip, _) = crate::allocator::next(&self.set, last, &mut store).unwrap()?;
+            let (ip, _) = store.next(&self.set, 0).unwrap()?;
             match store.reserve(ip, owner) {
                 Ok(()) => break ip,
                 Err(_) => drop(store.rebuild().unwrap()),

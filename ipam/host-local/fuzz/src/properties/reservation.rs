@@ -42,7 +42,7 @@ pub fn holds(data: &[u8]) {
         assert_eq!(network.files().into_iter().collect::<Vec<_>>(), [(ip(2), data.to_vec())]);
         return;
     };
-    network.place.create().unwrap().retain(&[named.clone()]).unwrap();
+    network.place.create().unwrap().retain(std::slice::from_ref(&named)).unwrap();
     assert_eq!(network.files()[&ip(2)], data);
     assert!(network.del(&named, &[]).contains(&ip(2)));
     assert!(!network.files().contains_key(&ip(2)));

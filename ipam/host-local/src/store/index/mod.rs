@@ -45,6 +45,8 @@ const NONE: u128 = u128::MAX;
 pub(super) struct Index {
     table: Table<File>,
     boot: String,
+    /// When the files were read that it was made of, in seconds of the epoch.
+    built: u64,
     changed: bool,
 }
 
@@ -74,7 +76,7 @@ impl Index {
             return Ok(Found::Stale { this_boot });
         }
         let table = Table::existing(file, HEADER as u64, number(&header, 8), number(&header, 16))?;
-        Ok(Found::Valid(Self { table, boot, changed: false }))
+        Ok(Found::Valid(Self { table, boot, built: number(&header, 48), changed: false }))
     }
 
     /// Writes an index of what was walked, in place of the one that is there. It doesn't count before [`Index::stamp`].
@@ -91,13 +93,15 @@ impl Index {
             rustix::io::Errno::EXIST => Ok(()),
             errno => Err(errno),
         })?;
-        let file = File::from(open_file(data_dir, network, OFlags::CREATE)?);
-        // Empty first: a header that counts must never stand over half a table.
-        file.set_len(0)?;
+        // A new file: what stands there may be a link to somewhere else, and a header that counts must never stand over
+        // half a table.
+        Self::discard(data_dir, network);
+        let file = File::from(open_file(data_dir, network, OFlags::CREATE | OFlags::EXCL)?);
         file.write_all_at(&table.bytes, 0)?;
         let (slots, used) = table.shape();
         let table = Table::existing(file, HEADER as u64, slots, used)?;
-        Ok(Self { table, boot: boot_id()?, changed: true })
+        let built = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|_| corrupt())?.as_secs();
+        Ok(Self { table, boot: boot_id()?, built, changed: true })
     }
 
     /// Removes the index, for it was wrong.
@@ -109,6 +113,12 @@ impl Index {
     /// True if there is no room for what one more reservation needs.
     pub(super) fn is_full(&self) -> bool {
         self.table.is_full()
+    }
+
+    /// True if the files were read longer ago than this, or at a time that is still to come.
+    pub(super) fn is_older_than(&self, age: Duration) -> bool {
+        let built = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.built));
+        built.and_then(|built| built.elapsed().ok()).is_none_or(|elapsed| elapsed > age)
     }
 
     /// What the holder with this key has.
@@ -154,6 +164,7 @@ impl Index {
         header[24..32].copy_from_slice(&since.as_secs().to_be_bytes());
         header[32..40].copy_from_slice(&u64::from(since.subsec_nanos()).to_be_bytes());
         header[40..48].copy_from_slice(&stat.st_ino.to_be_bytes());
+        header[48..56].copy_from_slice(&self.built.to_be_bytes());
         header[64..64 + self.boot.len()].copy_from_slice(self.boot.as_bytes());
         self.table.bytes.write_all_at(&header, 0)?;
         let tv_sec = i64::try_from(since.as_secs()).map_err(|_| corrupt())?;
