@@ -90,7 +90,8 @@ fn findings() -> Findings {
     let found = FOUND.lock().unwrap();
     let mut findings = Findings::default();
     for requirement in requirements() {
-        let mut verdicts = found.get(requirement.id).cloned().unwrap_or_default();
+        // A filter may have left it out.
+        let Some(mut verdicts) = found.get(requirement.id).cloned() else { continue };
         let place = |v: &Verdict| requirement.plugins.iter().position(|p| *p == v.plugin);
         verdicts.sort_by(|a, b| (place(a), &a.version).cmp(&(place(b), &b.version)));
         findings.add(requirement.sentence(), verdicts);
