@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         improved("bridge::announces_its_addresses", announced),
         improved("bridge::announces_its_addresses_after_a_slow_ipam", announced_late),
+        improved("bridge::a_new_gateway_answers_at_once", new_gateway),
         improved("bridge::reused_address_works_at_once", reused),
         improved("bridge::router_advertisements_during_add_change_nothing", flood),
         improved("bridge::accept_ra_is_off_on_both_sides", accept_ra),
@@ -92,9 +93,25 @@ fn announced(sb: &Sandbox) {
 /// The kernel looks at new links' carriers once a second: by then the new port has been found without one, and drops
 /// what the container sends as its end goes up.
 fn announced_late(sb: &Sandbox) {
+    announced_by(sb, &slow(sb));
+}
+
+fn slow(sb: &Sandbox) -> Chain {
     let host_local = sb.dir().join("host-local").display().to_string();
     sb.fake("slow", &format!("[ $CNI_COMMAND != ADD ] || sleep 1.5; exec {host_local}"));
-    announced_by(sb, &alone(sb, |conf| conf["ipam"]["type"] = "slow".into()));
+    alone(sb, |conf| conf["ipam"]["type"] = "slow".into())
+}
+
+/// The first packet after the first ADD, both ways: the kernel notices a new bridge's carrier late.
+fn new_gateway(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    let mut at = Attachment::new("c1", &ns);
+    slow(sb).add(sb, &mut at);
+    let local = sb.node().sh(&["ip", "-6", "route", "show", "table", "local"]);
+    assert!(local.contains("local fd00:77::1 "), "{local}");
+    let first = ["ping", "-n", "-q", "-c", "1", "-W", "1"];
+    assert!(ns.holds(&[&first[..], &["fd00:77::1"]].concat()), "from the container");
+    assert!(sb.node().holds(&[&first[..], &[&at.ip(true)]].concat()), "from the node");
 }
 
 /// A neighbour that knows an address's old owner reaches the new one with its next packet.

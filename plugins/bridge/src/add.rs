@@ -58,7 +58,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let result = plan::result(interfaces, &addresses, dns);
     configure(&settings, owner, (&namespace, &inside, pair.container_index), &result, undo)?;
     if !result.ips.is_empty() {
-        veth::announce(&socket, &inside, &pair)?;
+        veth::wait_for_carrier(&socket, pair.host_index, bridge.index)?;
+        veth::announce(&inside, &pair)?;
     }
 
     // 9. Masquerading.

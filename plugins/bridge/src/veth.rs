@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use cni_net::{LinkChange, NetError, NetNs, Netlink, Pair, PairError, PairSpec, PortChange, PortForwarding, pair};
+use cni_net::{
+    LinkChange, NetError, NetNs, Netlink, OperState, Pair, PairError, PairSpec, PortChange, PortForwarding, pair,
+};
 use cni_plugin::{Owner, Undo};
 
 use crate::host::{BridgeLink, HostError};
@@ -54,21 +56,31 @@ pub fn set_vlans(socket: &Netlink, port: u32, vlans: &PortVlans, default_vlan: O
     Ok(socket.add_port_vlans(port, &vlans.wanted)?)
 }
 
-/// Tells the neighbours on the bridge the hardware address of the container's addresses, so that an address that was
-/// another container's a moment ago works at once. Idempotent.
+/// Waits until the port passes packets and the bridge has a carrier. Before, the bridge drops what the container sends,
+/// and a new bridge has its IPv6 addresses without the routes that make the node answer to them.
 ///
-/// The kernel sends a gratuitous ARP and an unsolicited neighbour advertisement when the link goes up, but the port may
-/// drop them: it passes packets only when the bridge has heard of its carrier, which is later (`net/core/link_watch.c`,
-/// `br_port_carrier_check` in `net/bridge/br_if.c`). The kernel sends them again when a hardware address is set, be it
-/// the same one. A port that spanning tree holds back is not waited for.
-pub fn announce(socket: &Netlink, inside: &Netlink, pair: &Pair) -> Result<(), NetError> {
+/// The kernel notices a carrier later (`net/core/link_watch.c`): first the port's (`br_port_carrier_check` in
+/// `net/bridge/br_if.c`), then the bridge's. A port that spanning tree holds back is not waited for.
+pub fn wait_for_carrier(socket: &Netlink, port: u32, bridge: u32) -> Result<(), NetError> {
     let begin = Instant::now();
     while begin.elapsed() < CARRIER_LIMIT {
-        let port = socket.link_by_index(pair.host_index)?.and_then(|link| link.port);
-        if port.is_none_or(|port| port.state != PortForwarding::Disabled) {
-            break;
+        let state = socket.link_by_index(port)?.and_then(|link| link.port).map(|port| port.state);
+        let up = socket.link_by_index(bridge)?.is_none_or(|link| link.oper_state == OperState::Up);
+        match state {
+            Some(PortForwarding::Disabled) => {}
+            Some(PortForwarding::Forwarding) if !up => {}
+            _ => break,
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+    Ok(())
+}
+
+/// Tells the neighbours on the bridge the hardware address of the container's addresses, so that an address that was
+/// another container's a moment ago works at once. Idempotent.
+///
+/// The kernel has sent a gratuitous ARP and an unsolicited neighbour advertisement when the link went up, which the
+/// port may have dropped. It sends them again when a hardware address is set, be it the same one.
+pub fn announce(inside: &Netlink, pair: &Pair) -> Result<(), NetError> {
     inside.change_link(pair.container_index, &LinkChange { mac: Some(pair.container_mac), ..LinkChange::default() })
 }
