@@ -1,5 +1,5 @@
 //! What `docker network create` and `docker run` have options for, as configuration: the rows of a table in
-//! docs/examples.md, one case each.
+//! README.md, one case each.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -46,7 +46,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let case = |(name, basis, story): &Row| common(format!("docker::{name}"), *story).based_on(*basis);
     let mut cases: Vec<Case> = ROWS.iter().map(case).collect();
     cases.push(common("docker::every_row_has_a_case", |_| {
-        let page = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples.md"));
+        let page = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"));
         let Ok(text) = fs::read_to_string(page) else { cni_tests::verdict::skip("no docs/ on this machine") };
         let named: BTreeSet<&str> = text.split("`docker::").skip(1).filter_map(|rest| rest.split('`').next()).collect();
         assert_eq!(named, ROWS.iter().map(|(name, ..)| *name).collect());
