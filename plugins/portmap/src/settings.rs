@@ -2,15 +2,13 @@
 
 use std::net::IpAddr;
 
-use cni_netfilter::{Backend, MarkChain, Protocol, Snat};
+use cni_netfilter::{Backend, BadChainName, ChainName, MarkChain, Protocol, Snat};
 use cni_plugin::addr::parse_ip;
 
 use crate::config::{Config, PortMapping};
 
 /// The bit that the Go plugin uses.
 const DEFAULT_MARK_BIT: u8 = 13;
-/// The longest chain name that iptables takes (`XT_EXTENSION_MAXNAMELEN` less the final zero).
-const CHAIN_NAME_MAX: usize = 28;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +66,8 @@ pub enum SettingsError {
     #[error("Cannot specify externalSetMarkChain and markMasqBit: remove one of them")]
     TwoMarks,
     /// A chain name that iptables would refuse.
-    #[error("externalSetMarkChain: {0:?} is not a chain name: 1 to 28 printable characters without blanks are allowed")]
-    ChainName(String),
+    #[error("externalSetMarkChain: {0}")]
+    ChainName(#[from] BadChainName),
     /// Matches or keys in the other backend's language.
     #[error("{requested} backend was requested but configuration contains {other}-specific options {options:?}")]
     WrongBackend {
@@ -164,20 +162,13 @@ fn implied_backend(config: &Config) -> Option<Backend> {
 fn mark(config: &Config) -> Result<MarkChain, SettingsError> {
     match (config.mark_masq_bit, &config.external_set_mark_chain) {
         (Some(_), Some(_)) => Err(SettingsError::TwoMarks),
-        (None, Some(chain)) if !is_chain_name(chain) => Err(SettingsError::ChainName(chain.clone())),
-        (None, Some(chain)) => Ok(MarkChain::External(chain.clone())),
+        (None, Some(chain)) => Ok(MarkChain::External(chain.parse::<ChainName>()?.as_str().to_owned())),
         (None, None) => Ok(MarkChain::Bit(DEFAULT_MARK_BIT)),
         (Some(bit), None) => match u8::try_from(bit) {
             Ok(bit) if bit < 32 => Ok(MarkChain::Bit(bit)),
             _ => Err(SettingsError::MarkBit(bit)),
         },
     }
-}
-
-fn is_chain_name(name: &str) -> bool {
-    (1..=CHAIN_NAME_MAX).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_graphic() && !b"\"'\\".contains(&b))
-        && !name.starts_with(['-', '!'])
 }
 
 /// An iptables match begins with `-` or `!`; nothing in the nft language does.
