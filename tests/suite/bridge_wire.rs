@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("bridge::reused_address_works_at_once", reused),
         improved("bridge::router_advertisements_during_add_change_nothing", flood),
         improved("bridge::accept_ra_is_off_on_both_sides", accept_ra),
-        common("bridge::key_enabledad_detects_a_duplicate", duplicate),
+        improved("bridge::key_enabledad_detects_a_duplicate", duplicate),
         common("bridge::key_enabledad_waits", dad),
     ]
 }

@@ -8,7 +8,7 @@ use cni_tests::packets::{Outside, Proto, Server, ask, at, silent};
 use cni_tests::{Attachment, Chain, Sandbox, Snapshot, rules};
 use serde_json::json;
 
-use crate::case::{Case, common, improved};
+use crate::case::{Case, improved};
 use crate::portmap_edges::{after_go, conditions, idle, kube, listener, ptp_guards, range, status};
 use crate::story::Story;
 
@@ -41,8 +41,7 @@ pub(crate) fn cases() -> Vec<Case> {
         }
     }
     for (what, story) in [("flows", flows as Told), ("evicted", evicted), ("taken", taken), ("range", range)] {
-        cases.push(common(format!("portmap::legacy_iptables_{what}"), move |sb| {
-            sb.node().sh(&["ln", "-s", "/usr/sbin/iptables-legacy", "/run/iptables"]);
+        cases.push(improved(format!("portmap::legacy_iptables_{what}"), move |sb| {
             for tool in ["iptables", "ip6tables"] {
                 for part in ["", "-save", "-restore"] {
                     let target = format!("/usr/sbin/{tool}-legacy{part}");

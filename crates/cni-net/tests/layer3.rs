@@ -31,7 +31,7 @@ private_tests! {
             dad: false,
             point_to_point: Vec::new(),
         };
-        layer3.apply(&blue, &inside, index, &mut cni_plugin::Undo::new()).unwrap();
+        layer3.apply(&blue, (&inside, index), || Ok(()), &mut cni_plugin::Undo::new()).unwrap();
         let addresses = run("ip -n blue -o addr show dev eth0");
         assert!(addresses.contains("10.0.0.5/24 brd 10.0.0.255") && addresses.contains("fd00::5/64"), "{addresses}");
         assert!(!run("ip -n blue -6 addr show dev eth0 tentative").contains("fd00::5"));

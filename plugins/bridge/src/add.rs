@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use cni_net::{Layer3, LinkChange, NetNs, Netlink, Pair, pair};
+use cni_net::{Layer3, LinkChange, NetError, NetNs, Netlink, Pair, pair};
 use cni_netfilter::{MacGuard, MacGuardHint, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, Interface, Owner, Request, Undo};
 
@@ -56,9 +56,9 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     // 8. The container's addresses and routes; its interface goes up.
     let interfaces = told(request, attachment, &socket, (&settings, &bridge, &pair, gateway.as_ref()))?;
     let result = plan::result(interfaces, &addresses, dns);
-    configure(&settings, owner, (&namespace, &inside, pair.container_index), &result, undo)?;
+    let passes = || veth::wait_for_carrier(&socket, pair.host_index, bridge.index);
+    configure(&settings, owner, (&namespace, &inside, pair.container_index), &result, passes, undo)?;
     if !result.ips.is_empty() {
-        veth::wait_for_carrier(&socket, pair.host_index, bridge.index)?;
         veth::announce(&inside, &pair)?;
     }
 
@@ -104,12 +104,13 @@ fn configure(
     owner: &Owner,
     (namespace, inside, index): (&NetNs, &Netlink, u32),
     result: &CniResult,
+    passes: impl FnOnce() -> Result<(), NetError>,
     undo: &mut Undo,
 ) -> Result<(), CniError> {
     match settings.mode {
         Mode::Layer3 { .. } => {
             let layer3 = Layer3 { dad: settings.dad, ..Layer3::of(result, &owner.ifname)? };
-            Ok(layer3.apply(namespace, inside, index, undo)?)
+            Ok(layer3.apply(namespace, (inside, index), passes, undo)?)
         }
         Mode::Layer2 { up: true } => {
             Ok(inside.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?)

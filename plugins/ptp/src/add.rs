@@ -44,7 +44,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     //    Forwarding stays when the attachment goes, as others need it too.
     plan.families().try_for_each(forwarding::ensure)?;
     plan.host(made.host_name.clone()).apply_to_host(&socket, made.host_index)?;
-    plan.layer3.apply(&namespace, &inside, made.container_index, undo)?;
+    plan.layer3.apply(&namespace, (&inside, made.container_index), || Ok(()), undo)?;
 
     // 6. Masquerading.
     if let Some(backend) = backend {

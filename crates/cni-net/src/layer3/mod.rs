@@ -98,21 +98,39 @@ impl Layer3 {
     }
 
     /// Gives the interface its addresses, sets it up and adds the routes. `socket` and `namespace` are the container's.
-    /// With duplicate address detection it waits for its end, a second or two.
+    /// `when_up` is called once it is up, and waits for whatever is needed for others to hear it. With duplicate address
+    /// detection, which asks them, the addresses come after that, and this waits for its end, a second or two.
     ///
     /// Not idempotent. What deleting the interface does not take along is pushed to `undo`.
-    pub fn apply(&self, namespace: &NetNs, socket: &Netlink, index: u32, undo: &mut Undo) -> Result<(), Layer3Error> {
+    pub fn apply(
+        &self,
+        namespace: &NetNs,
+        (socket, index): (&Netlink, u32),
+        when_up: impl FnOnce() -> Result<(), NetError>,
+        undo: &mut Undo,
+    ) -> Result<(), Layer3Error> {
         let ipv6 = self.addresses.iter().any(IpNetwork::is_ipv6);
         prepare::prepare(namespace, &self.ifname, ipv6, self.dad, undo)?;
-        self.add_addresses(socket, index)?;
+        if !self.dad {
+            self.add_addresses(socket, index)?;
+        }
         socket.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+        when_up()?;
+        if self.dad {
+            self.add_addresses(socket, index)?;
+        }
         if self.dad && ipv6 {
-            let found = socket.settle_addresses(index, DAD_LIMIT)?;
-            if let Some(failed) = found.iter().find(|found| found.dad_failed || found.tentative && !found.link_local) {
-                return Err(Layer3Error::Duplicate { address: failed.network, ifname: self.ifname.clone() });
-            }
+            self.settle(socket, index)?;
         }
         self.add_routes(socket, index)
+    }
+
+    fn settle(&self, socket: &Netlink, index: u32) -> Result<(), Layer3Error> {
+        let found = socket.settle_addresses(index, DAD_LIMIT)?;
+        match found.iter().find(|found| found.dad_failed || found.tentative && !found.link_local) {
+            Some(failed) => Err(Layer3Error::Duplicate { address: failed.network, ifname: self.ifname.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Gives an interface of the node, which is up, its addresses and routes. They go when the interface does.
