@@ -59,8 +59,8 @@ node() {
     ip netns exec "$n" sysctl -qw net.ipv4.ip_forward=1
     ip netns exec "$n" iptables -t nat -A PREROUTING -i up0 -p tcp --dport 8080 -j DNAT --to-destination 10.88.0.2:80
     [ "$1" = none ] || ip netns exec "$n" iptables -P FORWARD DROP
-    ip netns exec "$w" python3 /run/serve.py &
-    ip netns exec "$c" python3 /run/serve.py &
+    ip netns exec "$w" python3 "$repo/hack/bench-connect.py" serve &
+    ip netns exec "$c" python3 "$repo/hack/bench-connect.py" serve &
 }
 
 # conf VARIANT ADDRESS
@@ -105,22 +105,6 @@ populate() {
     esac
 }
 
-cat >/run/serve.py <<'EOF'
-import socket
-server = socket.create_server(("0.0.0.0", 80), backlog=1024)
-while True:
-    server.accept()[0].close()
-EOF
-cat >/run/ask.py <<'EOF'
-import socket, struct, sys, time
-for _ in range(int(sys.argv[3])):
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    start = time.perf_counter_ns()
-    client.connect((sys.argv[1], int(sys.argv[2])))
-    print((time.perf_counter_ns() - start) / 1000)
-    client.close()
-EOF
 cat >/run/call.py <<'EOF'
 import os, subprocess, sys, time
 executable, netns, conf = sys.argv[1], sys.argv[2], open("/run/conf", "rb").read()
@@ -132,7 +116,7 @@ for verb in ["ADD", "DEL"]:
 EOF
 
 # ask NAMESPACE ADDRESS PORT: microseconds, a line each
-ask() { ip netns exec "$1" timeout 60 python3 /run/ask.py "$2" "$3" 100; }
+ask() { ip netns exec "$1" timeout 60 python3 "$repo/hack/bench-connect.py" ask "$2" "$3" 100; }
 median() { sort -n | awk '{ v[NR] = $1 } END { if (NR) printf "%.1f", v[int((NR + 1) / 2)]; else printf "-" }'; }
 
 for v in "${variants[@]}"; do node "$v"; done

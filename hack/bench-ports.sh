@@ -52,7 +52,7 @@ node() {
     ip -n "$c" route add default via 192.0.2.1
     ip -n "$w" route add default via 10.88.0.1
     ip netns exec "$n" sysctl -qw net.ipv4.ip_forward=1
-    ip netns exec "$w" python3 /run/serve.py &
+    ip netns exec "$w" python3 "$repo/hack/bench-connect.py" serve &
 }
 
 # portmap VARIANT VERB CONTAINER HOST-PORT [RANGE]
@@ -96,28 +96,11 @@ publish() {
     esac
 }
 
-cat >/run/serve.py <<'EOF'
-import socket
-server = socket.create_server(("0.0.0.0", 80), backlog=1024)
-while True:
-    server.accept()[0].close()
-EOF
-cat >/run/ask.py <<'EOF'
-import socket, struct, sys, time
-for _ in range(int(sys.argv[3])):
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    start = time.perf_counter_ns()
-    client.connect((sys.argv[1], int(sys.argv[2])))
-    print((time.perf_counter_ns() - start) / 1000)
-    client.close()
-EOF
-
 # ask VARIANT COUNT: microseconds, a line each
 ask() {
     local to=192.0.2.1 port=19999
     [ "$1" != direct ] || to=10.88.0.2 port=80
-    ip netns exec "c-$1" timeout 60 python3 /run/ask.py "$to" "$port" "$2"
+    ip netns exec "c-$1" timeout 60 python3 "$repo/hack/bench-connect.py" ask "$to" "$port" "$2"
 }
 
 # summary FILE: first decile / median

@@ -100,7 +100,7 @@ fn legacy(sb: &Sandbox) {
 }
 
 /// A `PATH` on which `iptables` and its companions are the legacy ones.
-fn legacy_path() -> String {
+pub(crate) fn legacy_path() -> String {
     let dir = "/run/cni-test/legacy";
     std::fs::create_dir_all(dir).unwrap();
     for family in ["iptables", "ip6tables"] {

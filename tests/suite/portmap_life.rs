@@ -1,5 +1,6 @@
 //! portmap: ports over time: flows, holders that are gone, guards, other people's rules, a rule set that is flushed.
 
+use std::cell::RefCell;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use cni_tests::{Attachment, Chain, Sandbox, Snapshot, rules};
 use serde_json::json;
 
 use crate::case::{Case, improved};
+use crate::masquerade::legacy_path;
 use crate::portmap_edges::{after_go, conditions, idle, kube, listener, ptp_guards, range, status};
 use crate::story::Story;
 
@@ -42,14 +44,7 @@ pub(crate) fn cases() -> Vec<Case> {
     }
     for (what, story) in [("flows", flows as Told), ("evicted", evicted), ("taken", taken), ("range", range)] {
         cases.push(improved(format!("portmap::legacy_iptables_{what}"), move |sb| {
-            for tool in ["iptables", "ip6tables"] {
-                for part in ["", "-save", "-restore"] {
-                    let target = format!("/usr/sbin/{tool}-legacy{part}");
-                    sb.node().sh(&["mkdir", "-p", "/run/cni-test/legacy"]);
-                    sb.node().sh(&["ln", "-s", &target, &format!("/run/cni-test/legacy/{tool}{part}")]);
-                }
-            }
-            LEGACY.set(true);
+            LEGACY.set(Some(legacy_path()));
             story(sb, Backend::Iptables);
         }));
     }
@@ -57,8 +52,8 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 thread_local! {
-    /// This case's node has the old iptables.
-    static LEGACY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    /// The `PATH` of a case whose node has the old iptables.
+    static LEGACY: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 pub(crate) const PORT: u16 = 8080;
@@ -70,8 +65,10 @@ pub(crate) fn start(sb: &Sandbox, backend: Backend) -> Story<'_> {
 
 /// With the tools that this case's node has.
 fn with_tools(chain: Chain) -> Chain {
-    let path = format!("/run/cni-test/legacy:{}", std::env::var("PATH").unwrap_or_default());
-    if LEGACY.get() { chain.with_path(&path) } else { chain }
+    LEGACY.with_borrow(|path| match path {
+        Some(path) => chain.with_path(path),
+        None => chain,
+    })
 }
 
 /// A client outside that keeps its socket, and sends until whoever is `wanted` answers.

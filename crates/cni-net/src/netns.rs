@@ -17,7 +17,7 @@ const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 #[non_exhaustive]
 pub enum NetNsError {
     /// Nothing is at the path: the container is gone, or the runtime passed a wrong path.
-    #[error("network namespace {path:?} does not exist")]
+    #[error("network namespace {path:?} does not exist: has the container ended?")]
     NotFound {
         /// The path as it was given.
         path: PathBuf,

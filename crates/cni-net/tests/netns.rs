@@ -22,7 +22,7 @@ private_tests! {
         assert!(matches!(open("/run/netns/blue"), NetNsError::NotFound { .. }));
         assert!(matches!(open("/run/file/blue"), NetNsError::NotFound { .. }));
         assert!(matches!(open(""), NetNsError::NotFound { .. }));
-        assert_eq!(open("/run/netns/blue").to_string(), "network namespace \"/run/netns/blue\" does not exist");
+        assert_eq!(open("/run/netns/blue").to_string(), "network namespace \"/run/netns/blue\" does not exist: has the container ended?");
         for path in ["/run/file", "/run/fifo", "/run", "/dev/null"] {
             assert!(matches!(open(path), NetNsError::NotANamespace { .. }), "{path}");
         }

@@ -18,7 +18,10 @@ enum SetError {
     Gateway(IpAddr),
     #[error("requested IP address {ip} is not available in range set {set}: {source}")]
     Requested { ip: IpAddr, set: String, source: StoreError },
-    #[error("no IP addresses available in range set: {set}: all {size} are reserved")]
+    #[error(
+        "no IP addresses available in range set: {set}: all {size} are reserved: detach what nobody uses, or configure \
+         another range"
+    )]
     Full { set: String, size: u128 },
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -55,7 +55,7 @@ pub enum NftError {
         why: String,
     },
     /// Somebody else has it. Nothing has changed.
-    #[error("{thing} is held by {holder}")]
+    #[error("{thing} is held by {holder}: detach that first, or ask for another")]
     HeldBy {
         /// The address or port.
         thing: String,

@@ -179,7 +179,10 @@ fn ten_thousand_ports_are_one_transaction() {
         let taken = [forwards("c2", "10.1.0.3/24", &["tcp 19999 1"])];
         nft.add_ports(&taken).unwrap();
         let error = nft.add_ports(std::slice::from_ref(&ports)).unwrap_err();
-        assert_eq!(error.to_string(), "host port 19999 tcp is held by container c2 (eth0) of network net1");
+        assert_eq!(
+            error.to_string(),
+            "host port 19999 tcp is held by container c2 (eth0) of network net1: detach that first, or ask for another"
+        );
         assert_eq!(elements("ip cni_ports", "ports").len(), 1);
         nft.remove_ports(&owner("c2"), &taken).unwrap();
         nft.add_ports(std::slice::from_ref(&ports)).unwrap();

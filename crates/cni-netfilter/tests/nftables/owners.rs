@@ -215,7 +215,10 @@ fn only_a_holder_whose_link_is_gone_is_evicted() {
         nft.add_ports(&[dead, unknown]).unwrap();
         let new = [forwards("c3", "10.1.0.4/24", &["tcp 1 80"])];
         let error = nft.add_ports(&new).unwrap_err().to_string();
-        assert_eq!(error, "host port 1 tcp is held by container c1 (eth0) of network net1");
+        assert_eq!(
+            error,
+            "host port 1 tcp is held by container c1 (eth0) of network net1: detach that first, or ask for another"
+        );
         run("ip link delete host0");
         let both = [forwards("c3", "10.1.0.4/24", &["tcp 1 80", "tcp 2 80"])];
         assert!(nft.add_ports(&both).unwrap_err().to_string().contains("c2"), "nothing is known of c2's link");

@@ -87,7 +87,10 @@ fn what_somebody_else_holds_is_refused_and_nothing_changes() {
         let wanted = [forwards("c2", "10.1.0.3/24", &["tcp 8081 80"]), forwards("c2", "fd00::3/64", &["tcp 8080 80"])];
         let error = nft.add_ports(&wanted).unwrap_err();
         assert!(matches!(&error, NftError::HeldBy { .. }), "{error:?}");
-        assert_eq!(error.to_string(), "host port 8080 tcp is held by container c1 (eth0) of network net1");
+        assert_eq!(
+            error.to_string(),
+            "host port 8080 tcp is held by container c1 (eth0) of network net1: detach that first, or ask for another"
+        );
         assert_eq!(handles(), before);
         let differences = nft.check_ports(&[forwards("c2", "fd00::3/64", &["tcp 8080 80"])]).unwrap();
         assert_eq!(
