@@ -41,6 +41,7 @@ mod masquerade;
 mod networks;
 mod portmap;
 mod portmap_edges;
+mod portmap_go;
 mod portmap_life;
 mod protocol;
 mod ptp;
@@ -107,6 +108,7 @@ fn cases() -> Vec<case::Case> {
         bridge_vlan::cases,
         masquerade::cases,
         portmap::cases,
+        portmap_go::cases,
         portmap_life::cases,
         reach::cases,
         firewall::cases,

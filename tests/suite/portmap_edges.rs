@@ -128,29 +128,6 @@ pub(crate) fn status(sb: &Sandbox) {
     error.names(&["iptables", "PATH"]);
 }
 
-/// As the Go plugin 1.6 and later leaves them.
-pub(crate) fn after_go(sb: &Sandbox) {
-    let story = start(sb, Backend::Nftables);
-    let web = story.attach("web", &[(PORT, 80, "tcp")]);
-    for ip in ["ip", "ip6"] {
-        let script = format!(
-            "nft 'table {ip} cni_hostport {{ chain hostports {{ tcp dport 9000 counter comment \"web\"; tcp dport 9001 counter \
-             comment \"other\"; }}; chain masquerading {{ counter comment \"web\"; }}; }}'"
-        );
-        story.node.sh(&["sh", "-c", &script]);
-    }
-    let go =
-        || rules::naming(&story.node, "cni_hostport").iter().filter(|line| line.contains("comment\":\"web")).count();
-    assert_eq!(go(), 4);
-    story.chain.del(sb, &web.at);
-    assert_eq!(go(), 0);
-    let others =
-        || rules::naming(&story.node, "cni_hostport").iter().filter(|line| line.contains("comment\":\"other")).count();
-    assert_eq!(others(), 2, "another container's stay");
-    story.chain.gc(sb, &[]).silent();
-    assert_eq!(others(), 2, "they don't say whose network's they are, and may be another's");
-}
-
 /// Each network serves only whom its own conditions name, whichever came last.
 pub(crate) fn conditions(sb: &Sandbox, backend: Backend) {
     let iptables = backend == Backend::Iptables;

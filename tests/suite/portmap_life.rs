@@ -11,17 +11,14 @@ use serde_json::json;
 
 use crate::case::{Case, improved};
 use crate::masquerade::legacy_path;
-use crate::portmap_edges::{after_go, conditions, idle, kube, listener, ptp_guards, range, status};
+use crate::portmap_edges::{conditions, idle, kube, listener, ptp_guards, range, status};
 use crate::story::Story;
 
 type Told = fn(&Sandbox, Backend);
 
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = vec![
-        improved("portmap::status_says_which_backend", status),
-        improved("portmap::nftables_removes_what_go_left", after_go),
-    ];
+    let mut cases = vec![improved("portmap::status_says_which_backend", status)];
     let stories: [(&str, Told); 13] = [
         ("conditions_are_the_networks_own", conditions),
         ("flows_move_to_the_container_and_back", flows),

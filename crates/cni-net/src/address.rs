@@ -147,7 +147,7 @@ fn address_message(index: u32, address: IpNetwork, options: &AddressOptions) -> 
 }
 
 impl Address {
-    fn from_message(message: &AddressMessage) -> Option<Address> {
+    pub(crate) fn from_message(message: &AddressMessage) -> Option<Address> {
         let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
         let (mut address, mut local) = (None, None);
         for attribute in &message.attributes {

@@ -28,6 +28,7 @@ pub enum Operation {
     AddVlans { link: u32, ids: Vec<u16> },
     DeleteVlans { link: u32, ids: Vec<u16> },
     ListAddresses { link: u32 },
+    ListAllAddresses { namespace: Option<i32> },
     AddAddress { link: u32, address: IpNetwork },
     DeleteAddress { link: u32, address: IpNetwork },
     ListRoutes,
@@ -53,6 +54,10 @@ impl fmt::Display for Operation {
             Self::AddVlans { link, ids } => write!(f, "add {} to bridge port {link}", vlans(ids)),
             Self::DeleteVlans { link, ids } => write!(f, "delete {} from bridge port {link}", vlans(ids)),
             Self::ListAddresses { link } => write!(f, "list the addresses of link {link}"),
+            Self::ListAllAddresses { namespace: None } => write!(f, "list all addresses"),
+            Self::ListAllAddresses { namespace: Some(number) } => {
+                write!(f, "list the addresses of the namespace with the link-netnsid {number}")
+            }
             Self::AddAddress { link, address } => write!(f, "add address {address} to link {link}"),
             Self::DeleteAddress { link, address } => write!(f, "delete address {address} from link {link}"),
             Self::ListRoutes => write!(f, "list routes"),

@@ -19,6 +19,7 @@
 
 mod address;
 mod error;
+mod everywhere;
 pub mod forwarding;
 mod layer3;
 mod link;
@@ -32,6 +33,7 @@ pub mod sysctl;
 
 pub use address::{Address, AddressOptions};
 pub use error::{KernelError, NetError, Operation};
+pub use everywhere::addresses_everywhere;
 pub use layer3::{Layer3, Layer3Error};
 pub use link::{
     BridgeSpec, BridgeState, Link, LinkChange, OperState, PortChange, PortForwarding, PortState, VethEnd, VethIndexes,

@@ -8,9 +8,9 @@ use cni_plugin::{Difference, IfName, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
 use crate::conntrack::{self, Flush};
-use crate::intent::{Backend, MacGuard, MacGuardHint, Masquerade, PortForward, PortForwards, Protocol};
+use crate::intent::{Backend, Evicted, MacGuard, MacGuardHint, Masquerade, PortForward, PortForwards, Protocol};
 use crate::iptables::{Family, Iptables, IptablesError};
-use crate::nftables::{NftError, Nftables, TableFamily};
+use crate::nftables::{GoPorts, NftError, Nftables, TableFamily};
 
 /// Why the packet filter could not be changed or read. Nothing of the call was applied, unless the message says so.
 #[derive(Debug, thiserror::Error)]
@@ -146,8 +146,8 @@ impl Netfilter {
     }
 
     /// Publishes ports. Idempotent for the same owner; a port that another owner has is an error that names it, unless that
-    /// owner's container is gone for certain ([`PortForwards::link`]): then it is evicted. Returns those in words.
-    pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<String>, FilterError> {
+    /// owner's container is gone for certain ([`PortForwards::link`]): then it is evicted. Returns those.
+    pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<Evicted>, FilterError> {
         match backend {
             Backend::Iptables => Ok(Iptables::find()?.add_ports(wanted)?),
             Backend::Nftables => Ok(self.nftables()?.add_ports(wanted)?),
@@ -178,6 +178,16 @@ impl Netfilter {
         let guards = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.retain_guards());
         guards?;
         Ok([nftables?, iptables?.unwrap_or_default()].concat())
+    }
+
+    /// The containers for which the Go portmap published ports by nftables: [`Nftables::go_ports`].
+    pub fn go_ports(&self) -> Result<BTreeSet<GoPorts>, FilterError> {
+        self.in_nftables(Nftables::go_ports)
+    }
+
+    /// Removes these. Idempotent.
+    pub fn remove_go_ports(&self, those: &BTreeSet<GoPorts>) -> Result<(), FilterError> {
+        self.in_nftables(|nft| nft.remove_go_ports(those))
     }
 
     /// Forgets the connections of UDP and SCTP clients to these ports: all of them, or those that go elsewhere than to the

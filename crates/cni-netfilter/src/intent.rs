@@ -134,3 +134,12 @@ pub struct PortForwards {
     /// for 127.0.0.0/8 are dropped.
     pub guard_localnet: Option<IfName>,
 }
+
+/// Who was evicted from a port: the container is gone, and its ports were still published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evicted {
+    /// The owner in words.
+    pub holder: String,
+    /// What was published for it.
+    pub ports: Vec<PortForward>,
+}

@@ -14,5 +14,7 @@ pub use configured::UnknownBackend;
 pub use conntrack::Flush;
 pub use filter::{FilterError, Netfilter, Removal};
 pub use forwarding::{BadChainName, ChainName, Forwarding, Ingress, IngressPolicy, UnknownPolicy};
-pub use intent::{Backend, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
-pub use nftables::{NftError, Nftables, TableFamily};
+pub use intent::{
+    Backend, Evicted, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat,
+};
+pub use nftables::{GoPorts, NftError, Nftables, TableFamily};

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use cni_net::Netlink;
-use cni_netfilter::{Flush, Netfilter};
+use cni_netfilter::{Evicted, Flush, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 
 use crate::config::Config;
@@ -35,8 +35,9 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     listener::warn(&wanted);
     let (taken_back, taken_owner, taken) = (Rc::clone(&filter), owner.clone(), wanted.clone());
     undo.push("the port rules", move || taken_back.remove_ports(&taken_owner, &taken).map(drop));
-    for evicted in filter.add_ports(backend, &wanted)? {
-        eprintln!("a port was still published for {evicted}, whose link is gone: its ports are withdrawn");
+    let evicted = filter.add_ports(backend, &wanted)?;
+    for Evicted { holder, .. } in &evicted {
+        eprintln!("a port was still published for {holder}, whose link is gone: its ports are withdrawn");
     }
 
     // 4. Only now, with the guard in place, packets from 127.0.0.1 may leave through the container's link.
@@ -45,7 +46,10 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     }
 
     // 5. A client that never pauses must not stay with a container that had the port before. The ports work without.
-    if let Err(error) = filter.forget_flows(wanted.iter().flat_map(|forwards| &forwards.ports), Flush::Stale) {
+    let ports = wanted.iter().flat_map(|forwards| &forwards.ports);
+    let withdrawn = evicted.iter().flat_map(|evicted| &evicted.ports);
+    let forgotten = filter.forget_flows(withdrawn, Flush::Ours).and(filter.forget_flows(ports, Flush::Stale));
+    if let Err(error) = forgotten {
         eprintln!("flows to a former holder of these ports may continue: {error}");
     }
 

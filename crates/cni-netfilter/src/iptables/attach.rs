@@ -10,7 +10,7 @@ use super::rules::Script;
 use super::save::Table;
 use super::tool::{Family, restore, save};
 use super::{guard, held, masquerade, ports};
-use crate::{Masquerade, PortForwards, links};
+use crate::{Evicted, Masquerade, PortForwards, links};
 
 /// How often a repair is tried again: whoever repairs the same frame at the same time makes ours fail.
 pub(super) const ATTEMPTS: usize = 5;
@@ -34,7 +34,7 @@ pub(super) fn add_masquerade(family: Family, intents: &[Masquerade]) -> Result<(
 
 /// Adds what `family` lacks of the intents' ports, frame and guard, unless somebody else holds a port. Returns whom it
 /// evicted.
-pub(super) fn add_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<String>, IptablesError> {
+pub(super) fn add_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
     let mut frame = Script::default();
     guard::require(intents, &mut frame);
     let guard_end = frame.len();
@@ -67,7 +67,7 @@ fn create_ports(family: Family, intents: &[&PortForwards], mut script: Script) -
 
 /// After the fact: whether one of the ports was in an entry of `before`. Ours are behind it and serve nobody yet, and
 /// the caller removes them. Whose it is, and whether the host addresses overlap, takes the whole table.
-fn refuse_held(family: Family, intents: &[&PortForwards], before: &Table) -> Result<Vec<String>, IptablesError> {
+fn refuse_held(family: Family, intents: &[&PortForwards], before: &Table) -> Result<Vec<Evicted>, IptablesError> {
     let listed = before.chain(ports::DNAT).is_some();
     let chain = |intent: &PortForwards| ports::wanted(intent).chain(before);
     if listed && !intents.iter().any(|intent| held::suspect(before, &chain(intent), intent)) {
@@ -76,8 +76,8 @@ fn refuse_held(family: Family, intents: &[&PortForwards], before: &Table) -> Res
     again(|| evict_or_refuse(family, intents))
 }
 
-/// Fails if one of the ports has a holder; but a holder whose link is no more is removed, and returned in words.
-fn evict_or_refuse(family: Family, intents: &[&PortForwards]) -> Result<Vec<String>, IptablesError> {
+/// Fails if one of the ports has a holder; but a holder whose link is no more is removed, and returned.
+fn evict_or_refuse(family: Family, intents: &[&PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
     let table = save(family, "nat")?;
     let chain = |intent: &PortForwards| ports::wanted(intent).chain(&table);
     let holders: Vec<Holder> =
@@ -100,7 +100,7 @@ fn evict_or_refuse(family: Family, intents: &[&PortForwards]) -> Result<Vec<Stri
     script.table("nat");
     remove_chains(&table, &chains, &mut script);
     restore(family, &script.commit_and_finish()?)?;
-    Ok(holders.into_iter().map(|holder| holder.name).collect())
+    Ok(holders.into_iter().map(|holder| Evicted { holder: holder.name, ports: Vec::new() }).collect())
 }
 
 fn repair_ports(family: Family, intents: &[&PortForwards]) -> Result<(), IptablesError> {

@@ -34,7 +34,7 @@ use ipnetwork::IpNetwork;
 pub use error::IptablesError;
 pub use tool::Family;
 
-use crate::{Masquerade, PortForward, PortForwards, links};
+use crate::{Evicted, Masquerade, PortForward, PortForwards, links};
 use names::Kind;
 use tool::concurrently;
 
@@ -111,8 +111,8 @@ impl Iptables {
     /// each other's ports under the nft variant, which has no lock.
     ///
     /// A holder whose container is gone for certain ([`PortForwards::link`]) is evicted with all its ports in that
-    /// family. Returns those in words.
-    pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<String>, IptablesError> {
+    /// family. Returns those.
+    pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
         let families = present(|family| !ports::of_family(intents, family).is_empty());
         let added = concurrently(&families, |family| attach::add_ports(family, &ports::of_family(intents, family)));
         let owners: Vec<&Owner> = intents.iter().map(|intent| &intent.owner).collect();

@@ -1,4 +1,7 @@
-//! What the Go plugins leave in their own nftables tables: found by the comments of their rules, and removed.
+//! What the Go plugins leave in their own nftables tables: found by the comments of their rules, and removed. Here that of
+//! their masquerading, and what [`super::legacy_ports`] shares with it.
+
+use std::collections::BTreeSet;
 
 use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{NfTablesMessage, Operator, RuleAttribute, RuleMessage};
@@ -7,7 +10,7 @@ use rustix::io::Errno;
 use super::batch::Batch;
 use super::check::{self, RuleExpressions};
 use super::error::NftError;
-use super::expr::{self, Ip};
+use super::expr;
 use super::frame::{Family, TableId};
 use super::raw;
 use super::transport::Socket;
@@ -17,11 +20,6 @@ use crate::Masquerade;
 const MASQUERADE: TableId = TableId { family: Family::Inet, name: "cni_plugins_masquerade" };
 /// The chain of these rules.
 const CHECKS: &str = "masq_checks";
-/// Of their portmap; the comment is the container ID alone.
-const PORTMAP: [TableId; 2] = [
-    TableId { family: Family::Only(Ip::V4), name: "cni_hostport" },
-    TableId { family: Family::Only(Ip::V6), name: "cni_hostport" },
-];
 /// How often a deletion is tried while others delete the same rules.
 const ATTEMPTS: u32 = 5;
 
@@ -30,21 +28,34 @@ pub(super) fn remove_masquerade(socket: &Socket, is_mine: impl Fn(&str) -> bool)
     remove(socket, MASQUERADE, &[CHECKS], is_mine)
 }
 
-/// Removes the rules of the Go portmap for this container. Idempotent.
-///
-/// The comment names the container only, so these are the container's ports of all networks, as in the Go plugin.
-pub(super) fn remove_ports(socket: &Socket, container_id: &str) -> Result<(), NftError> {
-    for table in PORTMAP {
-        let chains = ["hostports", "hostip_hostports", "masquerading"];
-        remove(socket, table, &chains, |comment| comment == container_id)?;
-    }
-    Ok(())
+/// Removes the rules of these chains whose comment satisfies `is_mine`. Idempotent.
+pub(super) fn remove(
+    socket: &Socket,
+    table: TableId,
+    chains: &[&str],
+    is_mine: impl Fn(&str) -> bool,
+) -> Result<(), NftError> {
+    remove_rules(socket, table, || {
+        let mut found = Vec::new();
+        for_each(socket, table, chains, |rule| {
+            if is_mine(&rule.comment) {
+                found.push((rule.chain, rule.handle));
+            }
+        })?;
+        Ok(found)
+    })
 }
 
-fn remove(socket: &Socket, table: TableId, chains: &[&str], is_mine: impl Fn(&str) -> bool) -> Result<(), NftError> {
+/// Removes the rules that `find` finds, by chain and handle, and asks it again if others delete at the same time.
+pub(super) fn remove_rules(
+    socket: &Socket,
+    table: TableId,
+    find: impl Fn() -> Result<Vec<(String, u64)>, NftError>,
+) -> Result<(), NftError> {
     for _ in 0..ATTEMPTS {
         let mut batch = Batch::default();
-        for (chain, handle) in find(socket, table, chains, &is_mine)? {
+        // A dump that was repeated lists a rule again.
+        for (chain, handle) in BTreeSet::from_iter(find()?) {
             let what = format!("delete rule {handle} of {table} {chain}");
             let attributes = vec![
                 RuleAttribute::Table(table.name.to_owned()),
@@ -84,33 +95,20 @@ pub(super) fn masquerades(socket: &Socket, intents: &[Masquerade]) -> Result<boo
 
 /// A rule with a comment.
 #[derive(Debug, Default)]
-struct Found {
-    chain: String,
-    handle: u64,
-    comment: String,
-    expressions: RuleExpressions,
-}
-
-/// The chain and handle of each rule that is to go.
-fn find(
-    socket: &Socket,
-    table: TableId,
-    chains: &[&str],
-    is_mine: impl Fn(&str) -> bool,
-) -> Result<Vec<(String, u64)>, NftError> {
-    let mut found = Vec::new();
-    for_each(socket, table, chains, |rule| {
-        if is_mine(&rule.comment) {
-            found.push((rule.chain, rule.handle));
-        }
-    })?;
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
+pub(super) struct Found {
+    pub(super) chain: String,
+    pub(super) handle: u64,
+    pub(super) comment: String,
+    pub(super) expressions: RuleExpressions,
 }
 
 /// Calls `take` with each rule of these chains that has a comment; perhaps more than once if others change them.
-fn for_each(socket: &Socket, table: TableId, chains: &[&str], mut take: impl FnMut(Found)) -> Result<(), NftError> {
+pub(super) fn for_each(
+    socket: &Socket,
+    table: TableId,
+    chains: &[&str],
+    mut take: impl FnMut(Found),
+) -> Result<(), NftError> {
     let attributes = vec![RuleAttribute::Table(table.name.to_owned())];
     let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
     socket.dump(&format!("list the rules of {table}"), &question, |message| {

@@ -16,8 +16,8 @@ use super::masquerade::targets;
 use super::plan::{Failure, Held, Plan};
 use super::portframe::{CLAIMS, SETS, SNAT_ALL, SNAT_LOCAL, WHEN, frame, local_sources, table, when};
 use super::portkeys::{self, condition_key, forward_key, forward_name, source_key, target};
-use super::{Nftables, chains, check, claims, conditions, legacy, localnet, remove, valid_keys};
-use crate::{PortForward, PortForwards, Snat, links};
+use super::{GoPorts, Nftables, chains, check, claims, conditions, legacy_ports, localnet, remove, valid_keys};
+use crate::{Evicted, PortForward, PortForwards, Snat, links};
 
 const TABLES: [Ip; 2] = [Ip::V4, Ip::V6];
 /// How often those in the way of a port are evicted.
@@ -140,13 +140,12 @@ impl Nftables {
     /// Of two mappings of one port, one on an address and one on all, that on the address applies to it. A port that
     /// another attachment of the same container has is left to that, and taken over when that is removed.
     ///
-    /// A holder whose container is gone for certain ([`PortForwards::link`]) is evicted with all its ports. Returns those
-    /// in words.
+    /// A holder whose container is gone for certain ([`PortForwards::link`]) is evicted with all its ports. Returns those.
     ///
     /// # Errors
     /// [`NftError::HeldBy`] if a port belongs to another owner already, [`NftError::Condition`] for conditions in words that
     /// are not known; nothing has changed then.
-    pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<String>, NftError> {
+    pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<Evicted>, NftError> {
         let plan = plan(intents)?;
         if plan.elements.is_empty() {
             return Ok(Vec::new());
@@ -165,8 +164,9 @@ impl Nftables {
                     return Err(NftError::HeldBy { thing, holder });
                 }
             }
-            held.iter().try_for_each(|held| self.evict_ports(&held.comment))?;
-            evicted.extend(held.iter().map(|held| holder(&held.comment)));
+            for held in &held {
+                evicted.push(Evicted { holder: holder(&held.comment), ports: self.evict_ports(&held.comment)? });
+            }
         }
         Err(NftError::Contended { what: "evict containers that are gone".to_owned(), attempts: EVICTIONS })
     }
@@ -178,9 +178,10 @@ impl Nftables {
         Ok(link.is_some_and(|link| !links::index_exists(self.socket.descriptor(), link)))
     }
 
-    fn evict_ports(&self, comment: &str) -> Result<(), NftError> {
+    fn evict_ports(&self, comment: &str) -> Result<Vec<PortForward>, NftError> {
         let removed = remove::remove_walking(&self.socket, &all_sets_and_index(), |other| same_owner(other, comment))?;
-        self.tidy(&removed)
+        self.tidy(&removed)?;
+        Ok(forwards(&removed))
     }
 
     /// Deletes the chains that only the removed elements led to.
@@ -215,14 +216,14 @@ impl Nftables {
     pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, NftError> {
         let removed = remove::remove_owner(&self.socket, &tables(), &all_sets(), &hinted(hints), owner)?;
         self.tidy(&removed)?;
-        legacy::remove_ports(&self.socket, owner.container_id.as_str())?;
+        legacy_ports::remove(&self.socket, owner.container_id.as_str())?;
         Ok(forwards(&removed))
     }
 
     /// Removes the ports of all owners of `network` that are not in `valid`, what no port uses any more, and the guards of
     /// interfaces that are gone. Idempotent. Returns what was published.
     ///
-    /// The rules of the Go portmap do not name the network, so they are left to [`Nftables::remove_ports`].
+    /// The rules of the Go portmap do not name the network: see [`Nftables::go_ports`].
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -237,6 +238,23 @@ impl Nftables {
         }
         localnet::sweep(&self.socket)?;
         Ok(forwards(&removed))
+    }
+
+    /// The containers for which the Go portmap published ports by nftables, with the addresses that these lead to. Its rules
+    /// name no network, so that which of them are out of use is for the caller to tell.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn go_ports(&self) -> Result<BTreeSet<GoPorts>, NftError> {
+        legacy_ports::list(&self.socket)
+    }
+
+    /// Removes the Go portmap's rules for these containers and addresses. Idempotent.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn remove_go_ports(&self, those: &BTreeSet<GoPorts>) -> Result<(), NftError> {
+        legacy_ports::remove_those(&self.socket, those)
     }
 
     /// Removes the guard of an interface that is about to go, or has gone. Idempotent.

@@ -223,7 +223,9 @@ fn only_a_holder_whose_link_is_gone_is_evicted() {
         let both = [forwards("c3", "10.1.0.4/24", &["tcp 1 80", "tcp 2 80"])];
         assert!(nft.add_ports(&both).unwrap_err().to_string().contains("c2"), "nothing is known of c2's link");
         assert!(ruleset().contains("id: c1"), "all or none");
-        assert_eq!(nft.add_ports(&new).unwrap(), ["container c1 (eth0) of network net1"]);
+        let evicted = nft.add_ports(&new).unwrap();
+        assert_eq!(evicted.iter().map(|e| &e.holder).collect::<Vec<_>>(), ["container c1 (eth0) of network net1"]);
+        assert_eq!(evicted[0].ports.len(), 2, "all that was published for it: {evicted:?}");
         assert!(!ruleset().contains("id: c1"), "{}", ruleset());
         assert_eq!(nft.check_ports(&new).unwrap(), []);
         let c2: Owner = owner("c2");

@@ -1,0 +1,116 @@
+//! portmap: what the Go plugin, from 1.6 on, published by nftables goes by DEL of the container, and by GC if it leads nowhere.
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+
+use cni_tests::conf::{self, Backend};
+use cni_tests::{Chain, Netns, Sandbox, rules};
+
+use crate::case::{Case, improved};
+use crate::portmap_life::{PORT, start};
+use crate::story::Story;
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        improved("portmap::nftables_del_removes_what_go_left", del),
+        improved("portmap::gc_removes_what_go_left_and_leads_nowhere", gc),
+    ]
+}
+
+/// A port of each family with its masquerading, as the Go plugin has them.
+fn publish_as_go(node: &Netns, id: &str, port: u16, v4: &str, v6: &str) {
+    let table = |family: &str, ip: &str, to: &str, loopback: &str| {
+        format!(
+            "table {family} cni_hostport {{
+                chain hostports {{
+                    tcp dport {port} dnat to {to}:80 comment \"{id}\"
+                    {ip} daddr {loopback} udp dport {port} dnat to {to}:53 comment \"{id}\"
+                }}
+                chain masquerading {{
+                    type nat hook postrouting priority srcnat
+                    {ip} saddr {loopback} {ip} daddr {bare} masquerade comment \"{id}\"
+                    {ip} saddr {bare} {ip} daddr {bare} masquerade comment \"{id}\"
+                }}
+            }}\n",
+            bare = to.trim_matches(['[', ']'])
+        )
+    };
+    let text = table("ip", "ip", v4, "127.0.0.1") + &table("ip6", "ip6", &format!("[{v6}]"), "::1");
+    std::fs::write("/run/go.nft", text).unwrap();
+    node.sh(&["nft", "-f", "/run/go.nft"]);
+}
+
+/// How many rules of the Go plugin the container has.
+fn left(story: &Story<'_>, id: &str) -> usize {
+    let comment = format!("\"comment\":\"{id}\"");
+    rules::naming(&story.node, "cni_hostport").iter().filter(|line| line.contains(&comment)).count()
+}
+
+fn del(sb: &Sandbox) {
+    let story = start(sb, Backend::Nftables);
+    let web = story.attach("web", &[(PORT, 80, "tcp")]);
+    publish_as_go(&story.node, "web", 9000, &web.ip(false), &web.ip(true));
+    publish_as_go(&story.node, "web2", 9001, "10.77.0.1", "fd00:77::1");
+    assert_eq!((left(&story, "web"), left(&story, "web2")), (8, 8));
+    story.chain.del(sb, &web.at);
+    assert_eq!((left(&story, "web"), left(&story, "web2")), (0, 8), "another container's stay");
+}
+
+/// A process in a namespace that no link of the node leads into.
+struct Recluse(Child);
+
+impl Recluse {
+    fn start(sb: &Sandbox, name: &str, address: &str) -> Self {
+        let ns = sb.container(name);
+        ns.sh(&["ip", "addr", "add", address, "dev", "lo"]);
+        let child = ns.run(|| Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap());
+        ns.delete();
+        Self(child)
+    }
+}
+
+impl Drop for Recluse {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Which network a rule of the Go plugin is for is not written on it: what is alive anywhere stays.
+fn gc(sb: &Sandbox) {
+    let mut story = start(sb, Backend::Nftables);
+    sb.needs("portmap", "1.1.0");
+    let mut bridge = conf::masquerading(Backend::Nftables);
+    bridge["bridge"] = "br-other".into();
+    bridge["ipam"] = serde_json::json!({"type": "static", "addresses": [
+        {"address": "10.77.0.2/24"}, {"address": "fd00:77::2/64"}
+    ]});
+    let other = Chain::new("other", story.chain.version(), &[bridge]);
+
+    // Its address is behind a veth pair. Nobody can name its namespace any more, and no process lives there.
+    let own = std::mem::replace(&mut story.chain, other);
+    let alive = story.attach_bare("alive", &[]);
+    story.chain = own;
+    let held = File::open(alive.ns.path()).unwrap();
+    alive.ns.delete();
+    publish_as_go(&story.node, "alive", 9001, "10.77.0.2", "fd00:77::2");
+    let recluse = Recluse::start(sb, "recluse", "10.77.0.3/32");
+    publish_as_go(&story.node, "recluse", 9002, "10.77.0.3", "fd00:77::3");
+    publish_as_go(&story.node, "dead", 9003, "10.77.0.4", "fd00:77::4");
+    publish_as_go(&story.node, "listed", 9004, "10.77.0.5", "fd00:77::5");
+    let foreign = "table ip cni_hostport { chain hostports { counter comment \"no-address\"; }; }";
+    story.node.sh(&["nft", foreign]);
+
+    story.chain.gc(sb, &[("listed", "eth0")]).silent();
+    assert_eq!(left(&story, "alive"), 8, "another network's container");
+    assert_eq!(left(&story, "recluse"), 4, "its IPv4 address is there, its IPv6 address is not");
+    assert_eq!(left(&story, "dead"), 0);
+    assert_eq!(left(&story, "listed"), 8, "the runtime knows it");
+    assert_eq!(left(&story, "no-address"), 1);
+
+    drop((recluse, held));
+    alive.wait_for_its_link_to_go();
+    story.chain.gc(sb, &[]).silent();
+    assert_eq!(["alive", "recluse", "listed"].map(|id| left(&story, id)), [0; 3]);
+}
