@@ -41,6 +41,7 @@ mod masquerade;
 mod networks;
 mod portmap;
 mod portmap_edges;
+mod portmap_flows;
 mod portmap_go;
 mod portmap_life;
 mod protocol;

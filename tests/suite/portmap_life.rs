@@ -1,8 +1,6 @@
 //! portmap: ports over time: flows, holders that are gone, guards, other people's rules, a rule set that is flushed.
 
 use std::cell::RefCell;
-use std::net::UdpSocket;
-use std::time::{Duration, Instant};
 
 use cni_tests::conf::{self, Backend};
 use cni_tests::packets::{Outside, Proto, Server, ask, at, silent};
@@ -12,6 +10,7 @@ use serde_json::json;
 use crate::case::{Case, improved};
 use crate::masquerade::legacy_path;
 use crate::portmap_edges::{conditions, idle, kube, listener, ptp_guards, range, status};
+use crate::portmap_flows::{Client, connection, flow_of_another_port, flow_of_the_dead, flows, passing_flow};
 use crate::story::Story;
 
 type Told = fn(&Sandbox, Backend);
@@ -19,10 +18,13 @@ type Told = fn(&Sandbox, Backend);
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![improved("portmap::status_says_which_backend", status)];
-    let stories: [(&str, Told); 13] = [
+    let stories: [(&str, Told); 16] = [
         ("conditions_are_the_networks_own", conditions),
         ("flows_move_to_the_container_and_back", flows),
         ("flows_leave_a_container_that_is_gone", flow_of_the_dead),
+        ("flows_of_all_ports_of_the_dead_are_free", flow_of_another_port),
+        ("a_connection_does_not_wait_for_the_dead", connection),
+        ("flows_through_the_node_stay", passing_flow),
         ("a_port_of_a_dead_container_is_taken_over", evicted),
         ("a_port_on_all_addresses_is_held", taken),
         ("both_networks_of_a_container", two_networks),
@@ -61,74 +63,11 @@ pub(crate) fn start(sb: &Sandbox, backend: Backend) -> Story<'_> {
 }
 
 /// With the tools that this case's node has.
-fn with_tools(chain: Chain) -> Chain {
+pub(crate) fn with_tools(chain: Chain) -> Chain {
     LEGACY.with_borrow(|path| match path {
         Some(path) => chain.with_path(path),
         None => chain,
     })
-}
-
-/// A client outside that keeps its socket, and sends until whoever is `wanted` answers.
-struct Client(UdpSocket);
-
-impl Client {
-    fn new(story: &Story<'_>) -> Self {
-        let socket = story.outside.ns.run(|| UdpSocket::bind((Outside::V4, 5555))).unwrap();
-        socket.connect((Outside::NODE_V4, PORT)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        Self(socket)
-    }
-
-    #[track_caller]
-    fn reaches(&self, wanted: &str) {
-        let end = Instant::now() + Duration::from_secs(5);
-        let mut last = String::new();
-        while Instant::now() < end {
-            let mut buffer = [0; 64];
-            let _ = self.0.send(b"?");
-            if let Ok(size) = self.0.recv(&mut buffer) {
-                last = String::from_utf8_lossy(&buffer[..size]).into_owned();
-                if last.starts_with(wanted) {
-                    return;
-                }
-            }
-        }
-        panic!("the client hears {last:?}, not {wanted}");
-    }
-}
-
-fn flows(sb: &Sandbox, backend: Backend) {
-    let story = start(sb, backend);
-    let _host = Server::start(&story.node, "host", PORT);
-    let client = Client::new(&story);
-    client.reaches("host ");
-    let web = story.attach("web", &[(PORT, 80, "udp")]);
-    client.reaches("web ");
-    story.chain.del(sb, &web.at);
-    client.reaches("host ");
-    let again = story.attach("again", &[(PORT, 80, "udp")]);
-    client.reaches("again ");
-    let forgotten = Attachment { result: None, capabilities: serde_json::Map::new(), ..again.at.clone() };
-    story.chain.del(sb, &forgotten);
-    client.reaches("host ");
-}
-
-fn flow_of_the_dead(sb: &Sandbox, backend: Backend) {
-    sb.needs("portmap", "1.1.0");
-    let story = start(sb, backend);
-    let client = Client::new(&story);
-    let first = story.attach_bare("first", &[(PORT, 80, "udp")]);
-    let server = Server::start(&first.ns, "first", 80);
-    client.reaches("first ");
-    drop(server);
-    std::thread::sleep(Duration::from_millis(50));
-    first.ns.delete();
-    first.wait_for_its_link_to_go();
-    let _second = story.attach("second", &[(PORT, 80, "udp")]);
-    client.reaches("second ");
-    let _host = Server::start(&story.node, "host", PORT);
-    story.chain.gc(sb, &[]).silent();
-    client.reaches("host ");
 }
 
 /// Its runtime forgot it: no DEL, no namespace, no link.

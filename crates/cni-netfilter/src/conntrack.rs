@@ -1,10 +1,11 @@
 //! Connection tracking: forgets connections to published ports that would go on as they were before.
 //!
 //! The NAT rules are asked for the first packet of a connection only. A UDP client that never stops sending keeps its
-//! entry alive, and so never reaches a container that was published later, or still reaches one that has gone.
+//! entry alive, and so never reaches a container that was published later, or still reaches one that has gone. A TCP
+//! client goes on asking a container that has gone for a connection, or for an answer, until it gives up.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
 use netlink_packet_netfilter::conntrack::{
@@ -13,8 +14,8 @@ use netlink_packet_netfilter::conntrack::{
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use rustix::io::Errno;
 
-use crate::PortForward;
 use crate::nftables::{NftError, Socket, protocol_number};
+use crate::{PortForward, Protocol};
 
 /// `CTA_ID`, `CTA_ZONE`, `CTA_FILTER` (linux/netfilter/nfnetlink_conntrack.h).
 const ID: u16 = 12;
@@ -22,10 +23,11 @@ const ZONE: u16 = 18;
 const FILTER: u16 = 25;
 
 /// Which of the connections to a published port are forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flush {
-    /// Those that lead elsewhere than to the forward's target: left from before it was published. For ADD.
-    Stale,
+#[derive(Clone, Copy)]
+pub enum Flush<'a> {
+    /// Those that lead elsewhere than to the forward's target: left from before it was published. For ADD. The function
+    /// says whether an address is the node's own.
+    Stale(&'a dyn Fn(IpAddr) -> bool),
     /// Those that lead to the forward's target. For DEL.
     Ours,
 }
@@ -34,37 +36,36 @@ pub enum Flush {
 /// the forward's, the original destination address must be its host address or, if it has none, any address of this node.
 /// Returns how many there were. Idempotent.
 ///
-/// One dump a family, which the kernel filters if all forwards have one protocol (Linux 5.8 or newer).
+/// One dump a protocol, which the kernel filters (Linux 5.8 or newer). It walks all of its table for that, which takes
+/// milliseconds however few entries there are.
 ///
 /// # Errors
 /// If the kernel has no connection tracking over netlink (module `nf_conntrack_netlink`), or refuses.
-pub fn flush_forwards(forwards: &[PortForward], which: Flush) -> Result<usize, NftError> {
-    if forwards.is_empty() {
+pub fn flush_forwards(forwards: &[PortForward], which: Flush<'_>) -> Result<usize, NftError> {
+    let mut by_protocol: BTreeMap<Protocol, Vec<&PortForward>> = BTreeMap::new();
+    for forward in forwards {
+        by_protocol.entry(forward.protocol).or_default().push(forward);
+    }
+    if by_protocol.is_empty() {
         return Ok(0);
     }
     let socket = Socket::open()?;
-    let mut forgotten = 0;
-    for ipv4 in [true, false] {
-        let forwards: Vec<_> = forwards.iter().filter(|forward| forward.to.is_ipv4() == ipv4).collect();
-        if !forwards.is_empty() {
-            forgotten += flush_family(&socket, ipv4, &forwards, which)?;
-        }
-    }
-    Ok(forgotten)
+    by_protocol.values().map(|forwards| flush_protocol(&socket, forwards, which)).sum()
 }
 
-fn flush_family(socket: &Socket, ipv4: bool, forwards: &[&PortForward], which: Flush) -> Result<usize, NftError> {
+fn flush_protocol(socket: &Socket, forwards: &[&PortForward], which: Flush<'_>) -> Result<usize, NftError> {
     let mut by_port: HashMap<(u8, u16), Vec<&PortForward>> = HashMap::new();
     for forward in forwards {
         by_port.entry((protocol_number(forward.protocol), forward.host_port)).or_default().push(forward);
     }
-    let mut local = Local::default();
+    let mut known: HashMap<IpAddr, bool> = HashMap::new();
     let mut deletions = Vec::new();
-    dump(socket, ipv4, filter(forwards), |attributes| {
+    dump(socket, family_of(forwards), filter(forwards), |attributes| {
         let Some(entry) = Entry::read(&attributes) else { return };
         let mut candidates = by_port.get(&(entry.protocol, entry.to.port())).into_iter().flatten();
-        if candidates.any(|forward| is_hit(&entry, forward, which, &mut local)) {
-            deletions.push(message_for(ipv4, ConntrackMessage::Delete(identity(attributes))));
+        if candidates.any(|forward| is_hit(&entry, forward, which, &mut known)) {
+            let family = family(entry.to.is_ipv4());
+            deletions.push(message_for(family, ConntrackMessage::Delete(identity(attributes))));
         }
     })?;
     let mut forgotten = 0;
@@ -79,16 +80,30 @@ fn flush_family(socket: &Socket, ipv4: bool, forwards: &[&PortForward], which: F
     Ok(forgotten)
 }
 
+fn family(ipv4: bool) -> NetfilterProtoFamily {
+    if ipv4 { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 }
+}
+
+/// The family of all of them, or any if they differ: one walk then serves both.
+fn family_of(forwards: &[&PortForward]) -> NetfilterProtoFamily {
+    match forwards {
+        [first, rest @ ..] if rest.iter().all(|other| other.to.is_ipv4() == first.to.is_ipv4()) => {
+            family(first.to.is_ipv4())
+        }
+        _ => NetfilterProtoFamily::Unspec,
+    }
+}
+
 /// Lists the tracked connections of a family; without the filter if the kernel refuses it.
 fn dump(
     socket: &Socket,
-    ipv4: bool,
+    family: NetfilterProtoFamily,
     filter: Vec<ConntrackAttribute>,
     mut visit: impl FnMut(Vec<ConntrackAttribute>),
 ) -> Result<(), NftError> {
     let what = "list the tracked connections";
     let mut run = |filter| {
-        let question = message_for(ipv4, ConntrackMessage::Get(filter));
+        let question = message_for(family, ConntrackMessage::Get(filter));
         socket.dump(what, &question, |message| {
             if let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.decode(what)? {
                 visit(attributes);
@@ -103,26 +118,21 @@ fn dump(
     }
 }
 
-fn message_for(ipv4: bool, message: ConntrackMessage) -> NetfilterMessage {
-    let family = if ipv4 { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 };
+fn message_for(family: NetfilterProtoFamily, message: ConntrackMessage) -> NetfilterMessage {
     NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message)
 }
 
-/// A filter that the kernel applies to the dump, if one protocol or even one port is all that is asked for. A kernel that
-/// does not know it lists everything, and [`is_hit`] decides alone.
+/// A filter that the kernel applies to the dump: the protocol and, if it is but one, the port. A kernel that does not know
+/// it lists everything, and [`is_hit`] decides alone.
 fn filter(forwards: &[&PortForward]) -> Vec<ConntrackAttribute> {
     /// `CTA_FILTER_ORIG_FLAGS`, and its bits for `CTA_PROTO_NUM` and `CTA_PROTO_DST_PORT` (nf_internals.h).
     const ORIGINAL: u16 = 1;
     const BY_PROTOCOL: u32 = 1 << 3;
     const BY_PORT: u32 = 1 << 5;
     let [first, rest @ ..] = forwards else { return Vec::new() };
-    if rest.iter().any(|other| other.protocol != first.protocol) {
-        return Vec::new();
-    }
-    let one_port = rest.iter().all(|other| other.host_port == first.host_port);
     let mut wanted = vec![ProtoTuple::Protocol(Number::from(protocol_number(first.protocol)))];
     let mut flags = BY_PROTOCOL;
-    if one_port {
+    if rest.iter().all(|other| other.host_port == first.host_port) {
         wanted.push(ProtoTuple::DestinationPort(first.host_port));
         flags |= BY_PORT;
     }
@@ -217,29 +227,16 @@ fn identity(attributes: Vec<ConntrackAttribute>) -> Vec<ConntrackAttribute> {
         .collect()
 }
 
-fn is_hit(entry: &Entry, forward: &PortForward, which: Flush, local: &mut Local) -> bool {
+fn is_hit(entry: &Entry, forward: &PortForward, which: Flush<'_>, known: &mut HashMap<IpAddr, bool>) -> bool {
     let leads_to_it = entry.replies_from == forward.to;
-    if leads_to_it != (which == Flush::Ours) {
+    let same_family = entry.to.is_ipv4() == forward.to.is_ipv4();
+    if !same_family || leads_to_it != matches!(which, Flush::Ours) {
         return false;
     }
-    match forward.host_ip.filter(|address| !address.is_unspecified()) {
-        Some(address) => address == entry.to.ip(),
+    match (forward.host_ip.filter(|address| !address.is_unspecified()), which) {
+        (Some(address), _) => address == entry.to.ip(),
+        (None, Flush::Ours) => true,
         // Without this, every query that passes through to a name server would be forgotten when port 53 is published.
-        None => which == Flush::Ours || local.is(entry.to.ip()),
-    }
-}
-
-/// Which addresses are the node's own.
-#[derive(Default)]
-struct Local(HashMap<IpAddr, bool>);
-
-impl Local {
-    /// An address that a socket can be bound to is local. Any other error than "not available" counts as local, for
-    /// forgetting an entry too many does less harm than one too few.
-    fn is(&mut self, address: IpAddr) -> bool {
-        *self.0.entry(address).or_insert_with(|| match UdpSocket::bind((address, 0)) {
-            Ok(_) => true,
-            Err(error) => error.kind() != std::io::ErrorKind::AddrNotAvailable,
-        })
+        (None, Flush::Stale(is_local)) => *known.entry(entry.to.ip()).or_insert_with_key(|address| is_local(*address)),
     }
 }

@@ -190,19 +190,20 @@ impl Netfilter {
         self.in_nftables(|nft| nft.remove_go_ports(those))
     }
 
-    /// Forgets the connections of UDP and SCTP clients to these ports: all of them, or those that go elsewhere than to the
-    /// ports' container. Without that, a client that never pauses would stay with a container that is gone. TCP needs
-    /// no help, for a new connection is a new entry. Idempotent; returns how many there were.
+    /// Forgets connections to these ports: those that lead to the ports' container, or, of UDP and SCTP, those that lead
+    /// elsewhere. Without that, a client that never pauses would stay with a container that is gone, and one of TCP wait for
+    /// it. Idempotent; returns how many there were.
+    ///
+    /// A TCP connection that leads elsewhere is no obstacle, for a new one is a new entry; and what led to another
+    /// container has been forgotten when that one's ports were withdrawn.
     pub fn forget_flows<'a>(
         &self,
         ports: impl IntoIterator<Item = &'a PortForward>,
-        which: Flush,
+        which: Flush<'_>,
     ) -> Result<usize, FilterError> {
-        let sticky: BTreeSet<_> = ports.into_iter().filter(|port| port.protocol != Protocol::Tcp).copied().collect();
-        if sticky.is_empty() {
-            return Ok(0);
-        }
-        Ok(conntrack::flush_forwards(&Vec::from_iter(sticky), which)?)
+        let pins = |port: &&PortForward| port.protocol != Protocol::Tcp || matches!(which, Flush::Ours);
+        let pinned: BTreeSet<_> = ports.into_iter().filter(pins).copied().collect();
+        Ok(conntrack::flush_forwards(&Vec::from_iter(pinned), which)?)
     }
 
     /// Removes the `route_localnet` guard of `interface` from both backends: for an interface that no other attachment

@@ -48,7 +48,9 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     // 5. A client that never pauses must not stay with a container that had the port before. The ports work without.
     let ports = wanted.iter().flat_map(|forwards| &forwards.ports);
     let withdrawn = evicted.iter().flat_map(|evicted| &evicted.ports);
-    let forgotten = filter.forget_flows(withdrawn, Flush::Ours).and(filter.forget_flows(ports, Flush::Stale));
+    let is_local = |address| localnet::is_local(&socket, address);
+    let forgotten = filter.forget_flows(withdrawn, Flush::Ours);
+    let forgotten = forgotten.and(filter.forget_flows(ports, Flush::Stale(&is_local)));
     if let Err(error) = forgotten {
         eprintln!("flows to a former holder of these ports may continue: {error}");
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use cni_net::{Link, NetError, Netlink, pair, sysctl};
+use cni_net::{Link, NetError, Netlink, RouteKind, pair, sysctl};
 use cni_netfilter::{PortForwards, Snat};
 use cni_plugin::{CniError, CniResult, Difference, IfName, Owner};
 
@@ -72,6 +72,15 @@ pub fn withdraw(socket: &Netlink, owner: &Owner, told: Option<&CniResult>) -> Re
         names.insert(name);
     }
     Ok(names.into_iter().collect())
+}
+
+/// True for an address of the node: packets for it end here. Also if that can't be told, for a connection too many that
+/// is forgotten does less harm than one too few. The kernel refuses to look up what a `prohibit` route denies.
+pub fn is_local(socket: &Netlink, address: IpAddr) -> bool {
+    match socket.route_to(address) {
+        Ok(route) => route.is_some_and(|route| route.kind == RouteKind::Local),
+        Err(error) => error.errno().is_none(),
+    }
 }
 
 fn path(way: &IfName) -> String {

@@ -265,24 +265,27 @@ fn connections_of_a_published_port_are_forgotten_and_no_others() {
             ["4444", "4445", "4446", "4447"].map(|port| list.contains(&format!("sport={port} ")))
         };
         assert_eq!(tracked(), [true; 4]);
+        let is_local = |address: std::net::IpAddr| ["192.0.2.1", "192.0.2.9"].contains(&address.to_string().as_str());
+        let stale = Flush::Stale(&is_local);
         let on_one = forwards("c1", "10.1.0.2/24", &["udp 192.0.2.1:5353 53"]);
         let on_all = forwards("c1", "10.1.0.2/24", &["udp 5353 53"]);
         nft.add_ports(std::slice::from_ref(&on_all)).unwrap();
         // A client that goes on sending would never reach the container.
         assert_eq!(ask("out", client), "");
         assert_eq!(flush_forwards(&on_one.ports, Flush::Ours).unwrap(), 0);
-        assert_eq!(flush_forwards(&on_one.ports, Flush::Stale).unwrap(), 1);
+        assert_eq!(flush_forwards(&on_one.ports, stale).unwrap(), 1);
         assert_eq!(tracked(), [false, true, true, true]);
         assert_eq!(ask("out", client), "c1 192.0.2.2");
         // Its own connection is not stale; the one that was to another address of the node is.
-        assert_eq!(flush_forwards(&on_all.ports, Flush::Stale).unwrap(), 1);
+        assert_eq!(flush_forwards(&on_all.ports, stale).unwrap(), 1);
         assert_eq!(tracked(), [true, false, true, true]);
-        assert_eq!(flush_forwards(&on_all.ports, Flush::Stale).unwrap(), 0);
+        assert_eq!(flush_forwards(&on_all.ports, stale).unwrap(), 0);
         nft.remove_ports(&owner("c1"), std::slice::from_ref(&on_all)).unwrap();
         let mut others = forwards("c1", "10.1.0.2/24", &["tcp 5353 53", "udp 5355 53"]);
+        others.ports.extend(forwards("c1", "fd00::2/64", &["udp 5353 53"]).ports);
         assert_eq!(flush_forwards(&others.ports, Flush::Ours).unwrap(), 0);
         others.ports.extend(on_all.ports);
-        assert_eq!(flush_forwards(&others.ports, Flush::Ours).unwrap(), 1);
+        assert_eq!(flush_forwards(&others.ports, Flush::Ours).unwrap(), 1, "both families and protocols");
         assert_eq!(tracked(), [false, false, true, true]);
     });
 }
