@@ -36,7 +36,9 @@ pub(crate) fn cases() -> Vec<Case> {
         }
         for plugin in ["bridge", "ptp"] {
             let name = format!("leftovers::{}_{plugin}_del_after_the_configuration_changed", backend.name());
-            cases.push(improved(name, move |sb| reconfigured(sb, backend, plugin)));
+            cases.push(improved(name, move |sb| reconfigured(sb, backend, plugin, true)));
+            let name = format!("leftovers::{}_{plugin}_del_after_that_without_result", backend.name());
+            cases.push(improved(name, move |sb| reconfigured(sb, backend, plugin, false)));
         }
     }
     for plugin in PLUGINS {
@@ -62,7 +64,7 @@ fn nothing_left(sb: &Sandbox, backend: Backend, end: Told) {
 }
 
 /// The operator has switched off, under running containers, what they were attached with.
-fn reconfigured(sb: &Sandbox, backend: Backend, plugin: &str) {
+fn reconfigured(sb: &Sandbox, backend: Backend, plugin: &str, told: bool) {
     let mut conf = conf::masquerading(backend);
     conf["type"] = plugin.into();
     conf["macspoofchk"] = (plugin == "bridge").into();
@@ -75,6 +77,7 @@ fn reconfigured(sb: &Sandbox, backend: Backend, plugin: &str) {
     let before = Snapshot::of(&[&sb.node()]);
     let mut goes = Attachment::new("goes", &sb.container("goes"));
     was.add(sb, &mut goes);
+    goes.result = goes.result.filter(|_| told);
     is.del(sb, &goes);
     Snapshot::of(&[&sb.node()]).same_but(&before, &CURSOR);
 }

@@ -3,6 +3,7 @@
 //! Needs root; every case has its own namespaces. Arguments are those of `cargo test`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
 
+mod backends;
 mod bad_input;
 mod bad_keys;
 mod bad_ranges;
@@ -92,6 +93,7 @@ fn cases() -> Vec<case::Case> {
     let subjects = [
         protocol::cases,
         versions::cases,
+        backends::cases,
         bad_input::cases,
         bad_keys::cases,
         lives::cases,

@@ -19,7 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// A port of each family with its masquerading, as the Go plugin has them.
-fn publish_as_go(node: &Netns, id: &str, port: u16, v4: &str, v6: &str) {
+pub(crate) fn publish_as_go(node: &Netns, id: &str, port: u16, v4: &str, v6: &str) {
     let table = |family: &str, ip: &str, to: &str, loopback: &str| {
         format!(
             "table {family} cni_hostport {{

@@ -1,16 +1,14 @@
 //! One door to both backends: an intent goes to the chosen one, and what is taken away is taken from wherever it is.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
 use std::thread::{self, JoinHandle};
 
-use cni_plugin::{Difference, IfName, NetworkName, Owner};
+use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
-use crate::conntrack::{self, Flush};
-use crate::intent::{Backend, Evicted, MacGuard, MacGuardHint, Masquerade, PortForward, PortForwards, Protocol};
+use crate::intent::{Backend, MacGuard, MacGuardHint, Masquerade};
 use crate::iptables::{Family, Iptables, IptablesError};
-use crate::nftables::{GoPorts, NftError, Nftables, TableFamily};
+use crate::nftables::{NftError, Nftables, TableFamily};
 
 /// Why the packet filter could not be changed or read. Nothing of the call was applied, unless the message says so.
 #[derive(Debug, thiserror::Error)]
@@ -22,20 +20,20 @@ pub enum FilterError {
     #[error(transparent)]
     Iptables(#[from] IptablesError),
     /// The tools are there and the kernel doesn't answer them.
-    #[error("iptables cannot read the kernel's rules: `iptables -S INPUT` shows why; or set the backend to nftables")]
-    IptablesUnusable,
+    #[error("{tool} cannot read the kernel's rules: `{tool} -S INPUT` shows why; or set the backend to nftables")]
+    IptablesUnusable {
+        /// `iptables` or `ip6tables`.
+        tool: &'static str,
+    },
     /// Neither backend works here.
     #[error("no packet filter can be used: {iptables}; {nftables}")]
     NoBackend {
         /// Why not iptables.
-        iptables: Box<IptablesError>,
+        iptables: Box<FilterError>,
         /// Why not nftables.
         nftables: Box<NftError>,
     },
 }
-
-/// The chains of the nat table that are there if anything is.
-const NAT_CHAINS: [&str; 3] = ["PREROUTING", "POSTROUTING", "OUTPUT"];
 
 /// The packet filter of the namespace that the calling thread is in.
 ///
@@ -50,30 +48,6 @@ impl Netfilter {
     /// Opens nothing yet.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// The backend to use: the configured one, else as the Go plugins choose: iptables where its tools are, else
-    /// nftables.
-    pub fn choose(&self, configured: Option<Backend>) -> Result<Backend, FilterError> {
-        if let Some(backend) = configured {
-            return Ok(backend);
-        }
-        let Err(iptables) = Iptables::find() else { return Ok(Backend::Iptables) };
-        match self.nftables().and_then(Nftables::usable) {
-            Ok(()) => Ok(Backend::Nftables),
-            Err(nftables) => Err(FilterError::NoBackend { iptables: Box::new(iptables), nftables: Box::new(nftables) }),
-        }
-    }
-
-    /// Fails, naming what is missing, if `backend` doesn't work here.
-    pub fn usable(&self, backend: Backend) -> Result<(), FilterError> {
-        match backend {
-            Backend::Iptables => {
-                let usable = Iptables::find()?.usable(Family::V4);
-                if usable { Ok(()) } else { Err(FilterError::IptablesUnusable) }
-            }
-            Backend::Nftables => Ok(self.nftables()?.usable()?),
-        }
     }
 
     /// Masquerades as `wanted` says. Idempotent. An address that another owner has is taken from it: it was given to this one,
@@ -114,7 +88,7 @@ impl Netfilter {
     /// Removes the masquerading of owners of `network` that are not in `valid`, from both backends.
     pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_masquerade(network, valid));
-        let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_masquerade(network, valid));
+        let iptables = self.in_iptables_of_anybody("nat", |tools| tools.retain_masquerade(network, valid));
         nftables.and(iptables.map(drop))
     }
 
@@ -145,75 +119,6 @@ impl Netfilter {
         self.in_nftables(|nft| nft.retain_mac_guards(network, valid))
     }
 
-    /// Publishes ports. Idempotent for the same owner; a port that another owner has is an error that names it, unless that
-    /// owner's container is gone for certain ([`PortForwards::link`]): then it is evicted. Returns those.
-    pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<Evicted>, FilterError> {
-        match backend {
-            Backend::Iptables => Ok(Iptables::find()?.add_ports(wanted)?),
-            Backend::Nftables => Ok(self.nftables()?.add_ports(wanted)?),
-        }
-    }
-
-    /// What of `wanted` is missing or altered.
-    pub fn check_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<Difference>, FilterError> {
-        match backend {
-            Backend::Iptables => Ok(Iptables::find()?.check_ports(wanted)?),
-            Backend::Nftables => Ok(self.nftables()?.check_ports(wanted)?),
-        }
-    }
-
-    /// Removes the owner's ports from both backends, as [`Netfilter::remove_masquerade`] does. Returns what was published,
-    /// which may lack what is in `hints`.
-    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, FilterError> {
-        let nftables = self.in_nftables(|nft| nft.remove_ports(owner, hints));
-        let iptables = self.in_iptables("nat", &Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
-        Ok([nftables?, iptables?.unwrap_or_default()].concat())
-    }
-
-    /// Removes the ports of owners of `network` that are not in `valid`, and the guards of interfaces that are gone, from
-    /// both backends. Returns what was published.
-    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<PortForward>, FilterError> {
-        let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
-        let iptables = self.in_iptables("nat", &NAT_CHAINS, |tools| tools.retain_ports(network, valid));
-        let guards = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.retain_guards());
-        guards?;
-        Ok([nftables?, iptables?.unwrap_or_default()].concat())
-    }
-
-    /// The containers for which the Go portmap published ports by nftables: [`Nftables::go_ports`].
-    pub fn go_ports(&self) -> Result<BTreeSet<GoPorts>, FilterError> {
-        self.in_nftables(Nftables::go_ports)
-    }
-
-    /// Removes these. Idempotent.
-    pub fn remove_go_ports(&self, those: &BTreeSet<GoPorts>) -> Result<(), FilterError> {
-        self.in_nftables(|nft| nft.remove_go_ports(those))
-    }
-
-    /// Forgets connections to these ports: those that lead to the ports' container, or, of UDP and SCTP, those that lead
-    /// elsewhere. Without that, a client that never pauses would stay with a container that is gone, and one of TCP wait for
-    /// it. Idempotent; returns how many there were.
-    ///
-    /// A TCP connection that leads elsewhere is no obstacle, for a new one is a new entry; and what led to another
-    /// container has been forgotten when that one's ports were withdrawn.
-    pub fn forget_flows<'a>(
-        &self,
-        ports: impl IntoIterator<Item = &'a PortForward>,
-        which: Flush<'_>,
-    ) -> Result<usize, FilterError> {
-        let pins = |port: &&PortForward| port.protocol != Protocol::Tcp || matches!(which, Flush::Ours);
-        let pinned: BTreeSet<_> = ports.into_iter().filter(pins).copied().collect();
-        Ok(conntrack::flush_forwards(&Vec::from_iter(pinned), which)?)
-    }
-
-    /// Removes the `route_localnet` guard of `interface` from both backends: for an interface that no other attachment
-    /// shares, when it is about to go or gone. Idempotent.
-    pub fn remove_guard(&self, interface: &IfName) -> Result<(), FilterError> {
-        let nftables = self.in_nftables(|nft| nft.remove_guard(interface));
-        let iptables = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.remove_guard(interface));
-        nftables.and(iptables.map(drop))
-    }
-
     pub(crate) fn nftables(&self) -> Result<&Nftables, NftError> {
         if let Some(open) = self.nftables.get() {
             return Ok(open);
@@ -236,19 +141,39 @@ impl Netfilter {
 
     /// Starts the tools only where something of theirs can be: one of `chains` in iptables-nft's tables, which netlink
     /// tells in constant time, or any legacy rule.
+    ///
+    /// Legacy tables may be anybody's. If the tools that would tell are missing or don't work, nothing of ours is known to be
+    /// there: this goes to stderr, and is no failure, or DEL would fail for ever.
     pub(crate) fn in_iptables<C: AsRef<str>, T>(
         &self,
-        table: &str,
+        table: &'static str,
         chains: &[C],
         remove: impl FnOnce(Iptables) -> Result<T, IptablesError>,
     ) -> Result<Option<T>, FilterError> {
-        if Family::ALL.iter().any(|family| family.legacy_in_use(table)) || self.has_chain(table, chains)? {
-            return Ok(Some(remove(Iptables::find()?)?));
+        let ours = self.has_chain(table, chains)?;
+        if !ours && !Family::ALL.iter().any(|family| family.legacy_in_use(table)) {
+            return Ok(None);
         }
-        Ok(None)
+        match Iptables::find().and_then(remove) {
+            Err(error) if !ours && error.is_about_tools() => {
+                eprintln!("there are legacy iptables rules, and whether any are this plugin's cannot be told: {error}");
+                Ok(None)
+            }
+            outcome => Ok(outcome.map(Some)?),
+        }
     }
 
-    fn has_chain<C: AsRef<str>>(&self, table: &str, chains: &[C]) -> Result<bool, FilterError> {
+    /// The same for a table in which chains of any owner count.
+    pub(crate) fn in_iptables_of_anybody<T>(
+        &self,
+        table: &'static str,
+        remove: impl FnOnce(Iptables) -> Result<T, IptablesError>,
+    ) -> Result<Option<T>, FilterError> {
+        let chains = self.in_nftables(|nft| nft.chains_of_iptables(table, "CNI-"))?;
+        self.in_iptables(table, &chains, remove)
+    }
+
+    fn has_chain<C: AsRef<str>>(&self, table: &'static str, chains: &[C]) -> Result<bool, FilterError> {
         let Ok(nftables) = self.nftables() else { return Ok(false) };
         for family in [TableFamily::Ip, TableFamily::Ip6] {
             for chain in chains {

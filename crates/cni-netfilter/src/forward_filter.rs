@@ -96,7 +96,7 @@ impl Netfilter {
     /// Fails, naming what is missing, if `backend` can't forward here.
     pub fn forwarding_usable(&self, backend: Backend) -> Result<(), FilterError> {
         match backend {
-            Backend::Iptables => self.usable(backend),
+            Backend::Iptables => self.usable(backend, false),
             Backend::Nftables => Ok(self.nftables()?.forwarding_usable()?),
         }
     }

@@ -1,5 +1,6 @@
 //! Packet rules: an intent (masquerade, port forward) becomes iptables or nftables rules.
 
+mod choice;
 mod configured;
 pub mod conntrack;
 mod filter;
@@ -9,6 +10,7 @@ mod intent;
 pub mod iptables;
 mod links;
 mod nftables;
+mod port_filter;
 
 pub use configured::UnknownBackend;
 pub use conntrack::Flush;
@@ -17,4 +19,4 @@ pub use forwarding::{BadChainName, ChainName, Forwarding, Ingress, IngressPolicy
 pub use intent::{
     Backend, Evicted, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat,
 };
-pub use nftables::{GoPorts, NftError, Nftables, TableFamily};
+pub use nftables::{GoHeld, GoPorts, NftError, Nftables, TableFamily};

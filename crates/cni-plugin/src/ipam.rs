@@ -1,10 +1,12 @@
 //! Addresses from an IPAM plugin, with its DEL registered before its ADD is started.
 
+use ipnetwork::IpNetwork;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::delegate::{Delegates, Running};
 use crate::error::CniError;
+use crate::json;
 use crate::result::CniResult;
 use crate::undo::Undo;
 use crate::verb::Verb;
@@ -17,6 +19,20 @@ pub struct IpamConfig {
     /// The IPAM plugin; empty if there is none.
     #[serde(rename = "type")]
     pub plugin_type: String,
+    /// host-local's subnet, if it has one. Whatever else it is, is that plugin's business.
+    pub subnet: Value,
+    /// host-local's ranges.
+    pub ranges: Value,
+}
+
+impl IpamConfig {
+    /// The subnets that host-local gives addresses of, as far as they can be read here.
+    pub fn subnets(&self) -> Vec<IpNetwork> {
+        let subnet_of = |range: &Value| json::get(range.as_object()?, "subnet").cloned();
+        let of_ranges = self.ranges.as_array().into_iter().flatten().filter_map(Value::as_array).flatten();
+        let all = of_ranges.filter_map(subnet_of).chain([self.subnet.clone()]);
+        all.filter_map(|subnet| subnet.as_str()?.parse().ok()).collect()
+    }
 }
 
 /// The IPAM plugin of a configuration (`ipam.type`).

@@ -1,6 +1,6 @@
 //! The configuration as it is written: mirrors the JSON and decides nothing.
 
-use cni_plugin::DnsConfig;
+use cni_plugin::{DnsConfig, IpamConfig};
 use serde::Deserialize;
 
 /// The keys of a bridge network. Where a key may contradict another, see [`crate::settings`].
@@ -69,19 +69,6 @@ pub struct VlanTrunk {
     pub max_id: Option<i64>,
     /// A single one.
     pub id: Option<i64>,
-}
-
-/// The part of `ipam` that concerns its caller.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct IpamConfig {
-    /// The IPAM plugin.
-    #[serde(rename = "type")]
-    pub plugin_type: String,
-    /// host-local's subnet, if it has one. Whatever else it is, is that plugin's business.
-    pub subnet: serde_json::Value,
-    /// host-local's ranges.
-    pub ranges: serde_json::Value,
 }
 
 /// `args`.

@@ -20,7 +20,8 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     let masquerade = filter.start_remove_masquerade(owner, &addresses_told(request));
     let port = pair::find(&socket, owner)?;
     let hint = guard_hint(request, owner, port.as_ref());
-    steps.push(filter.remove_mac_guard(owner, &hint, request.config.mac_spoof_check).map_err(CniError::from));
+    let thorough = request.config.mac_spoof_check || hint.port.is_none() || hint.mac.is_none();
+    steps.push(filter.remove_mac_guard(owner, &hint, thorough).map_err(CniError::from));
 
     // 2. The pair, before its addresses can be given to somebody else.
     steps.push(pair::delete(detachment, request.prev_result.as_ref()).map_err(CniError::from));

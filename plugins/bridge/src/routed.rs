@@ -24,15 +24,6 @@ fn elsewhere(socket: &Netlink, subnet: IpNetwork, own: Option<u32>) -> Result<Op
     Ok(Some((route.dst, link.map_or_else(|| format!("link {}", route.device), |link| link.name))))
 }
 
-/// The subnets that host-local gives addresses of, as far as they can be read here.
-fn subnets(config: &Config) -> Vec<IpNetwork> {
-    let subnet_of = |range: &serde_json::Value| cni_plugin::json::get(range.as_object()?, "subnet").cloned();
-    let ranges = config.ipam.ranges.as_array().into_iter().flatten();
-    let of_ranges = ranges.filter_map(|set| set.as_array()).flatten().filter_map(subnet_of);
-    let all = of_ranges.chain([config.ipam.subnet.clone()]);
-    all.filter_map(|subnet| subnet.as_str()?.parse().ok()).collect()
-}
-
 fn message(subnet: IpNetwork, route: IpNetwork, link: &str) -> String {
     let network = IpNetwork::new(subnet.network(), subnet.prefix()).unwrap_or(subnet);
     format!(
@@ -50,7 +41,7 @@ pub fn warn(socket: &Netlink, gateway: IpNetwork, own: u32) {
 
 /// STATUS: says no to a subnet that is routed elsewhere.
 pub fn refuse(socket: &Netlink, config: &Config, own: Option<u32>) -> Result<(), CniError> {
-    for subnet in subnets(config) {
+    for subnet in config.ipam.subnets() {
         if let Some((route, link)) = elsewhere(socket, subnet, own)? {
             return Err(CniError::plugin(message(subnet, route, &link)));
         }

@@ -1,8 +1,9 @@
 //! STATUS: says no when an ADD would fail now.
 
-use cni_net::Netlink;
+use cni_net::{Family, Netlink};
 use cni_netfilter::Netfilter;
 use cni_plugin::{CniArgs, CniError, Request};
+use ipnetwork::IpNetwork;
 
 use crate::config::Config;
 use crate::settings::Settings;
@@ -30,7 +31,9 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     }
     if settings.masquerade {
         let backend = filter.choose(settings.backend).map_err(|error| unavailable(error.into()))?;
-        filter.usable(backend).map_err(|error| unavailable(error.into()))?;
+        let ipv6 = settings.masquerade_families.contains(&Family::V6)
+            && request.config.ipam.subnets().iter().any(IpNetwork::is_ipv6);
+        filter.usable(backend, ipv6).map_err(|error| unavailable(error.into()))?;
     }
     match settings.ipam() {
         Some(plugin) => request.ipam(plugin).status(),

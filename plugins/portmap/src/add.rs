@@ -9,7 +9,7 @@ use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 use crate::config::Config;
 use crate::plan::plan;
 use crate::settings::Settings;
-use crate::{link, listener, localnet};
+use crate::{go, link, listener, localnet};
 
 /// Publishes and returns the previous result. Without ports nothing is started, opened or changed.
 pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
@@ -35,6 +35,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     listener::warn(&wanted);
     let (taken_back, taken_owner, taken) = (Rc::clone(&filter), owner.clone(), wanted.clone());
     undo.push("the port rules", move || taken_back.remove_ports(&taken_owner, &taken).map(drop));
+    go::evict(&filter, &wanted)?;
     let evicted = filter.add_ports(backend, &wanted)?;
     for Evicted { holder, .. } in &evicted {
         eprintln!("a port was still published for {holder}, whose link is gone: its ports are withdrawn");

@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod del;
 mod gc;
+mod go;
 mod link;
 mod listener;
 mod localnet;

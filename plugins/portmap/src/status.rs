@@ -11,7 +11,7 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config)?;
     let filter = Netfilter::new();
     let chosen = filter.choose(settings.backend);
-    let usable = chosen.and_then(|backend| filter.usable(backend).map(|()| backend));
+    let usable = chosen.and_then(|backend| filter.usable(backend, false).map(|()| backend));
     let backend = usable.map_err(|error| CniError { code: code::UNAVAILABLE, ..error.into() })?;
     eprintln!("ports are published with {backend}");
     Ok(())

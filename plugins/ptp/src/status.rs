@@ -2,6 +2,7 @@
 
 use cni_netfilter::Netfilter;
 use cni_plugin::{CniError, Request};
+use ipnetwork::IpNetwork;
 
 use crate::config::Config;
 use crate::settings::Settings;
@@ -11,7 +12,8 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config)?;
     if settings.masquerade {
         let filter = Netfilter::new();
-        let usable = filter.choose(settings.backend).and_then(|backend| filter.usable(backend));
+        let ipv6 = request.config.ipam.subnets().iter().any(IpNetwork::is_ipv6);
+        let usable = filter.choose(settings.backend).and_then(|backend| filter.usable(backend, ipv6));
         usable.map_err(|error| CniError::from(error).unavailable())?;
     }
     request.ipam(&settings.ipam).status()

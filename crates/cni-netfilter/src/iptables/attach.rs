@@ -56,6 +56,11 @@ pub(super) fn add_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec
     }
 }
 
+/// Evicts whoever is gone from the intents' ports, and fails if somebody has one.
+pub(super) fn free_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
+    again(|| evict_or_refuse(family, intents))
+}
+
 /// Bets that nothing is there but the frame; prints the entry rules as they were before.
 fn create_ports(family: Family, intents: &[&PortForwards], mut script: Script) -> Result<String, IptablesError> {
     script.table("nat");

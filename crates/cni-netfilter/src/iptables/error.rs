@@ -8,7 +8,7 @@ use crate::Protocol;
 #[derive(Debug, thiserror::Error)]
 pub enum IptablesError {
     /// The tool isn't in PATH.
-    #[error("{tool} is not in PATH: install the package iptables, or set \"backend\" to nftables")]
+    #[error("{tool} is not in PATH: install the package iptables, or set the backend to nftables")]
     MissingTool {
         /// The executable looked for.
         tool: String,
@@ -67,6 +67,15 @@ impl IptablesError {
     /// True if the tool ran and said no: the state of the rules isn't what was assumed, so looking at them may help.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })
+    }
+
+    /// True if the tools are missing, or cannot even read: it says nothing about the rules.
+    pub(crate) fn is_about_tools(&self) -> bool {
+        match self {
+            Self::MissingTool { .. } | Self::Run { .. } => true,
+            Self::Refused { tool, .. } => tool.ends_with("-save"),
+            _ => false,
+        }
     }
 
     /// The line of the input that was refused, if the tool said which.

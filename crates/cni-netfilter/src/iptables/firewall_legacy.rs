@@ -1,14 +1,12 @@
 //! Legacy iptables beside something newer. Its tables are out of netlink's reach, so that only its own tools can tell
 //! whether they drop, and make them accept. Where there are none, nobody can know, and nothing is said or done.
 
-use std::fs;
-
 use cni_plugin::Difference;
 
 use super::error::IptablesError;
 use super::firewall_rules as rules;
 use super::rules::{Rule, Script};
-use super::tool::{Family, concurrently, find, restore_with};
+use super::tool::{Family, Variant, concurrently, find, restore_with};
 use super::{all, flatten};
 
 /// Accepts at the head of legacy `FORWARD` what has the bit `mark`, in those of `families` whose legacy table exists.
@@ -57,9 +55,7 @@ pub(crate) fn obstacles(families: &[Family]) -> Result<Vec<Difference>, Iptables
 
 /// True if the tools in PATH are legacy.
 pub(crate) fn is_default() -> bool {
-    // Every variant's tools are links to one executable.
-    let executable = find("iptables-restore").ok().and_then(|path| fs::canonicalize(path).ok());
-    executable.is_some_and(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("legacy")))
+    Variant::of_path() == Some(Variant::Legacy)
 }
 
 fn in_use(families: &[Family]) -> Vec<Family> {

@@ -33,6 +33,7 @@ use ipnetwork::IpNetwork;
 
 pub use error::IptablesError;
 pub use tool::Family;
+pub(crate) use tool::Variant;
 
 use crate::{Evicted, Masquerade, PortForward, PortForwards, links};
 use names::Kind;
@@ -53,6 +54,19 @@ impl Iptables {
         tool::find("iptables-save")?;
         Ok(Self { _found: () })
     }
+
+    /// Looks for the IPv6 tools.
+    pub(crate) fn find_ipv6() -> Result<(), IptablesError> {
+        tool::find("ip6tables-restore").and_then(|_| tool::find("ip6tables-save")).map(drop)
+    }
+
+    /// What the tools in PATH talk to, if their name tells.
+    pub(crate) fn variant() -> Option<Variant> {
+        Variant::of_path()
+    }
+
+    /// The chain that leads to everybody's ports.
+    pub(crate) const PORTS_CHAIN: &str = ports::DNAT;
 
     /// The names that the chain of `owner`'s masquerading may have, the Go plugins' included.
     pub fn masquerade_chains(owner: &Owner) -> Vec<String> {
@@ -117,6 +131,14 @@ impl Iptables {
         let added = concurrently(&families, |family| attach::add_ports(family, &ports::of_family(intents, family)));
         let owners: Vec<&Owner> = intents.iter().map(|intent| &intent.owner).collect();
         Ok(self.settle(Kind::Ports, &owners, &families, added)?.concat())
+    }
+
+    /// Fails as [`Iptables::add_ports`] does if somebody holds one of the ports, evicts whoever is gone, and adds nothing: for
+    /// ports that are published by other means.
+    pub fn free_ports(&self, intents: &[PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
+        let families = present(|family| !ports::of_family(intents, family).is_empty());
+        let freed = concurrently(&families, |family| attach::free_ports(family, &ports::of_family(intents, family)));
+        Ok(collected(freed)?.concat())
     }
 
     /// What of [`Iptables::add_ports`] isn't there: rules, entry rules, shared frame and guard.

@@ -37,7 +37,7 @@ impl Family {
     }
 
     /// The name of the family's tool: `iptables` or `ip6tables`.
-    pub(super) fn command(self) -> &'static str {
+    pub(crate) fn command(self) -> &'static str {
         match self {
             Self::V4 => "iptables",
             Self::V6 => "ip6tables",
@@ -49,11 +49,40 @@ impl Family {
     /// False says that no legacy rule can be there. The nft variant's rules are nf_tables chains in `ip nat`,
     /// `ip6 filter` and so on, which netlink tells about.
     pub fn legacy_in_use(self, table: &str) -> bool {
-        let list = match self {
+        fs::read_to_string(self.legacy_tables()).is_ok_and(|names| names.lines().any(|name| name == table))
+    }
+
+    /// True if the kernel has loaded what the legacy variant needs.
+    pub(crate) fn legacy_is_loaded(self) -> bool {
+        fs::exists(self.legacy_tables()).unwrap_or(false)
+    }
+
+    fn legacy_tables(self) -> &'static str {
+        match self {
             Self::V4 => "/proc/thread-self/net/ip_tables_names",
             Self::V6 => "/proc/thread-self/net/ip6_tables_names",
-        };
-        fs::read_to_string(list).is_ok_and(|names| names.lines().any(|name| name == table))
+        }
+    }
+}
+
+/// What an executable of the tools talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// nf_tables.
+    Nft,
+    /// The kernel's older interface.
+    Legacy,
+}
+
+impl Variant {
+    /// That of the tools in PATH; none if it can't be told from the executable's name, to which all of them are links.
+    pub(crate) fn of_path() -> Option<Self> {
+        let executable = fs::canonicalize(find("iptables-restore").ok()?).ok()?;
+        let name = executable.file_name()?.to_string_lossy();
+        [("legacy", Self::Legacy), ("nft", Self::Nft)]
+            .into_iter()
+            .find(|(part, _)| name.contains(part))
+            .map(|(_, is)| is)
     }
 }
 

@@ -16,7 +16,7 @@ use super::masquerade::targets;
 use super::plan::{Failure, Held, Plan};
 use super::portframe::{CLAIMS, SETS, SNAT_ALL, SNAT_LOCAL, WHEN, frame, local_sources, table, when};
 use super::portkeys::{self, condition_key, forward_key, forward_name, source_key, target};
-use super::{GoPorts, Nftables, chains, check, claims, conditions, legacy_ports, localnet, remove, valid_keys};
+use super::{Nftables, chains, check, claims, conditions, legacy_ports, localnet, remove, valid_keys};
 use crate::{Evicted, PortForward, PortForwards, Snat, links};
 
 const TABLES: [Ip; 2] = [Ip::V4, Ip::V6];
@@ -172,13 +172,13 @@ impl Nftables {
     }
 
     /// True if the node's end of the holder's link was known when it published, and is no more.
-    fn is_gone(&self, held: &Held) -> Result<bool, NftError> {
+    pub(super) fn is_gone(&self, held: &Held) -> Result<bool, NftError> {
         let entries = index::look_up(&self.socket, &[held.table], &held.comment)?;
         let link = entries.into_iter().flatten().map(|entry| entry.link).find(|link| *link != 0);
         Ok(link.is_some_and(|link| !links::index_exists(self.socket.descriptor(), link)))
     }
 
-    fn evict_ports(&self, comment: &str) -> Result<Vec<PortForward>, NftError> {
+    pub(super) fn evict_ports(&self, comment: &str) -> Result<Vec<PortForward>, NftError> {
         let removed = remove::remove_walking(&self.socket, &all_sets_and_index(), |other| same_owner(other, comment))?;
         self.tidy(&removed)?;
         Ok(forwards(&removed))
@@ -238,23 +238,6 @@ impl Nftables {
         }
         localnet::sweep(&self.socket)?;
         Ok(forwards(&removed))
-    }
-
-    /// The containers for which the Go portmap published ports by nftables, with the addresses that these lead to. Its rules
-    /// name no network, so that which of them are out of use is for the caller to tell.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn go_ports(&self) -> Result<BTreeSet<GoPorts>, NftError> {
-        legacy_ports::list(&self.socket)
-    }
-
-    /// Removes the Go portmap's rules for these containers and addresses. Idempotent.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn remove_go_ports(&self, those: &BTreeSet<GoPorts>) -> Result<(), NftError> {
-        legacy_ports::remove_those(&self.socket, those)
     }
 
     /// Removes the guard of an interface that is about to go, or has gone. Idempotent.

@@ -23,6 +23,8 @@ pub(super) const ADDRESS_CONDITIONS: &str = "address_conditions";
 pub(super) const CLAIMS: &str = "claims";
 /// Followed by the owner's key: its conditions.
 pub(super) const WHEN: &str = "when-";
+/// The chain that what is for this node goes through.
+pub(super) const FORWARDS: &str = "forwards";
 /// The chain that forwards when conditions hold.
 const TRANSLATE: &str = "translate";
 /// Forwarded connections whose source is translated.
@@ -141,7 +143,7 @@ pub(super) fn frame(ip: Ip) -> Frame {
     // Without this test, packets that are only passing through to the same port elsewhere were captured
     // (CVE-2025-67499).
     let to_us = || {
-        let expressions = expr::destination_is_local().into_iter().chain([expr::goto("forwards")]);
+        let expressions = expr::destination_is_local().into_iter().chain([expr::goto(FORWARDS)]);
         vec![Rule::new("fib daddr type local goto forwards", expressions)]
     };
     let [ask_address, by_address, ask_port, by_port] = forwarding(ip);
@@ -153,7 +155,7 @@ pub(super) fn frame(ip: Ip) -> Frame {
         comment: "CNI plugins: published ports",
         sets: sets(ip),
         chains: vec![
-            Chain { name: "forwards".to_owned(), base: None, rules: forwards },
+            Chain { name: FORWARDS.to_owned(), base: None, rules: forwards },
             Chain { name: TRANSLATE.to_owned(), base: None, rules: translate },
             Chain { name: SNAT_ALL.to_owned(), base: None, rules: vec![Rule::new("masquerade", [raw::masquerade()])] },
             base("prerouting", InetHookNumber::PreRouting, DSTNAT, to_us()),

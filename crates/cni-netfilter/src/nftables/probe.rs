@@ -7,8 +7,8 @@ use rustix::io::Errno;
 use super::batch::Batch;
 use super::error::{NftError, absent};
 use super::expr::Ip;
-use super::frame::Frame;
-use super::{Nftables, localnet, macspoof, masquerade, portframe};
+use super::frame::{Family, Frame, TableId};
+use super::{Nftables, chains, check, localnet, macspoof, masquerade, portframe};
 
 /// The family of a table, as the nft language calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,17 @@ impl Nftables {
             };
         }
         Ok(exists)
+    }
+
+    /// True if there is such a chain and anything in it.
+    pub(crate) fn has_rules(&self, family: TableFamily, table: &str, chain: &str) -> Result<bool, NftError> {
+        Ok(!check::rules_of_any(&self.socket, family.number(), table, chain)?.is_empty())
+    }
+
+    /// The names of the chains of either family that begin with `prefix` in a table of iptables-nft. Lists all chains.
+    pub(crate) fn chains_of_iptables(&self, table: &'static str, prefix: &str) -> Result<Vec<String>, NftError> {
+        let of = |ip| chains::chains_with(&self.socket, TableId { family: Family::Only(ip), name: table }, prefix);
+        Ok([of(Ip::V4)?, of(Ip::V6)?].concat())
     }
 
     /// Asks the kernel whether it can do everything that the backend needs: it checks all our tables and rules, and

@@ -1,0 +1,109 @@
+//! The door to both backends for published ports.
+
+use std::collections::BTreeSet;
+
+use cni_plugin::{Difference, IfName, NetworkName, Owner};
+
+use crate::conntrack::{self, Flush};
+use crate::filter::{FilterError, Netfilter};
+use crate::intent::{Backend, Evicted, PortForward, PortForwards, Protocol};
+use crate::iptables::{Family, Iptables, firewall_legacy as legacy};
+use crate::nftables::{GoHeld, GoPorts, Nftables, TableFamily};
+
+impl Netfilter {
+    /// Publishes ports. Idempotent for the same owner; a port that another owner has, in either backend, is an error that
+    /// names it, unless that owner's container is gone for certain ([`PortForwards::link`]): then it is evicted. Returns
+    /// those.
+    pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<Evicted>, FilterError> {
+        let mut evicted = self.free_ports_of_other(backend, wanted)?;
+        evicted.extend(match backend {
+            Backend::Iptables => Iptables::find()?.add_ports(wanted)?,
+            Backend::Nftables => self.nftables()?.add_ports(wanted)?,
+        });
+        Ok(evicted)
+    }
+
+    /// Evicts whoever is gone from these ports in the backend that isn't `backend`, and fails if somebody there is alive. A
+    /// node whose configuration has changed has some in either.
+    fn free_ports_of_other(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<Evicted>, FilterError> {
+        match backend {
+            Backend::Iptables => self.in_nftables(|nft| nft.free_ports(wanted)),
+            Backend::Nftables => {
+                let enters = |family| self.in_nftables(|nft| nft.has_rules(family, "nat", Iptables::PORTS_CHAIN));
+                let there = legacy_ports() || enters(TableFamily::Ip)? || enters(TableFamily::Ip6)?;
+                let tools = if there { Iptables::find().ok() } else { None };
+                Ok(tools.map(|tools| tools.free_ports(wanted)).transpose()?.unwrap_or_default())
+            }
+        }
+    }
+
+    /// What of `wanted` is missing or altered.
+    pub fn check_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<Difference>, FilterError> {
+        match backend {
+            Backend::Iptables => Ok(Iptables::find()?.check_ports(wanted)?),
+            Backend::Nftables => Ok(self.nftables()?.check_ports(wanted)?),
+        }
+    }
+
+    /// Removes the owner's ports from both backends, as [`Netfilter::remove_masquerade`] does. Returns what was published,
+    /// which may lack what is in `hints`.
+    pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, FilterError> {
+        let nftables = self.in_nftables(|nft| nft.remove_ports(owner, hints));
+        let iptables = self.in_iptables("nat", &Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
+        Ok([nftables?, iptables?.unwrap_or_default()].concat())
+    }
+
+    /// Removes the ports of owners of `network` that are not in `valid`, and the guards of interfaces that are gone, from
+    /// both backends. Returns what was published.
+    pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<PortForward>, FilterError> {
+        let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
+        let iptables = self.in_iptables_of_anybody("nat", |tools| tools.retain_ports(network, valid));
+        let guards = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.retain_guards());
+        guards?;
+        Ok([nftables?, iptables?.unwrap_or_default()].concat())
+    }
+
+    /// The containers for which the Go portmap published ports by nftables: [`Nftables::go_ports`].
+    pub fn go_ports(&self) -> Result<BTreeSet<GoPorts>, FilterError> {
+        self.in_nftables(Nftables::go_ports)
+    }
+
+    /// Those of them that have a port of `wanted`: [`Nftables::go_holders`].
+    pub fn go_holders(&self, wanted: &[PortForwards]) -> Result<Vec<GoHeld>, FilterError> {
+        self.in_nftables(|nft| nft.go_holders(wanted))
+    }
+
+    /// Removes these. Idempotent.
+    pub fn remove_go_ports(&self, those: &BTreeSet<GoPorts>) -> Result<(), FilterError> {
+        self.in_nftables(|nft| nft.remove_go_ports(those))
+    }
+
+    /// Forgets connections to these ports: those that lead to the ports' container, or, of UDP and SCTP, those that lead
+    /// elsewhere. Without that, a client that never pauses would stay with a container that is gone, and one of TCP wait for
+    /// it. Idempotent; returns how many there were.
+    ///
+    /// A TCP connection that leads elsewhere is no obstacle, for a new one is a new entry; and what led to another
+    /// container has been forgotten when that one's ports were withdrawn.
+    pub fn forget_flows<'a>(
+        &self,
+        ports: impl IntoIterator<Item = &'a PortForward>,
+        which: Flush<'_>,
+    ) -> Result<usize, FilterError> {
+        let pins = |port: &&PortForward| port.protocol != Protocol::Tcp || matches!(which, Flush::Ours);
+        let pinned: BTreeSet<_> = ports.into_iter().filter(pins).copied().collect();
+        Ok(conntrack::flush_forwards(&Vec::from_iter(pinned), which)?)
+    }
+
+    /// Removes the `route_localnet` guard of `interface` from both backends: for an interface that no other attachment
+    /// shares, when it is about to go or gone. Idempotent.
+    pub fn remove_guard(&self, interface: &IfName) -> Result<(), FilterError> {
+        let nftables = self.in_nftables(|nft| nft.remove_guard(interface));
+        let iptables = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.remove_guard(interface));
+        nftables.and(iptables.map(drop))
+    }
+}
+
+/// True if the tools in PATH are those that can tell what is in legacy tables, and there are such tables.
+fn legacy_ports() -> bool {
+    Family::ALL.iter().any(|family| family.legacy_in_use("nat")) && legacy::is_default()
+}
