@@ -112,6 +112,7 @@ fn other_backend(sb: &Sandbox, first: Backend, second: Backend, path: Option<&st
     let old = story.attach_bare("old", &[(PORT, 80, "tcp"), (53, 53, "udp")]);
     let server = Server::start(&old.ns, "old", 80);
     story.chain = with_path(chain(sb, Some(second)));
+    story.chain.check(sb, &old.at).silent();
     let ns = sb.container("new");
     let mut new = Attachment::new("new", &ns).publish(&[(PORT, 80, "tcp")]);
     let error = story.chain.try_add(sb, &mut new).expect_err("the port is held").error();

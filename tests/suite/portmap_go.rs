@@ -4,7 +4,8 @@ use std::fs::File;
 use std::process::{Child, Command, Stdio};
 
 use cni_tests::conf::{self, Backend};
-use cni_tests::{Chain, Netns, Sandbox, rules};
+use cni_tests::kernel::{self, set_sysctl};
+use cni_tests::{Attachment, Chain, Netns, Sandbox, rules};
 
 use crate::case::{Case, improved};
 use crate::portmap_life::{PORT, start};
@@ -15,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         improved("portmap::nftables_del_removes_what_go_left", del),
         improved("portmap::gc_removes_what_go_left_and_leads_nowhere", gc),
+        improved("portmap::check_accepts_what_go_published_by_nftables", check),
     ]
 }
 
@@ -26,6 +28,15 @@ pub(crate) fn publish_as_go(node: &Netns, id: &str, port: u16, v4: &str, v6: &st
                 chain hostports {{
                     tcp dport {port} dnat to {to}:80 comment \"{id}\"
                     {ip} daddr {loopback} udp dport {port} dnat to {to}:53 comment \"{id}\"
+                }}
+                chain hostports_all {{ jump hostports; }}
+                chain prerouting {{
+                    type nat hook prerouting priority dstnat
+                    fib daddr type local jump hostports_all
+                }}
+                chain output {{
+                    type nat hook output priority -100
+                    fib daddr type local jump hostports_all
                 }}
                 chain masquerading {{
                     type nat hook postrouting priority srcnat
@@ -55,6 +66,31 @@ fn del(sb: &Sandbox) {
     assert_eq!((left(&story, "web"), left(&story, "web2")), (8, 8));
     story.chain.del(sb, &web.at);
     assert_eq!((left(&story, "web"), left(&story, "web2")), (0, 8), "another container's stay");
+}
+
+/// A node whose plugins were replaced under running containers.
+fn check(sb: &Sandbox) {
+    let story = start(sb, Backend::Nftables);
+    let portmap = conf::portmap(Backend::Nftables);
+    let mut web = story.attach("web", &[]).at.publish(&[(9000, 80, "tcp"), (9000, 53, "udp")]);
+    let check = |web: &Attachment| story.chain.call(sb, "CHECK", &portmap, web, web.result.as_ref()).run();
+    check(&web).error().names(&["9000"]);
+    set_sysctl(&story.node, "ipv4/conf/all/route_localnet", "1");
+    for link in kernel::link_names(&story.node) {
+        set_sysctl(&story.node, &format!("ipv4/conf/{link}/route_localnet"), "1");
+    }
+    publish_as_go(&story.node, "web", 9000, &web.ip(false), &web.ip(true));
+    // Its UDP port is on one address of each family.
+    let ports = ["127.0.0.1", "::1"].map(|ip| {
+        serde_json::json!({
+            "hostPort": 9000, "containerPort": 53, "protocol": "udp", "hostIP": ip
+        })
+    });
+    let tcp = serde_json::json!({"hostPort": 9000, "containerPort": 80, "protocol": "tcp"});
+    web = web.with("portMappings", [&[tcp][..], &ports[..]].concat().into());
+    check(&web).silent();
+    story.node.sh(&["nft", "flush", "chain", "ip6", "cni_hostport", "prerouting"]);
+    check(&web).error();
 }
 
 /// A process in a namespace that no link of the node leads into.

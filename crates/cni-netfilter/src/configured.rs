@@ -27,6 +27,14 @@ impl FromStr for Backend {
 }
 
 impl Backend {
+    /// The one that this isn't.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Iptables => Self::Nftables,
+            Self::Nftables => Self::Iptables,
+        }
+    }
+
     /// The value of `ipMasqBackend`: empty is for the node to decide.
     pub fn configured(text: &str) -> Result<Option<Self>, UnknownBackend> {
         if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
@@ -73,11 +81,8 @@ impl Netfilter {
     ) -> Result<Vec<Difference>, FilterError> {
         let backend = self.choose(configured)?;
         let differences = self.check_masquerade(backend, wanted)?;
-        let other = match backend {
-            Backend::Iptables => Backend::Nftables,
-            Backend::Nftables => Backend::Iptables,
-        };
-        if !differences.is_empty() && self.check_masquerade(other, wanted).is_ok_and(|found| found.is_empty()) {
+        if !differences.is_empty() && self.check_masquerade(backend.other(), wanted).is_ok_and(|found| found.is_empty())
+        {
             return Ok(Vec::new());
         }
         Ok(differences)

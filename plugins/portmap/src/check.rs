@@ -21,7 +21,7 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
     let way = localnet::way(&socket, &wanted)?;
     localnet::guard(&mut wanted, way.as_ref());
     link::note(&mut wanted, link::towards(&socket, &attachment.owner, request.require_prev_result()?)?.as_ref());
-    let mut differences = filter.check_ports(filter.choose(settings.backend)?, &wanted)?;
+    let mut differences = filter.compare_ports(settings.backend, &wanted)?;
     if let Some(way) = &way {
         differences.extend(localnet::check(way)?);
     }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use cni_plugin::Owner;
 use netlink_packet_netfilter::nftables::{Cmp, DataAttribute, Expressions, Immediate};
 
 use super::Nftables;
@@ -15,6 +16,7 @@ use super::frame::{Family, TableId};
 use super::legacy::{self, Found};
 use super::portframe::number as protocol_number;
 use super::portkeys::{forward_name, specified};
+use super::probe::TableFamily;
 use super::transport::Socket;
 use crate::{PortForward, PortForwards};
 
@@ -54,8 +56,8 @@ struct Read {
     container: String,
     /// The container's.
     address: IpAddr,
-    /// What it publishes, if it is such a rule: protocol, host address, host port.
-    published: Option<(u8, Option<IpAddr>, u16)>,
+    /// What it publishes, if it is such a rule: protocol, host address, host port, container's port.
+    published: Option<(u8, Option<IpAddr>, u16, u16)>,
 }
 
 impl Read {
@@ -66,9 +68,11 @@ impl Read {
         let addresses: Vec<IpAddr> = values.iter().filter_map(|bytes| read_address(ip, bytes)).collect();
         let (address, before) = addresses.split_last()?;
         let protocol = values.iter().find_map(|value| if let [protocol] = value { Some(*protocol) } else { None });
-        let port = values.iter().find_map(|value| value.first_chunk().filter(|_| value.len() == 2));
-        let published =
-            protocol.zip(port).map(|(protocol, port)| (protocol, before.first().copied(), u16::from_be_bytes(*port)));
+        let mut ports = values.iter().filter(|value| value.len() == 2).filter_map(|value| value.first_chunk());
+        let (port, to) = (ports.next(), ports.next());
+        let published = protocol.zip(port.zip(to)).map(|(protocol, (port, to))| {
+            (protocol, before.first().copied(), u16::from_be_bytes(*port), u16::from_be_bytes(*to))
+        });
         Some(Self { container: rule.comment, address: *address, published })
     }
 
@@ -78,10 +82,16 @@ impl Read {
 
     /// True if both would have this port.
     fn is_for(&self, port: &PortForward) -> bool {
-        let Some((protocol, address, number)) = self.published else { return false };
+        let Some((protocol, address, number, _)) = self.published else { return false };
         let overlaps = address.is_none_or(|address| specified(port).is_none_or(|wanted| wanted == address));
         (protocol, number) == (protocol_number(port.protocol), port.host_port) && overlaps
     }
+}
+
+/// True if this is the rule that the Go plugin makes for the port.
+fn publishes(read: &Read, owner: &Owner, port: &PortForward) -> bool {
+    let wanted = (protocol_number(port.protocol), specified(port), port.host_port, port.to.port());
+    read.container == owner.container_id.as_str() && read.address == port.to.ip() && read.published == Some(wanted)
 }
 
 /// What an expression compares with or loads.
@@ -137,6 +147,29 @@ impl Nftables {
             })?;
         }
         Ok(held)
+    }
+
+    /// True if the Go portmap publishes each of these ports, and packets come to its rules.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(crate) fn go_publishes(&self, intents: &[PortForwards]) -> Result<bool, NftError> {
+        for intent in intents {
+            let ip = Ip::of(intent.container.ip());
+            let family = if ip == Ip::V4 { TableFamily::Ip } else { TableFamily::Ip6 };
+            for chain in ["prerouting", "output", "hostports_all"] {
+                if !self.has_rules(family, table(ip).name, chain)? {
+                    return Ok(false);
+                }
+            }
+            let mut there = Vec::new();
+            for_each(&self.socket, ip, |read| there.push(read))?;
+            let is_there = |port| there.iter().any(|read| publishes(read, &intent.owner, port));
+            if !intent.ports.iter().all(is_there) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Removes the Go portmap's rules for these containers and addresses. Idempotent.
