@@ -184,8 +184,12 @@ fn check(family: Family, wanted: Wanted<'_>) -> Result<Vec<Difference>, Iptables
     let name = |rule: &Rule| format!("{} -t {} {rule}", family.command(), rules::TABLE);
     let difference = |change: &Change| match change {
         Change::Create(_) => None,
-        // Go makes no entries. If somebody else has the address, the deletion of that entry tells.
-        Change::Insert(rule) | Change::Append(rule) if rule.chain == rules::OWNERS && made_by_go => None,
+        // Go makes no entries and no jump to them. If somebody else has the address, the deletion of that entry tells.
+        Change::Insert(rule) | Change::Append(rule)
+            if made_by_go && (rule.chain == rules::OWNERS || rule.target() == Some(rules::OWNERS)) =>
+        {
+            None
+        }
         Change::Insert(rule) | Change::Append(rule) if before.has(rule) => {
             Some(Difference::new(name(rule), format!("in front of the jump to {}", rules::ACCEPTS), "behind it"))
         }
