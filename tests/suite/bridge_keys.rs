@@ -112,7 +112,7 @@ fn captured(sb: &Sandbox) {
     assert!(has_flag(&link(&node, "br-test").unwrap(), "PROMISC"));
     chain.check(sb, &at).silent();
     node.sh(&["ip", "link", "set", "br-test", "promisc", "off"]);
-    chain.check(sb, &at).error().names(&["br-test", "promiscuous"]);
+    chain.check(sb, &at).error().names(&["br-test", "romisc"]);
 }
 
 fn isolation(sb: &Sandbox) {

@@ -22,7 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("bridge::status_name_taken", name_taken),
         improved("bridge::subnet_inside_a_wider_one_elsewhere_is_told", wider),
         improved("bridge::subnet_inside_a_daemons_route_is_silent", daemons_route),
-        common("bridge::existing_bridge_by_an_alternative_name", alternative),
+        improved("bridge::existing_bridge_by_an_alternative_name", alternative),
     ]
 }
 
