@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn subnets_and_addresses_are_read_whatever_else_there_is() {
-        let config: IpamConfig = crate::json::decode(json!({
+        let config: IpamConfig = json::decode(json!({
             "type": "x", "subnet": "10.0.0.0/24", "ranges": [[{"Subnet": "fd00::/64"}, {"subnet": 7}], "y"],
             "addresses": [{"address": "10.1.0.5/24"}, {}]
         }))
