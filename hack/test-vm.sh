@@ -98,9 +98,10 @@ cp /etc/protocols /etc/services "$root/etc/" 2>/dev/null || true
 printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\ntcpdump:x:999:999::/:/bin/false\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\ntcpdump:x:999:\n' >"$root/etc/group"
 printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
-mkdir -p "$root$(dirname "$suite")"
+# The machine mounts a file system of its own where a target directory may be.
 put "$suite"
-strip --strip-debug "$root$suite"
+mv "$root$suite" "$root/suite"
+strip --strip-debug "$root/suite"
 cp "$dir"/* "$root/plugins/"
 cp -r conf-examples "$root/" 2>/dev/null || true
 
@@ -130,7 +131,7 @@ for module in bridge br_netfilter 8021q veth nf_tables nft_chain_nat nft_masq nf
     xt_MASQUERADE xt_comment xt_addrtype iptable_nat ip6table_nat; do modprobe -q \$module; done
 set --
 while read -r word; do set -- "\$@" "\$word"; done </filters
-$suite "\$@" --color never --test-threads \$(nproc) 2>&1
+/suite "\$@" --color never --test-threads \$(nproc) 2>&1
 echo "VM-EXIT \$?"
 poweroff -f
 EOF

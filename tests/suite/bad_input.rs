@@ -129,6 +129,24 @@ fn configurations() -> Vec<Case> {
     ];
     let better: Vec<(&'static str, &str, Value, &'static [&str])> = vec![
         ("bridge", "not_a_mac", json!({"runtimeConfig": {"mac": "zz:00:00:00:00:01"}}), &["mac", "zz:00:00:00:00:01"]),
+        (
+            "bridge",
+            "mac_multicast",
+            json!({"runtimeConfig": {"mac": "01:00:5e:00:00:01"}}),
+            &["runtimeConfig.mac", "01:00:5e:00:00:01", "multicast"],
+        ),
+        (
+            "bridge",
+            "mac_zero",
+            json!({"args": {"cni": {"mac": "00:00:00:00:00:00"}}}),
+            &["args.cni.mac", "00:00:00:00:00:00"],
+        ),
+        (
+            "bridge",
+            "mac_broadcast",
+            json!({"runtimeConfig": {"mac": "ff:ff:ff:ff:ff:ff"}}),
+            &["runtimeConfig.mac", "broadcast"],
+        ),
         ("bridge", "empty_bridge_name", json!({"bridge": ""}), &["bridge"]),
         ("bridge", "long_bridge_name", json!({"bridge": "abcdefghijklmnop"}), &["bridge", "abcdefghijklmnop"]),
         ("bridge", "masquerade_backend", masquerade("pf"), &["ipMasqBackend", "pf"]),

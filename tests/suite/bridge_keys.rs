@@ -1,5 +1,8 @@
 //! bridge: its configuration key by key.
 
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use cni_tests::kernel::{addresses, default_routes, has_flag, link, routes};
 use cni_tests::{Attachment, Netns, Sandbox};
 use serde_json::{Value, json};
@@ -15,10 +18,12 @@ pub(crate) fn cases() -> Vec<Case> {
         common("bridge::key_mtu", mtu),
         common("bridge::key_hairpin_mode", hairpin),
         common("bridge::key_promisc_mode", promisc),
+        common("bridge::key_promisc_mode_while_somebody_captures", captured),
         newer("bridge::key_port_isolation", isolation),
         newer("bridge::key_disable_container_interface", down),
         common("bridge::key_is_gateway_gives_no_default_route", gateway_only),
         common("bridge::key_force_address", force_address),
+        improved("bridge::key_force_address_keeps_gateways_that_are_there", force_address_secondary),
         newer("bridge::key_dns_overrides_ipam", dns),
         common("bridge::two_ipv6_gateways", two_gateways),
         common("bridge::mac_by_runtime_config", |sb| mac(sb, "runtime")),
@@ -28,6 +33,8 @@ pub(crate) fn cases() -> Vec<Case> {
         common("bridge::cni_args", cni_args),
         newer("bridge::route_priority_and_table", route_table),
         improved("bridge::route_mtu_and_advmss", route_metrics),
+        improved("bridge::default_route_of_another_table_is_not_the_default", other_default),
+        improved("bridge::ipv6_switched_off_on_the_bridge_is_named", no_ipv6),
     ]
 }
 
@@ -82,6 +89,32 @@ fn promisc(sb: &Sandbox) {
     assert!(has_flag(&link(&sb.node(), "br-test").unwrap(), "PROMISC"));
 }
 
+/// A capture counts as promiscuity, and ends some time.
+fn captured(sb: &Sandbox) {
+    let node = sb.node();
+    let chain = alone(sb, |c| {
+        c["hairpinMode"] = false.into();
+        c["promiscMode"] = true.into();
+    });
+    node.sh(&["ip", "link", "add", "br-test", "type", "bridge"]);
+    node.sh(&["ip", "link", "set", "br-test", "up"]);
+    let mut tcpdump = Command::new("tcpdump");
+    let mut capture = tcpdump.args(["-ni", "br-test", "-w", "/dev/null"]).stderr(Stdio::null()).spawn().unwrap();
+    let begin = Instant::now();
+    while link(&node, "br-test").unwrap()["promiscuity"] == 0 {
+        assert!(begin.elapsed().as_secs() < 10, "tcpdump captures");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut at = Attachment::new("c1", &sb.container("c1"));
+    chain.add(sb, &mut at);
+    capture.kill().unwrap();
+    capture.wait().unwrap();
+    assert!(has_flag(&link(&node, "br-test").unwrap(), "PROMISC"));
+    chain.check(sb, &at).silent();
+    node.sh(&["ip", "link", "set", "br-test", "promisc", "off"]);
+    chain.check(sb, &at).error().names(&["br-test", "romisc"]);
+}
+
 fn isolation(sb: &Sandbox) {
     let (_, result) = attached(sb, |c| c["portIsolation"] = true.into());
     assert_eq!(port(sb, &result)["linkinfo"]["info_slave_data"]["isolated"], true);
@@ -117,6 +150,23 @@ fn force_address(sb: &Sandbox) {
     });
     chain.add(sb, &mut Attachment::new("c3", &sb.container("c3")));
     assert_eq!(addresses(&sb.node(), "br-test"), ["10.78.0.1/24", "fd00:77::1/64"]);
+}
+
+/// The kernel deletes the first address of a subnet together with the later ones, of which one is a gateway.
+fn force_address_secondary(sb: &Sandbox) {
+    let node = sb.node();
+    node.sh(&["ip", "link", "add", "br-test", "type", "bridge"]);
+    for address in ["10.77.0.254/24", "10.77.0.1/24"] {
+        node.sh(&["ip", "addr", "add", address, "dev", "br-test"]);
+    }
+    let chain = alone(sb, |c| {
+        c["ipam"]["ranges"] = json!([[{"subnet": "10.77.0.0/24"}], [{"subnet": "10.78.0.0/24"}]]);
+        c["forceAddress"] = true.into();
+    });
+    let mut at = Attachment::new("c1", &sb.container("c1"));
+    chain.add(sb, &mut at);
+    assert_eq!(addresses(&node, "br-test"), ["10.77.0.1/24", "10.78.0.1/24"]);
+    chain.check(sb, &at).silent();
 }
 
 fn dns(sb: &Sandbox) {
@@ -207,4 +257,27 @@ fn route_metrics(sb: &Sandbox) {
     });
     let shown = ns.sh(&["ip", "route", "show", "10.9.0.0/16"]);
     assert!(shown.contains("mtu 1300") && shown.contains("advmss 1200"), "{shown}");
+}
+
+fn other_default(sb: &Sandbox) {
+    let chain = alone(sb, |c| c["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0", "table": 200}]));
+    let ns = sb.container("c1");
+    let mut at = Attachment::new("c1", &ns);
+    chain.add(sb, &mut at);
+    assert_eq!(default_routes(&ns, "-4"), ["10.77.0.1 dev eth0"]);
+    let table = ns.sh(&["ip", "route", "show", "table", "200"]);
+    assert!(table.contains("default via 10.77.0.1"), "{table}");
+    chain.check(sb, &at).silent();
+}
+
+fn no_ipv6(sb: &Sandbox) {
+    let node = sb.node();
+    node.sh(&["ip", "link", "add", "br.test", "type", "bridge"]);
+    cni_tests::kernel::set_sysctl(&node, "ipv6/conf/br.test/disable_ipv6", "1");
+    let conf = |c: &mut Value| c["bridge"] = "br.test".into();
+    let error = refused(sb, conf);
+    error.names(&["fd00:77::1/64", "br.test", "IPv6"]);
+    let way_out = error.text().split('`').nth(1).expect("a command").to_owned();
+    node.sh(&way_out.split(' ').collect::<Vec<_>>());
+    alone(sb, conf).add(sb, &mut Attachment::new("c1", &sb.container("c1")));
 }

@@ -4,7 +4,7 @@ use cni_tests::conf;
 use cni_tests::kernel::{addresses, link, links, set_sysctl, sysctl};
 use cni_tests::parallel::at_once;
 use cni_tests::{Attachment, Sandbox, Snapshot};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::bridge::alone;
 use crate::case::{Case, common, improved};
@@ -20,7 +20,9 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("bridge::subnet_routed_elsewhere_is_told", clash),
         improved("bridge::status_subnet_routed_elsewhere", clash_status),
         improved("bridge::status_name_taken", name_taken),
-        improved("bridge::mac_survives_churn_on_a_bridge_of_others", churn),
+        improved("bridge::subnet_inside_a_wider_one_elsewhere_is_told", wider),
+        improved("bridge::subnet_inside_a_daemons_route_is_silent", daemons_route),
+        improved("bridge::existing_bridge_by_an_alternative_name", alternative),
     ]
 }
 
@@ -113,32 +115,69 @@ fn full(sb: &Sandbox) {
 }
 
 /// The classic: docker0 has the subnet already.
-fn other_link(sb: &Sandbox) {
+fn other_link(sb: &Sandbox, address: &str) {
     let node = sb.node();
     node.sh(&["ip", "link", "add", "docker0", "type", "bridge"]);
-    node.sh(&["ip", "addr", "add", "10.77.0.1/24", "dev", "docker0"]);
+    node.sh(&["ip", "addr", "add", address, "dev", "docker0"]);
     node.sh(&["ip", "link", "set", "docker0", "up"]);
 }
 
-fn clash(sb: &Sandbox) {
-    other_link(sb);
-    let chain = alone(sb, |_| ());
-    let ns = sb.container("c1");
-    let at = Attachment::new("c1", &ns);
+/// What the first ADD on the node says on stderr.
+fn said(sb: &Sandbox) -> String {
     let mut conf = conf::bridge();
     conf["name"] = "testnet".into();
-    let outcome = chain.call(sb, "ADD", &conf, &at, None).run();
+    let at = Attachment::new("c1", &sb.container("c1"));
+    let outcome = alone(sb, |_| ()).call(sb, "ADD", &conf, &at, None).run();
     outcome.result();
-    assert!(outcome.stderr.contains("docker0") && outcome.stderr.contains("10.77.0.0/24"), "{outcome}");
-    let again = chain.call(sb, "ADD", &conf, &Attachment::new("c2", &sb.container("c2")), None).run();
-    again.result();
+    outcome.stderr
+}
+
+fn clash(sb: &Sandbox) {
+    other_link(sb, "10.77.0.1/24");
+    let said = said(sb);
+    assert!(said.contains("docker0") && said.contains("10.77.0.0/24"), "{said}");
+    alone(sb, |_| ()).add(sb, &mut Attachment::new("c2", &sb.container("c2")));
+}
+
+/// The bridge's route takes a part of docker0's packets away, and ADD works all the same.
+fn wider(sb: &Sandbox) {
+    sb.needs("bridge", "1.1.0");
+    other_link(sb, "10.77.200.1/16");
+    alone(sb, |_| ()).status(sb).silent();
+    let said = said(sb);
+    assert!(["docker0", "10.77.0.0/16", "10.77.0.0/24"].iter().all(|named| said.contains(named)), "{said}");
+}
+
+/// As flannel and others have it: the cluster's network leads to other nodes, and this node's part of it to the bridge.
+fn daemons_route(sb: &Sandbox) {
+    other_link(sb, "192.0.2.1/24");
+    sb.node().sh(&["ip", "route", "add", "10.77.0.0/16", "dev", "docker0", "scope", "link"]);
+    sb.node().sh(&["ip", "route", "add", "10.64.0.0/10", "via", "192.0.2.2"]);
+    assert_eq!(said(sb), "");
+}
+
+/// Settings and the result have the bridge's own name.
+fn alternative(sb: &Sandbox) {
+    let node = sb.node();
+    node.sh(&["ip", "link", "add", "br-test", "type", "bridge"]);
+    node.sh(&["ip", "link", "property", "add", "dev", "br-test", "altname", "also"]);
+    let chain = alone(sb, |conf| conf["bridge"] = "also".into());
+    let mut at = Attachment::new("c1", &sb.container("c1"));
+    let result = chain.add(sb, &mut at);
+    assert_eq!(result["interfaces"][0]["name"], "br-test");
+    assert_eq!(addresses(&node, "br-test"), ["10.77.0.1/24", "fd00:77::1/64"]);
+    assert_eq!(sysctl(&node, "ipv6/conf/br-test/accept_ra").as_deref(), Some("0"));
+    chain.check(sb, &at).silent();
+    node.sh(&["ip", "link", "set", "br-test", "down"]);
+    chain.check(sb, &at).error().names(&["br-test", "down"]);
+    chain.del(sb, &at);
 }
 
 fn clash_status(sb: &Sandbox) {
     sb.needs("bridge", "1.1.0");
     let chain = alone(sb, |_| ());
     chain.status(sb).silent();
-    other_link(sb);
+    other_link(sb, "10.77.0.1/24");
     let error = chain.status(sb).error();
     assert_eq!(error.code, 50, "{error:?}");
     error.names(&["10.77.0.0/24", "docker0"]);
@@ -150,24 +189,4 @@ fn name_taken(sb: &Sandbox) {
     let error = alone(sb, |_| ()).status(sb).error();
     assert_eq!(error.code, 50, "{error:?}");
     error.names(&["br-test", "not a bridge", "veth"]);
-}
-
-fn churn(sb: &Sandbox) {
-    let node = sb.node();
-    node.sh(&["ip", "link", "add", "br-test", "type", "bridge"]);
-    let chain = alone(sb, |_| ());
-    let attach = |n: usize| {
-        let id = format!("c{n}");
-        let mut at = Attachment::new(&id, &sb.container(&id));
-        chain.add(sb, &mut at);
-        at
-    };
-    let mac = || -> Value { link(&node, "br-test").unwrap()["address"].clone() };
-    let first = attach(0);
-    let before = mac();
-    let rest: Vec<_> = (1..8).map(attach).collect();
-    chain.del(sb, &first);
-    rest.iter().for_each(|at| chain.del(sb, at));
-    assert_eq!(mac(), before);
-    assert_eq!(sysctl(&node, "ipv6/conf/br-test/accept_ra").as_deref(), Some("0"));
 }

@@ -59,7 +59,7 @@ pub(crate) fn need_filtering(sb: &Sandbox) {
     }
 }
 
-fn set(keys: Value) -> impl Fn(&mut Value) {
+pub(crate) fn set(keys: Value) -> impl Fn(&mut Value) {
     move |conf| {
         for (key, value) in keys.as_object().unwrap() {
             conf[key] = value.clone();
@@ -68,19 +68,19 @@ fn set(keys: Value) -> impl Fn(&mut Value) {
 }
 
 /// ADD of container `id` with `keys`: its namespace and the result.
-fn attach(sb: &Sandbox, id: &str, keys: Value) -> (Netns, Value) {
+pub(crate) fn attach(sb: &Sandbox, id: &str, keys: Value) -> (Netns, Value) {
     need_filtering(sb);
     let ns = sb.container(id);
     let result = alone(sb, set(keys)).add(sb, &mut Attachment::new(id, &ns));
     (ns, result)
 }
 
-fn host_end(result: &Value) -> &str {
+pub(crate) fn host_end(result: &Value) -> &str {
     result["interfaces"][1]["name"].as_str().unwrap()
 }
 
 /// The VLANs of a port, as `bridge vlan` prints them: `100 PVID Egress Untagged`.
-fn vlans(sb: &Sandbox, port: &str) -> Vec<String> {
+pub(crate) fn vlans(sb: &Sandbox, port: &str) -> Vec<String> {
     let shown = sb.node().sh(&["bridge", "-j", "-compressvlans", "vlan", "show", "dev", port]);
     let shown: Value = serde_json::from_str(&shown).unwrap();
     let list = shown[0]["vlans"].as_array().cloned().unwrap_or_default();

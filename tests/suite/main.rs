@@ -9,12 +9,14 @@ mod bad_keys;
 mod bad_ranges;
 mod bridge;
 mod bridge_keys;
+mod bridge_mac;
 mod bridge_new_keys;
 mod bridge_rollback;
 mod bridge_shared;
 mod bridge_spoof;
 mod bridge_upgrade;
 mod bridge_vlan;
+mod bridge_vlan_gateway;
 mod bridge_wire;
 mod case;
 mod check;
@@ -39,6 +41,7 @@ mod leftovers;
 mod lives;
 mod loopback;
 mod masquerade;
+mod mtu;
 mod networks;
 mod portmap;
 mod portmap_edges;
@@ -102,6 +105,7 @@ fn cases() -> Vec<case::Case> {
         host_local::cases,
         bridge::cases,
         bridge_keys::cases,
+        bridge_mac::cases,
         bridge_new_keys::cases,
         bridge_rollback::cases,
         bridge_shared::cases,
@@ -109,6 +113,8 @@ fn cases() -> Vec<case::Case> {
         bridge_wire::cases,
         bridge_spoof::cases,
         bridge_vlan::cases,
+        bridge_vlan_gateway::cases,
+        mtu::cases,
         masquerade::cases,
         portmap::cases,
         portmap_go::cases,

@@ -9,8 +9,9 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use crate::error::Errno;
-use crate::{NetError, Netlink, Operation};
+use crate::error::{Errno, Failure, NoIpv6};
+use crate::mtu::IPV6_MIN;
+use crate::{Link, NetError, Netlink, Operation};
 
 /// Between two looks at a link's addresses; one look takes some 50 µs.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
@@ -90,7 +91,7 @@ impl Netlink {
     ///
     /// # Errors
     /// [`NetError::Exists`] if the link has this IPv6 address with another prefix length, as a link can have it only
-    /// once; [`NetError::NoSuchLink`]; otherwise the kernel's: `EACCES` where IPv6 is switched off.
+    /// once; [`NetError::NoIpv6`] if the link has none; [`NetError::NoSuchLink`]; otherwise the kernel's.
     pub fn add_address(&self, index: u32, address: IpNetwork, options: &AddressOptions) -> Result<bool, NetError> {
         let operation = Operation::AddAddress { link: index, address };
         let message = RouteNetlinkMessage::NewAddress(address_message(index, address, options));
@@ -105,7 +106,23 @@ impl Netlink {
                     _ => Ok(false),
                 }
             }
+            Err(failure) if address.is_ipv6() => Err(self.no_ipv6(index, address, failure)),
             Err(failure) => Err(failure.during(operation)),
+        }
+    }
+
+    /// The kernel's error numbers don't tell much: `EACCES` for IPv6 that is switched off, and for a small MTU `EINVAL`
+    /// or `ENOBUFS`, by its version.
+    fn no_ipv6(&self, index: u32, address: IpNetwork, failure: Failure) -> NetError {
+        match self.link_by_index(index) {
+            Ok(Some(Link { name, mtu, .. })) if mtu < IPV6_MIN => {
+                NetError::NoIpv6 { address, name, why: NoIpv6::SmallMtu { mtu } }
+            }
+            Ok(Some(Link { name, .. })) if failure.is(Errno::ACCES) => {
+                let why = NoIpv6::disabled(&name);
+                NetError::NoIpv6 { address, name, why }
+            }
+            _ => failure.during(Operation::AddAddress { link: index, address }),
         }
     }
 

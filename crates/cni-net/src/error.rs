@@ -8,6 +8,7 @@ use cni_plugin::IfName;
 use ipnetwork::IpNetwork;
 
 use crate::NetNsError;
+use crate::mtu::IPV6_MIN;
 
 /// An operation and its object, in the words of a message: "cannot {operation}".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +150,16 @@ pub enum NetError {
         /// What is missing, with the kernel's configuration option.
         feature: &'static str,
     },
+    /// The link has no IPv6.
+    #[error("cannot add address {address} to link {name}: {why}")]
+    NoIpv6 {
+        /// The IPv6 address.
+        address: IpNetwork,
+        /// The link's name.
+        name: String,
+        /// Why that is so, and the way out.
+        why: NoIpv6,
+    },
     /// The kernel refused for another reason.
     #[error("cannot {operation}: {reason}")]
     Refused {
@@ -171,6 +182,36 @@ pub enum NetError {
     },
 }
 
+/// Why a link has no IPv6.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoIpv6 {
+    /// It is switched off on this link.
+    #[error(
+        "IPv6 is switched off on it: `sysctl -w {sysctl}=0` (net.ipv6.conf.default.disable_ipv6 is for links to come), \
+         or no IPv6 addresses"
+    )]
+    Disabled {
+        /// The setting.
+        sysctl: String,
+    },
+    /// Its MTU is less than 1280.
+    #[error(
+        "its MTU of {mtu} is too small for IPv6, which needs {IPV6_MIN} (RFC 8200): raise it, or no IPv6 addresses"
+    )]
+    SmallMtu {
+        /// In bytes.
+        mtu: u32,
+    },
+}
+
+impl NoIpv6 {
+    pub(crate) fn disabled(link: &str) -> Self {
+        // sysctl(8) takes a slash in a name for a dot.
+        Self::Disabled { sysctl: format!("net.ipv6.conf.{}.disable_ipv6", link.replace('.', "/")) }
+    }
+}
+
 impl NetError {
     /// The kernel's error number, if it was the kernel that refused.
     pub fn errno(&self) -> Option<i32> {
@@ -187,6 +228,7 @@ impl NetError {
 pub(crate) struct Errno;
 
 impl Errno {
+    pub(crate) const ACCES: i32 = rustix::io::Errno::ACCESS.raw_os_error();
     pub(crate) const NOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
     pub(crate) const SRCH: i32 = rustix::io::Errno::SRCH.raw_os_error();
     pub(crate) const INVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
@@ -238,6 +280,11 @@ mod tests {
             NetError::Refused { operation, reason }.to_string(),
             "cannot add address 10.0.0.5/24 to link 7: Invalid argument (Nexthop has invalid gateway)"
         );
+    }
+
+    #[test]
+    fn the_setting_that_switches_ipv6_off_is_told_as_sysctl_takes_it() {
+        assert!(NoIpv6::disabled("br0.100").to_string().contains("net.ipv6.conf.br0/100.disable_ipv6=0"));
     }
 
     #[test]

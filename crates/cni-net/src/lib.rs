@@ -23,26 +23,30 @@ mod everywhere;
 pub mod forwarding;
 mod layer3;
 mod link;
-mod mac;
+pub mod mac;
+pub mod mtu;
 mod netlink;
 mod netns;
 pub mod pair;
 mod point_to_point;
 mod route;
 pub mod sysctl;
+mod sysfs;
 
 pub use address::{Address, AddressOptions};
-pub use error::{KernelError, NetError, Operation};
+pub use error::{KernelError, NetError, NoIpv6, Operation};
 pub use everywhere::addresses_everywhere;
 pub use layer3::{Layer3, Layer3Error};
 pub use link::{
     BridgeSpec, BridgeState, Link, LinkChange, OperState, PortChange, PortForwarding, PortState, VethEnd, VethIndexes,
     VethSpec, Vlan,
 };
-pub use mac::random_mac;
+pub use mac::{mac_of_link, random_mac};
+pub use mtu::MtuError;
 pub use netlink::Netlink;
 pub use netns::{NetNs, NetNsError, NetNsLock};
 pub use pair::{Pair, PairError, PairSpec};
 pub use point_to_point::PointToPoint;
 pub use route::{Family, Route, RouteFilter, RouteKind, RouteLookup};
 pub use sysctl::SysctlError;
+pub use sysfs::mac_was_set;

@@ -3,7 +3,7 @@
 
 mod common;
 
-use cni_net::{LinkChange, NetError, Netlink, PortChange, PortForwarding, Vlan};
+use cni_net::{LinkChange, NetError, Netlink, PortChange, PortForwarding, Vlan, mac_was_set};
 use cni_plugin::MacAddr;
 use common::{bridge, first, json, namespace, run, veth};
 
@@ -104,6 +104,23 @@ private_tests! {
         assert!(!netlink.delete_altname(4711, "second").unwrap());
         assert!(!netlink.delete_altname(index, "veth0").unwrap(), "its ordinary name");
         assert_eq!(first("ip -j link show dev veth0")["altnames"], serde_json::json!(["second"]));
+    }
+
+    /// The sysfs that is mounted is the machine's, in which the bridge isn't.
+    fn sysfs_tells_whether_a_hardware_address_was_set() {
+        let netlink = Netlink::open().unwrap();
+        run("ip link add cni0 type bridge");
+        let found = || mac_was_set(&netlink.link_by_name("cni0").unwrap().unwrap());
+        assert_eq!(found(), Some(false));
+        run("mount -t sysfs sysfs /sys");
+        assert_eq!(found(), Some(false));
+        let link = netlink.link_by_name("cni0").unwrap().unwrap();
+        netlink.change_link(link.index, &LinkChange { mac: link.mac, ..LinkChange::default() }).unwrap();
+        assert_eq!(found(), Some(true));
+        // Another link of that name.
+        let mut other = link;
+        other.index += 1;
+        assert_eq!(mac_was_set(&other), None);
     }
 
     fn a_port_is_changed() {

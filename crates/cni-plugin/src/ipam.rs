@@ -23,16 +23,32 @@ pub struct IpamConfig {
     pub subnet: Value,
     /// host-local's ranges.
     pub ranges: Value,
+    /// static's addresses.
+    pub addresses: Value,
 }
 
 impl IpamConfig {
     /// The subnets that host-local gives addresses of, as far as they can be read here.
     pub fn subnets(&self) -> Vec<IpNetwork> {
-        let subnet_of = |range: &Value| json::get(range.as_object()?, "subnet").cloned();
-        let of_ranges = self.ranges.as_array().into_iter().flatten().filter_map(Value::as_array).flatten();
-        let all = of_ranges.filter_map(subnet_of).chain([self.subnet.clone()]);
-        all.filter_map(|subnet| subnet.as_str()?.parse().ok()).collect()
+        let sets = self.ranges.as_array().into_iter().flatten();
+        let of_ranges = sets.filter_map(Value::as_array).flatten().filter_map(|range| network_of(range, "subnet"));
+        of_ranges.chain(network(&self.subnet)).collect()
     }
+
+    /// The subnets, and the addresses that static gives, as far as they can be read here.
+    pub fn networks(&self) -> Vec<IpNetwork> {
+        let addresses = self.addresses.as_array().into_iter().flatten();
+        let given = addresses.filter_map(|entry| network_of(entry, "address"));
+        self.subnets().into_iter().chain(given).collect()
+    }
+}
+
+fn network_of(entry: &Value, key: &str) -> Option<IpNetwork> {
+    network(json::get(entry.as_object()?, key)?)
+}
+
+fn network(text: &Value) -> Option<IpNetwork> {
+    text.as_str()?.parse().ok()
 }
 
 /// The IPAM plugin of a configuration (`ipam.type`).
@@ -117,5 +133,23 @@ impl PendingAdd {
             )));
         }
         Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn subnets_and_addresses_are_read_whatever_else_there_is() {
+        let config: IpamConfig = json::decode(json!({
+            "type": "x", "subnet": "10.0.0.0/24", "ranges": [[{"Subnet": "fd00::/64"}, {"subnet": 7}], "y"],
+            "addresses": [{"address": "10.1.0.5/24"}, {}]
+        }))
+        .unwrap();
+        let shown = |networks: Vec<IpNetwork>| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(shown(config.subnets()), ["fd00::/64", "10.0.0.0/24"]);
+        assert_eq!(shown(config.networks()), ["fd00::/64", "10.0.0.0/24", "10.1.0.5/24"]);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use cni_net::{Layer3, LinkChange, NetError, NetNs, Netlink, Pair, pair};
+use cni_net::{Layer3, LinkChange, NetError, NetNs, Netlink, Pair, mtu, pair};
 use cni_netfilter::{MacGuard, MacGuardHint, Netfilter};
-use cni_plugin::{Attachment, CniError, CniResult, Interface, Owner, Request, Undo};
+use cni_plugin::{Attachment, CniError, CniResult, IfName, Interface, MacAddr, Owner, Request, Undo};
 
 use crate::config::Config;
 use crate::gateway::GatewayLink;
@@ -49,12 +49,13 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
         }
         None => (AddressPlan::default(), settings.dns.clone().unwrap_or_default()),
     };
+    mtu::refuse_ipv6(settings.mtu, addresses.ips.iter().map(|ip| ip.address))?;
 
     // 7. The bridge, or an interface in the containers' VLAN, as gateway.
     let gateway = gateway::ensure(&socket, &settings, &bridge, &addresses.gateways)?;
 
     // 8. The container's addresses and routes; its interface goes up.
-    let interfaces = told(request, attachment, &socket, (&settings, &bridge, &pair, gateway.as_ref()))?;
+    let interfaces = told(request, attachment, &socket, (&bridge, &pair, gateway.as_ref()))?;
     let result = plan::result(interfaces, &addresses, dns);
     let passes = || veth::wait_for_carrier(&socket, pair.host_index, bridge.index);
     configure(&settings, owner, (&namespace, &inside, pair.container_index), &result, passes, undo)?;
@@ -74,19 +75,24 @@ fn told(
     request: &Request<Config>,
     attachment: &Attachment,
     socket: &Netlink,
-    (settings, bridge, pair, gateway): (&Settings, &BridgeLink, &Pair, Option<&GatewayLink>),
+    (bridge, pair, gateway): (&BridgeLink, &Pair, Option<&GatewayLink>),
 ) -> Result<Vec<Interface>, CniError> {
-    // A bridge's MTU may have followed its new port's.
-    let mtu = |index| socket.link_by_index(index).map(|link| request.mtu_told(link.map_or(0, |link| link.mtu)));
+    // As they are now: a bridge's MTU may have followed its new port's.
+    let now = |name: &IfName, index, mac: MacAddr| -> Result<Interface, NetError> {
+        let link = socket.link_by_index(index)?;
+        let mac = link.as_ref().and_then(|link| link.mac).unwrap_or(mac);
+        let mtu = request.mtu_told(link.map_or(0, |link| link.mtu));
+        Ok(Interface::new(name.as_str(), mac, "").with_mtu(mtu))
+    };
     let sandbox = attachment.netns.to_string_lossy();
     let pair_mtu = request.mtu_told(pair.mtu);
     let mut interfaces = vec![
-        Interface::new(settings.bridge.as_str(), bridge.mac, "").with_mtu(mtu(bridge.index)?),
+        now(&bridge.name, bridge.index, bridge.mac)?,
         Interface::new(pair.host_name.as_str(), pair.host_mac, "").with_mtu(pair_mtu),
         Interface::new(attachment.owner.ifname.as_str(), pair.container_mac, &sandbox).with_mtu(pair_mtu),
     ];
     if let Some(link) = gateway.filter(|link| link.index != bridge.index) {
-        interfaces.push(Interface::new(link.name.as_str(), link.mac, "").with_mtu(mtu(link.index)?));
+        interfaces.push(now(&link.name, link.index, link.mac)?);
     }
     Ok(interfaces)
 }

@@ -42,9 +42,19 @@ pub fn ensure(
 /// Makes sure of the link that is to have the gateway's addresses: the bridge itself or, where the containers are in a
 /// VLAN, the interface `<bridge>.<vlan>`. Idempotent, also beside others that do the same.
 fn ensure_link(socket: &Netlink, settings: &Settings, bridge: &BridgeLink) -> Result<GatewayLink, HostError> {
+    match vlan_link_name(settings, &bridge.name)? {
+        None => Ok(GatewayLink { index: bridge.index, name: bridge.name.clone(), mac: bridge.mac }),
+        Some(name) => ensure_vlan_link(socket, settings, bridge, &name),
+    }
+}
+
+/// `<bridge>.<vlan>` where the gateway is that interface, by the bridge's own name: the configuration may have an
+/// alternative one.
+pub fn vlan_link_name(settings: &Settings, bridge: &IfName) -> Result<Option<IfName>, HostError> {
     match &settings.vlan_gateway {
-        None => Ok(GatewayLink { index: bridge.index, name: settings.bridge.clone(), mac: bridge.mac }),
-        Some(name) => ensure_vlan_link(socket, settings, bridge, name),
+        Some(name) if *bridge == settings.bridge => Ok(Some(name.clone())),
+        Some(_) => settings.gateway_name(bridge).map_err(HostError::Name),
+        None => Ok(None),
     }
 }
 
@@ -59,16 +69,39 @@ fn ensure_vlan_link(
         Some(link) => link,
         None => create_vlan_link(socket, settings, bridge, name)?,
     };
-    let made_by_us = link.kind.as_deref() == Some("veth");
-    if made_by_us && let (Some(vlans), Some(port)) = (settings.gateway_port(), link.peer_index) {
-        // Again on each ADD: whoever made the pair may have been killed before it came to this.
-        veth::set_vlans(socket, port, &vlans, bridge.default_vlan)?;
+    if let Some(port) = host::other_end(socket, &link)? {
+        ensure_port(socket, settings, bridge, (name, &port))?;
     }
     host::ignore_router_advertisements(name)?;
     if !link.up {
         socket.change_link(link.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
     }
     Ok(GatewayLink { index: link.index, name: name.clone(), mac: link.mac.unwrap_or(MacAddr([0; 6])) })
+}
+
+/// The pair's other end as a port of the bridge, in its VLAN. Idempotent, and on each ADD: whoever made the pair may have
+/// been killed before it came to this, and a port whose bridge is deleted stays behind.
+fn ensure_port(
+    socket: &Netlink,
+    settings: &Settings,
+    bridge: &BridgeLink,
+    (name, port): (&IfName, &Link),
+) -> Result<(), HostError> {
+    let Some(vlans) = settings.gateway_port() else { return Ok(()) };
+    if port.master.is_some_and(|master| master != bridge.index) {
+        let (name, port) = (name.clone(), port.name.clone());
+        return Err(HostError::GatewayElsewhere { name, port, bridge: bridge.name.clone() });
+    }
+    host::ignore_router_advertisements(&port.name.parse().map_err(HostError::Name)?)?;
+    let change = LinkChange {
+        master: port.master.is_none().then_some(Some(bridge.index)),
+        up: (!port.up).then_some(true),
+        ..LinkChange::default()
+    };
+    if change != LinkChange::default() {
+        socket.change_link(port.index, &change)?;
+    }
+    veth::set_vlans(socket, port.index, &vlans, bridge.default_vlan)
 }
 
 /// The interface of that name, which must be one that can be in a VLAN of the bridge: a veth, or an 802.1Q link that
@@ -100,7 +133,6 @@ fn create_vlan_link(
         Ok(_) | Err(NetError::Exists { .. }) => {}
         Err(error) => return Err(error.into()),
     }
-    host::ignore_router_advertisements(&spec.host.name)?;
     find_vlan_link(socket, name)?.ok_or_else(|| HostError::Vanished(settings.bridge.clone()))
 }
 
@@ -111,16 +143,15 @@ fn ensure_addresses(
     link: &GatewayLink,
     gateways: &[IpNetwork],
 ) -> Result<(), HostError> {
-    let present: Vec<IpNetwork> = socket.addresses(link.index)?.into_iter().map(|found| found.network).collect();
+    let mut present = addresses(socket, link)?;
+    if make_room(socket, settings, link, gateways, &present)? {
+        // Some more may have gone: the kernel deletes the first IPv4 address of a subnet with the later ones.
+        present = addresses(socket, link)?;
+    }
     for wanted in gateways.iter().filter(|wanted| !present.contains(wanted)) {
-        make_room(socket, settings, link, gateways, *wanted, &present)?;
         routed::warn(socket, *wanted, link.index);
         // The gateway must answer at once, not after a second of duplicate address detection.
         socket.add_address(link.index, *wanted, &AddressOptions { no_dad: true, ..AddressOptions::default() })?;
-        if link.mac != MacAddr([0; 6]) {
-            // Setting the address that it has makes the kernel keep it, on a bridge that somebody else made too.
-            socket.change_link(link.index, &LinkChange { mac: Some(link.mac), ..LinkChange::default() })?;
-        }
     }
     for family in Family::ALL {
         if gateways.iter().any(|gateway| Family::of(gateway.ip()) == family) {
@@ -130,20 +161,27 @@ fn ensure_addresses(
     Ok(())
 }
 
+fn addresses(socket: &Netlink, link: &GatewayLink) -> Result<Vec<IpNetwork>, NetError> {
+    Ok(socket.addresses(link.index)?.into_iter().map(|found| found.network).collect())
+}
+
+/// Deletes what is in the way of the gateways that are missing, if it may; true if there was anything.
 fn make_room(
     socket: &Netlink,
     settings: &Settings,
     link: &GatewayLink,
     gateways: &[IpNetwork],
-    wanted: IpNetwork,
     present: &[IpNetwork],
-) -> Result<(), HostError> {
-    let in_the_way = present.iter().filter(|found| conflicts(**found, wanted) && !gateways.contains(found));
-    for found in in_the_way {
+) -> Result<bool, HostError> {
+    let mut deleted = false;
+    for found in present.iter().filter(|found| !gateways.contains(found)) {
+        let in_the_way_of = |wanted: &&IpNetwork| !present.contains(wanted) && conflicts(*found, **wanted);
+        let Some(wanted) = gateways.iter().find(in_the_way_of) else { continue };
         if !settings.force_address {
-            return Err(HostError::AddressConflict { bridge: link.name.clone(), wanted, present: *found });
+            let bridge = link.name.clone();
+            return Err(HostError::AddressConflict { bridge, wanted: *wanted, present: *found });
         }
-        socket.delete_address(link.index, *found)?;
+        deleted |= socket.delete_address(link.index, *found)?;
     }
-    Ok(())
+    Ok(deleted)
 }

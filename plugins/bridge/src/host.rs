@@ -2,13 +2,17 @@
 //! completed where it lacks something, never taken back.
 
 use cni_net::{
-    BridgeSpec, Link, LinkChange, NetError, NetNs, NetNsError, Netlink, PairError, SysctlError, random_mac, sysctl,
+    BridgeSpec, Link, LinkChange, NetError, NetNs, NetNsError, Netlink, PairError, SysctlError, mac_of_link,
+    mac_was_set, random_mac, sysctl,
 };
 use cni_plugin::{IfName, MacAddr, NameError};
 use ipnetwork::IpNetwork;
 
 use crate::names::TemplateError;
 use crate::settings::Settings;
+
+/// The address of a bridge whose last port has left.
+const NO_MAC: MacAddr = MacAddr([0; 6]);
 
 /// Why the bridge can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +39,7 @@ pub enum HostError {
     #[error("cannot choose a MAC address: {0}")]
     Random(#[from] std::io::Error),
     /// The name belongs to something else.
-    #[error("{name:?} already exists but is not a bridge (it is a {kind}): choose another name for \"bridge\"")]
+    #[error("\"{name}\" already exists but is not a bridge (it is a {kind}): choose another name for \"bridge\"")]
     NotABridge {
         /// The configured name.
         name: IfName,
@@ -43,12 +47,25 @@ pub enum HostError {
         kind: String,
     },
     /// The name of the VLAN's gateway interface belongs to something else.
-    #[error("{name:?} already exists but is not an interface of a VLAN (it is a {kind}): rename it, or the bridge")]
+    #[error("\"{name}\" already exists but is not an interface of a VLAN (it is a {kind}): rename it, or the bridge")]
     NotAVlanLink {
         /// The bridge's name and the VLAN.
         name: IfName,
         /// What has it.
         kind: String,
+    },
+    /// The other end of the VLAN's gateway interface is in another bridge.
+    #[error(
+        "the gateway's interface \"{name}\" leads to another bridge than \"{bridge}\": `ip link set {port} master \
+         {bridge}`, or delete it"
+    )]
+    GatewayElsewhere {
+        /// The bridge's name and the VLAN.
+        name: IfName,
+        /// Its other end.
+        port: String,
+        /// Where that should be.
+        bridge: IfName,
     },
     /// The bridge was made without VLAN filtering.
     #[error(
@@ -64,7 +81,7 @@ pub enum HostError {
     Vanished(IfName),
     /// Another address is in the way.
     #[error(
-        "{bridge:?} already has an IP address different from {wanted}: it has {present}; forceAddress would replace it"
+        "\"{bridge}\" already has an IP address different from {wanted}: it has {present}; forceAddress would replace it"
     )]
     AddressConflict {
         /// The bridge.
@@ -79,6 +96,8 @@ pub enum HostError {
 /// The bridge as it was found or made.
 #[derive(Debug, Clone)]
 pub struct BridgeLink {
+    /// Its own name; the configuration may have an alternative one.
+    pub name: IfName,
     /// Its index.
     pub index: u32,
     /// Its hardware address.
@@ -90,25 +109,44 @@ pub struct BridgeLink {
 }
 
 /// Makes sure that the bridge exists, is up and doesn't listen to router advertisements. Idempotent, and safe beside
-/// others that do the same at the same time. An existing bridge keeps its MTU, address and VLAN filtering.
+/// others that do the same at the same time. An existing bridge keeps its MTU, addresses and VLAN filtering, and from now
+/// on its hardware address too.
 pub fn ensure_bridge(socket: &Netlink, settings: &Settings) -> Result<BridgeLink, HostError> {
     let link = match find_bridge(socket, &settings.bridge)? {
         Some(link) => link,
         None => create_bridge(socket, settings)?,
     };
+    let name: IfName = link.name.parse().map_err(HostError::Name)?;
     refuse_without_filtering(settings, &link)?;
-    ignore_router_advertisements(&settings.bridge)?;
-    let raise = (!link.up).then_some(true);
-    let promisc = (settings.promisc && link.promiscuity == 0).then_some(true);
-    if raise.is_some() || promisc.is_some() {
-        socket.change_link(link.index, &LinkChange { up: raise, promisc, ..LinkChange::default() })?;
+    ignore_router_advertisements(&name)?;
+    let change = LinkChange {
+        up: (!link.up).then_some(true),
+        promisc: (settings.promisc && !link.promisc).then_some(true),
+        mac: mac_to_set(&link)?,
+        ..LinkChange::default()
+    };
+    if change != LinkChange::default() {
+        socket.change_link(link.index, &change)?;
     }
     Ok(BridgeLink {
+        name,
         index: link.index,
-        mac: link.mac.unwrap_or(MacAddr([0; 6])),
+        mac: change.mac.or(link.mac).unwrap_or(NO_MAC),
         mtu: link.mtu,
         default_vlan: link.bridge.and_then(|bridge| bridge.default_vlan),
     })
+}
+
+/// The address that the bridge must be given to keep it; `None` if somebody has given it one already.
+///
+/// Until then it follows the lowest of its ports' (`br_stp_recalculate_bridge_id` in `net/bridge/br_stp_if.c`), and the
+/// neighbours lose their gateway each time it changes; without ports it has none at all. The one that it has will do.
+/// But not on each ADD: the kernel forgets a link's neighbours when its address is set, be it the same one.
+fn mac_to_set(bridge: &Link) -> Result<Option<MacAddr>, HostError> {
+    match bridge.mac.filter(|mac| *mac != NO_MAC) {
+        Some(mac) => Ok((mac_was_set(bridge) != Some(true)).then_some(mac)),
+        None => Ok(Some(mac_of_link(bridge.index)?)),
+    }
 }
 
 /// A bridge that ignores VLANs would join containers that are to be kept apart.
@@ -123,9 +161,9 @@ pub fn refuse_without_filtering(settings: &Settings, bridge: &Link) -> Result<()
 /// Before the link is up: the node must not take addresses and routes from a container (CVE-2020-10749).
 pub fn ignore_router_advertisements(link: &IfName) -> Result<(), SysctlError> {
     match sysctl::ensure(&format!("net/ipv6/conf/{link}/accept_ra"), "0") {
-        // A kernel without IPv6 accepts no advertisement either.
-        Err(error) if sysctl::read("net/ipv6/conf/all/forwarding").is_ok() => Err(error),
-        _ => Ok(()),
+        // A link without IPv6 accepts no advertisement either: the kernel has none, or its MTU is too small for it.
+        Err(SysctlError::NotFound { .. }) => Ok(()),
+        other => other.map(drop),
     }
 }
 
@@ -140,8 +178,7 @@ pub fn find_bridge(socket: &Netlink, name: &IfName) -> Result<Option<Link>, Host
     }
 }
 
-/// The address is chosen here: one that the kernel chose would follow the lowest of the ports, and the neighbours would
-/// lose their gateway each time it changed.
+/// The address is given at birth, so that it is the bridge's from the first moment.
 fn create_bridge(socket: &Netlink, settings: &Settings) -> Result<Link, HostError> {
     let name = settings.bridge.clone();
     socket.create_bridge(&BridgeSpec {
@@ -165,9 +202,7 @@ pub fn remove_if_empty(socket: &Netlink, name: &IfName) -> Result<(), HostError>
     let Some(bridge) = find_bridge(socket, name)? else { return Ok(()) };
     let mut gateways = Vec::new();
     for port in socket.links_with_master(bridge.index)? {
-        let peer = port.peer_index.filter(|_| port.kind.as_deref() == Some("veth") && port.peer_netnsid.is_none());
-        let peer = peer.map(|index| socket.link_by_index(index)).transpose()?.flatten();
-        match peer.filter(|peer| is_gateway_of(&peer.name, name)) {
+        match other_end(socket, &port)?.filter(|peer| is_gateway_of(&peer.name, &bridge.name)) {
             Some(gateway) => gateways.push(gateway.index),
             None => return Ok(()),
         }
@@ -178,8 +213,14 @@ pub fn remove_if_empty(socket: &Netlink, name: &IfName) -> Result<(), HostError>
     Ok(())
 }
 
+/// The other end of a veth, if it is in this namespace too.
+pub fn other_end(socket: &Netlink, link: &Link) -> Result<Option<Link>, NetError> {
+    let index = link.peer_index.filter(|_| link.kind.as_deref() == Some("veth") && link.peer_netnsid.is_none());
+    Ok(index.map(|index| socket.link_by_index(index)).transpose()?.flatten())
+}
+
 /// True for `<bridge>.<vlan>`.
-fn is_gateway_of(link: &str, bridge: &IfName) -> bool {
-    let vlan = link.strip_prefix(bridge.as_str()).and_then(|rest| rest.strip_prefix('.'));
+fn is_gateway_of(link: &str, bridge: &str) -> bool {
+    let vlan = link.strip_prefix(bridge).and_then(|rest| rest.strip_prefix('.'));
     vlan.is_some_and(|vlan| vlan.parse::<u16>().is_ok())
 }

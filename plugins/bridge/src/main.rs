@@ -8,6 +8,7 @@ mod del;
 mod gateway;
 mod gc;
 mod host;
+mod mac;
 mod names;
 mod plan;
 mod routed;

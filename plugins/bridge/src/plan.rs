@@ -72,16 +72,22 @@ fn masquerade(settings: &Settings, owner: &Owner, ips: &[IpConfig]) -> Vec<Masqu
     wanted
 }
 
-/// Once a family, unless IPAM gave a default route already (with or without a next hop of its own: without one the
-/// family's gateway is meant, and a second route would be refused by the kernel).
+/// Once a family, unless IPAM gave a default route of the main table already (with or without a next hop of its own:
+/// without one the family's gateway is meant, and a second route would be refused by the kernel). One of another table
+/// is for whom that table's rules are for.
 fn add_default_routes(routes: &mut Vec<Route>, ips: &[IpConfig]) {
     for ip in ips {
         let Some(gateway) = ip.gateway else { continue };
         let dst = default_dst(gateway);
-        if !routes.iter().any(|route| route.dst == dst) {
+        if !routes.iter().any(|route| route.dst == dst && is_in_main(route)) {
             routes.push(Route::new(dst, Some(gateway)));
         }
     }
+}
+
+/// The kernel takes table 0 for the main one.
+fn is_in_main(route: &Route) -> bool {
+    matches!(route.table, None | Some(0 | 254))
 }
 
 /// The network's address plus one.
@@ -146,6 +152,11 @@ mod tests {
         assert_eq!(routes, ["0.0.0.0/0 10.1.2.1", "::/0 fd00::1"]);
         let given = plan(json!({"isDefaultGateway": true}), json!({"ips": ips, "routes": [{"dst": "0.0.0.0/0"}]}));
         assert_eq!(given.routes.iter().filter(|route| route.dst.is_ipv4()).count(), 1);
+        for (table, routes) in [(0, 1), (254, 1), (100, 2)] {
+            let ipam = json!({"ips": ips, "routes": [{"dst": "0.0.0.0/0", "table": table}]});
+            let given = plan(json!({"isDefaultGateway": true}), ipam);
+            assert_eq!(given.routes.iter().filter(|route| route.dst.is_ipv4()).count(), routes, "table {table}");
+        }
     }
 
     #[test]

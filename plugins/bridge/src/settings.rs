@@ -1,15 +1,13 @@
 //! What remains of the configuration when every contradiction has been refused. Effects take nothing else.
 
-use cni_net::Family;
+use cni_net::{Family, MtuError, mtu};
 use cni_netfilter::{Backend, UnknownBackend};
-use cni_plugin::{ArgsError, CniArgs, Dns, IfName, MacAddr, NameError, SpecVersion};
+use cni_plugin::{CniArgs, Dns, IfName, MacAddr, NameError, SpecVersion};
 
 use crate::config::Config;
+use crate::mac::{self, MacError};
 use crate::names::{Template, TemplateError};
 use crate::vlan::{PortVlans, VlanError};
-
-/// The largest MTU of a veth (`ETH_MAX_MTU` in `include/uapi/linux/if_ether.h`).
-const MTU_MAX: i64 = 65535;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -17,20 +15,12 @@ pub enum SettingsError {
     /// `bridge` or the interface's name.
     #[error("bridge: {0}")]
     Bridge(#[source] NameError),
-    /// The container's hardware address, by the channel it came through.
-    #[error("{channel}: {source}")]
-    Mac {
-        /// `runtimeConfig.mac`, `args.cni.mac` or `CNI_ARGS MAC`.
-        channel: &'static str,
-        /// The rule that it breaks.
-        source: NameError,
-    },
-    /// `CNI_ARGS`.
+    /// The container's hardware address.
     #[error(transparent)]
-    Args(#[from] ArgsError),
-    /// A number out of range.
-    #[error("mtu: {0} is out of range: at most {MTU_MAX}, and 0 leaves it to the kernel")]
-    Mtu(i64),
+    Mac(#[from] MacError),
+    /// `mtu`.
+    #[error(transparent)]
+    Mtu(#[from] MtuError),
     /// Two keys that exclude each other.
     #[error("{0} and {1} exclude each other: remove one of them")]
     Conflict(&'static str, &'static str),
@@ -129,9 +119,8 @@ impl Settings {
         if config.hairpin_mode && config.promisc_mode {
             return Err(SettingsError::Conflict("hairpinMode", "promiscMode"));
         }
-        if config.mtu > MTU_MAX {
-            return Err(SettingsError::Mtu(config.mtu));
-        }
+        let mtu = mtu::configured(config.mtu)?;
+        mtu::refuse_ipv6(mtu, config.ipam.networks())?;
         let vlans = PortVlans::resolve(config)?;
         let bridge = bridge_name(config)?;
         let gateway = config.is_gateway || config.is_default_gateway;
@@ -140,11 +129,11 @@ impl Settings {
             bridge,
             vlans,
             mac_guard: config.mac_spoof_check,
-            mtu: u32::try_from(config.mtu).ok().filter(|mtu| *mtu > 0),
+            mtu,
             promisc: config.promisc_mode,
             hairpin: config.hairpin_mode,
             isolated: config.port_isolation,
-            mac: container_mac(config, args)?,
+            mac: mac::of_container(config, args)?,
             gateway,
             default_gateway: config.is_default_gateway,
             force_address: config.force_address,
@@ -164,6 +153,12 @@ impl Settings {
             Mode::Layer2 { .. } => None,
             Mode::Layer3 { ipam } => Some(ipam),
         }
+    }
+
+    /// The interface that is the gateway, if the bridge has this name.
+    pub fn gateway_name(&self, bridge: &IfName) -> Result<Option<IfName>, NameError> {
+        let access = self.vlans.as_ref().and_then(|vlans| vlans.access).filter(|_| self.vlan_gateway.is_some());
+        access.map(|access| format!("{bridge}.{access}").parse()).transpose()
     }
 
     /// The VLANs of the gateway interface's port.
@@ -209,18 +204,6 @@ fn mode(config: &Config, version: SpecVersion) -> Result<Mode, SettingsError> {
     }
 }
 
-/// The nearest to the container wins: the runtime's capability, then `args`, then `CNI_ARGS`.
-fn container_mac(config: &Config, args: &CniArgs) -> Result<Option<MacAddr>, SettingsError> {
-    let from_args = args.parse(&["MAC"])?.remove("MAC").unwrap_or_default();
-    let channels = [
-        ("runtimeConfig.mac", &config.runtime_config.mac),
-        ("args.cni.mac", &config.args.cni.mac),
-        ("CNI_ARGS MAC", &from_args),
-    ];
-    let Some((channel, text)) = channels.into_iter().find(|(_, text)| !text.is_empty()) else { return Ok(None) };
-    text.parse().map(Some).map_err(|source| SettingsError::Mac { channel, source })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,6 +234,8 @@ mod tests {
     fn bad_values_are_named() {
         assert!(resolve(json!({"bridge": ""})).unwrap_err().contains("empty"));
         assert!(resolve(json!({"mtu": 70000})).unwrap_err().contains("70000"));
+        let small = json!({"mtu": 1279, "ipam": {"type": "x", "ranges": [[{"subnet": "fd00::/64"}]]}});
+        assert!(resolve(small).unwrap_err().contains("mtu: 1279"));
         assert_eq!(resolve(json!({"mtu": -1})).unwrap().mtu, None);
         assert!(resolve(json!({"ipMasqBackend": "pf"})).unwrap_err().contains("\"pf\""));
         assert!(resolve(json!({"runtimeConfig": {"mac": "x"}})).unwrap_err().contains("runtimeConfig.mac"));
@@ -262,12 +247,5 @@ mod tests {
         assert!(!resolve(json!({"ipMasq": true})).unwrap().masquerade);
         let settings = resolve(json!({"ipMasq": true, "ipMasqBackend": "nftables", "ipam": {"type": "x"}})).unwrap();
         assert_eq!((settings.masquerade, settings.backend), (true, Some(Backend::Nftables)));
-    }
-
-    #[test]
-    fn the_mac_nearest_to_the_container_wins() {
-        let value =
-            json!({"runtimeConfig": {"mac": "02:00:00:00:00:01"}, "args": {"cni": {"mac": "02:00:00:00:00:02"}}});
-        assert_eq!(resolve(value).unwrap().mac.unwrap().to_string(), "02:00:00:00:00:01");
     }
 }

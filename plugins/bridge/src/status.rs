@@ -18,9 +18,11 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     if let Some(bridge) = &bridge {
         host::refuse_without_filtering(&settings, bridge).map_err(|error| unavailable(error.into()))?;
     }
+    let name = bridge.as_ref().map_or(settings.bridge.as_str(), |bridge| &bridge.name).parse()?;
     let mut own = bridge.map(|bridge| bridge.index);
-    if let Some(name) = &settings.vlan_gateway {
-        own = gateway::find_vlan_link(&socket, name).map_err(|error| unavailable(error.into()))?.map(|link| link.index);
+    if let Some(name) = gateway::vlan_link_name(&settings, &name)? {
+        own =
+            gateway::find_vlan_link(&socket, &name).map_err(|error| unavailable(error.into()))?.map(|link| link.index);
     }
     if settings.gateway {
         routed::refuse(&socket, &request.config, own).map_err(unavailable)?;

@@ -92,6 +92,13 @@ impl PortVlans {
             |id: &u16| !self.wanted.is_empty() && !self.keep_default && self.wanted.iter().all(|v| v.id != *id);
         default.filter(leaves)
     }
+
+    /// True if a port with the VLANs `found` has what it should, and no more than the default one, if it may keep it.
+    pub fn is_met_by(&self, found: &[Vlan], default: Option<u16>) -> bool {
+        let kept = default.filter(|_| self.keep_default);
+        self.wanted.iter().all(|vlan| found.contains(vlan))
+            && found.iter().all(|vlan| self.wanted.contains(vlan) || Some(vlan.id) == kept)
+    }
 }
 
 fn trunk_ids(trunk: &[VlanTrunk]) -> Result<BTreeSet<u16>, VlanError> {
@@ -177,6 +184,21 @@ mod tests {
             let error = resolve(value).unwrap_err();
             assert!(named.iter().all(|part| error.contains(part)), "{error}");
         }
+    }
+
+    #[test]
+    fn a_port_is_in_its_vlans_and_in_no_other() {
+        let vlans = |value| resolve(value).unwrap().unwrap();
+        let tagged = |id| Vlan { id, pvid: false, untagged: false };
+        let own = Vlan { id: 100, pvid: true, untagged: true };
+        let first = Vlan { id: 1, pvid: false, untagged: true };
+        let access = vlans(json!({"vlan": 100}));
+        assert!(access.is_met_by(&[own], Some(1)));
+        for found in [&[][..], &[tagged(100)], &[own, tagged(200)], &[first, own]] {
+            assert!(!access.is_met_by(found, Some(1)), "{found:?}");
+        }
+        let keeping = vlans(json!({"vlan": 100, "preserveDefaultVlan": true}));
+        assert!(keeping.is_met_by(&[first, own], Some(1)) && !keeping.is_met_by(&[first, own], Some(7)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use cni_net::{NetNs, Netlink, PairSpec, forwarding, pair};
+use cni_net::{NetNs, Netlink, PairSpec, forwarding, mtu, pair};
 use cni_netfilter::Netfilter;
 use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 
@@ -39,6 +39,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
         settings.dns.clone(),
     );
     let plan = Plan::of(&settings, owner, &result)?;
+    mtu::refuse_ipv6(settings.mtu, plan.layer3.addresses.iter().copied())?;
 
     // 5. The host's end first: the gateway is there when the container's end comes up and looks for it.
     //    Forwarding stays when the attachment goes, as others need it too.

@@ -1,12 +1,10 @@
 //! What remains of the configuration when every contradiction has been refused. Effects take nothing else.
 
+use cni_net::{MtuError, mtu};
 use cni_netfilter::{Backend, UnknownBackend};
 use cni_plugin::Dns;
 
 use crate::config::Config;
-
-/// The largest MTU of a veth (`ETH_MAX_MTU` in `include/uapi/linux/if_ether.h`).
-const MTU_MAX: i64 = 65535;
 
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
@@ -14,9 +12,9 @@ pub enum SettingsError {
     /// Without addresses there is nothing to route.
     #[error("no plugin name provided: \"ipam\" needs a \"type\", for ptp needs addresses")]
     NoIpam,
-    /// A number out of range.
-    #[error("mtu: {0} is out of range: at most {MTU_MAX}, and 0 leaves it to the kernel")]
-    Mtu(i64),
+    /// `mtu`.
+    #[error(transparent)]
+    Mtu(#[from] MtuError),
     /// `ipMasqBackend`.
     #[error(transparent)]
     Backend(#[from] UnknownBackend),
@@ -43,12 +41,11 @@ impl Settings {
         if config.ipam.plugin_type.is_empty() {
             return Err(SettingsError::NoIpam);
         }
-        if config.mtu > MTU_MAX {
-            return Err(SettingsError::Mtu(config.mtu));
-        }
+        let mtu = mtu::configured(config.mtu)?;
+        mtu::refuse_ipv6(mtu, config.ipam.networks())?;
         Ok(Self {
             ipam: config.ipam.plugin_type.clone(),
-            mtu: u32::try_from(config.mtu).ok().filter(|mtu| *mtu > 0),
+            mtu,
             masquerade: config.ip_masq,
             backend: Backend::configured(&config.ip_masq_backend)?,
             dns: config.dns.configured(),

@@ -197,7 +197,7 @@ fn kernel_route(route: &cni_plugin::Route, index: u32) -> Route {
     let nonzero = |number: u32| (number > 0).then_some(number);
     Route {
         priority: nonzero(route.priority),
-        table: route.table,
+        table: route.table.and_then(nonzero),
         scope: route.scope,
         mtu: nonzero(route.mtu),
         advmss: nonzero(route.advmss),

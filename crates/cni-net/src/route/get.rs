@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
+    RouteProtocol, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -108,6 +108,7 @@ impl Route {
         route.table = Some(header.table.into());
         route.scope = Some(header.scope.into());
         route.onlink = header.flags.contains(RouteFlags::Onlink);
+        route.by_kernel = header.protocol == RouteProtocol::Kernel;
         let mut hops: &[RouteNextHop] = &[];
         for attribute in &message.attributes {
             match attribute {

@@ -35,6 +35,8 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Take the gateway to be on the link, though no route says so.
     pub onlink: bool,
+    /// In lists: the kernel made it for an address or a router's announcement (`RTPROT_KERNEL`).
+    pub by_kernel: bool,
 }
 
 /// An IP version.
@@ -101,6 +103,7 @@ impl Route {
             advmss: None,
             source: None,
             onlink: false,
+            by_kernel: false,
         }
     }
 

@@ -3,7 +3,7 @@
 use cni_net::{Family, Link, Netlink, forwarding, pair};
 use cni_plugin::{CniError, Difference};
 
-use super::{Wanted, expect, state};
+use super::{Wanted, expect, port, state};
 use crate::gateway;
 use crate::host;
 
@@ -14,16 +14,15 @@ pub(super) fn bridge(
     differences: &mut Vec<Difference>,
 ) -> Result<Option<Link>, CniError> {
     let settings = wanted.settings;
-    let name = &settings.bridge;
-    let Some(bridge) = host::find_bridge(socket, name)? else {
-        differences.push(Difference::missing(format!("bridge {name}")));
+    let Some(bridge) = host::find_bridge(socket, &settings.bridge)? else {
+        differences.push(Difference::missing(format!("bridge {}", settings.bridge)));
         return Ok(None);
     };
-    let thing = format!("bridge {name}");
+    let thing = format!("bridge {}", bridge.name);
     expect(differences, &thing, "up", state(bridge.up));
-    differences.extend(pair::check_mac(&bridge, wanted.told.host_interface(name.as_str())));
+    differences.extend(pair::check_mac(&bridge, wanted.told.host_interface(&bridge.name)));
     // Others may want it promiscuous too, so only the lack of it is a difference.
-    if settings.promisc && bridge.promiscuity == 0 {
+    if settings.promisc && !bridge.promisc {
         differences.push(Difference::new(&thing, "promiscuous", "not promiscuous"));
     }
     if host::refuse_without_filtering(settings, &bridge).is_err() {
@@ -40,8 +39,10 @@ pub(super) fn gateway(
     differences: &mut Vec<Difference>,
 ) -> Result<(), CniError> {
     let gateways = &wanted.plan.gateways;
-    let link = match &wanted.settings.vlan_gateway {
-        Some(name) if !gateways.is_empty() => vlan_gateway(wanted, socket, name.as_str(), differences)?,
+    let link = match bridge {
+        Some(bridge) if wanted.settings.vlan_gateway.is_some() && !gateways.is_empty() => {
+            vlan_gateway(wanted, socket, bridge, differences)?
+        }
         _ => bridge.cloned(),
     };
     if let Some(link) = link {
@@ -61,19 +62,27 @@ pub(super) fn gateway(
     Ok(())
 }
 
+/// The interface in the containers' VLAN, and its other end in the bridge, if it has one.
 fn vlan_gateway(
     wanted: &Wanted<'_>,
     socket: &Netlink,
-    name: &str,
+    bridge: &Link,
     differences: &mut Vec<Difference>,
 ) -> Result<Option<Link>, CniError> {
+    let settings = wanted.settings;
+    let Some(name) = gateway::vlan_link_name(settings, &bridge.name.parse()?)? else { return Ok(None) };
     let thing = format!("gateway interface {name}");
-    let Some(ifname) = &wanted.settings.vlan_gateway else { return Ok(None) };
-    let Some(link) = gateway::find_vlan_link(socket, ifname)? else {
+    let Some(link) = gateway::find_vlan_link(socket, &name)? else {
         differences.push(Difference::missing(thing));
         return Ok(None);
     };
     expect(differences, thing, "up", state(link.up));
-    differences.extend(pair::check_mac(&link, wanted.told.host_interface(name)));
+    differences.extend(pair::check_mac(&link, wanted.told.host_interface(name.as_str())));
+    if let (Some(port), Some(vlans)) = (host::other_end(socket, &link)?, settings.gateway_port()) {
+        expect(differences, format!("link {}", port.name), "up", state(port.up));
+        if port::check_master(bridge, &port, differences) {
+            port::check_vlans(&vlans, socket, bridge, &port, differences)?;
+        }
+    }
     Ok(Some(link))
 }
