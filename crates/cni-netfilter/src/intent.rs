@@ -143,3 +143,12 @@ pub struct Evicted {
     /// What was published for it.
     pub ports: Vec<PortForward>,
 }
+
+/// What publishing ports took away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Displaced {
+    /// Who was evicted.
+    pub evicted: Vec<Evicted>,
+    /// What the same owners had published before and no longer want.
+    pub withdrawn: Vec<PortForward>,
+}

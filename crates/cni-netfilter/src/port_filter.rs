@@ -6,21 +6,22 @@ use cni_plugin::{Difference, IfName, NetworkName, Owner};
 
 use crate::conntrack::{self, Flush};
 use crate::filter::{FilterError, Netfilter};
-use crate::intent::{Backend, Evicted, PortForward, PortForwards, Protocol};
+use crate::intent::{Backend, Displaced, Evicted, PortForward, PortForwards, Protocol};
 use crate::iptables::{Family, Iptables, firewall_legacy as legacy};
 use crate::nftables::{GoHeld, GoPorts, Nftables, TableFamily};
 
 impl Netfilter {
     /// Publishes ports. Idempotent for the same owner; a port that another owner has, in either backend, is an error that
     /// names it, unless that owner's container is gone for certain ([`PortForwards::link`]): then it is evicted. Returns
-    /// those.
-    pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<Evicted>, FilterError> {
+    /// what is published no more.
+    pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Displaced, FilterError> {
         let mut evicted = self.free_ports_of_other(backend, wanted)?;
-        evicted.extend(match backend {
-            Backend::Iptables => Iptables::find()?.add_ports(wanted)?,
+        let mut displaced = match backend {
+            Backend::Iptables => Displaced { evicted: Iptables::find()?.add_ports(wanted)?, ..Displaced::default() },
             Backend::Nftables => self.nftables()?.add_ports(wanted)?,
-        });
-        Ok(evicted)
+        };
+        evicted.append(&mut displaced.evicted);
+        Ok(Displaced { evicted, ..displaced })
     }
 
     /// Evicts whoever is gone from these ports in the backend that isn't `backend`, and fails if somebody there is alive. A

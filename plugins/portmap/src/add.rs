@@ -36,8 +36,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let (taken_back, taken_owner, taken) = (Rc::clone(&filter), owner.clone(), wanted.clone());
     undo.push("the port rules", move || taken_back.remove_ports(&taken_owner, &taken).map(drop));
     go::evict(&filter, &wanted)?;
-    let evicted = filter.add_ports(backend, &wanted)?;
-    for Evicted { holder, .. } in &evicted {
+    let displaced = filter.add_ports(backend, &wanted)?;
+    for Evicted { holder, .. } in &displaced.evicted {
         eprintln!("a port was still published for {holder}, whose link is gone: its ports are withdrawn");
     }
 
@@ -48,7 +48,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
 
     // 5. A client that never pauses must not stay with a container that had the port before. The ports work without.
     let ports = wanted.iter().flat_map(|forwards| &forwards.ports);
-    let withdrawn = evicted.iter().flat_map(|evicted| &evicted.ports);
+    let withdrawn = displaced.evicted.iter().flat_map(|evicted| &evicted.ports).chain(&displaced.withdrawn);
     let is_local = |address| localnet::is_local(&socket, address);
     let forgotten = filter.forget_flows(withdrawn, Flush::Ours);
     let forgotten = forgotten.and(filter.forget_flows(ports, Flush::Stale(&is_local)));

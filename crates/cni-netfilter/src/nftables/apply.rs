@@ -4,9 +4,9 @@ use rustix::io::Errno;
 
 use super::batch::{Batch, GENERATION_CHANGED};
 use super::chains;
-use super::element;
+use super::element::{self, Found, SetId};
 use super::error::{NftError, absent};
-use super::frame::{Chain, Frame};
+use super::frame::{Chain, Frame, TableId};
 use super::outstanding::outstanding;
 use super::plan::{Failure, Missing, Plan, Todo};
 use super::transport::Socket;
@@ -24,7 +24,8 @@ impl Todo<'_> {
         for frame in &self.missing.frames {
             frame.install(&mut batch);
         }
-        for (table, chain) in self.missing.chains.iter().copied().chain(self.own_chains) {
+        let shared = self.missing.chains.iter().copied().chain(&self.missing.others);
+        for (table, chain) in shared.chain(self.own_chains) {
             chain.declare(*table, &mut batch);
             chain.fill(*table, &mut batch);
         }
@@ -34,20 +35,20 @@ impl Todo<'_> {
     }
 }
 
-/// Makes the plan so, in one transaction. Idempotent.
+/// Makes the plan so, in one transaction. Idempotent. Returns what its owners had and no longer want.
 ///
 /// Declaring a base chain again waits for RCU (10–20 ms), and so does a transaction that fails. So questions go first,
 /// which take microseconds each: about tables, chains and, unless there are many, elements, which may be there already.
-pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<(), Failure> {
+pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<Vec<(SetId, Found)>, Failure> {
     let few = plan.elements.len() <= ASKED_FIRST;
     let todo = if few { outstanding(socket, plan)? } else { Todo::everything(plan) };
     let mut todo = Todo { missing: missing(socket, plan)?, ..todo };
     if todo.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let (mut attempts, mut waits) = (ADD_ATTEMPTS, GENERATION_ATTEMPTS);
     while attempts > 0 && waits > 0 {
-        let Err(error) = socket.commit(&todo.batch(), todo.generation) else { return Ok(()) };
+        let Err(error) = socket.commit(&todo.batch(), todo.generation) else { return Ok(todo.withdrawn) };
         match error.errno() {
             Some(GENERATION_CHANGED) => {
                 waits -= 1;
@@ -82,14 +83,27 @@ fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError>
         for answer in answers.by_ref().take(frame.sets.len()) {
             gone |= absent(answer)?;
         }
+        for chain in &frame.chains {
+            gone = gone || chains::is_emptied(socket, frame.table, chain)?;
+        }
         if gone {
             missing.frames.push(frame);
+            missing.others.extend(others(socket, plan, frame)?);
         }
     }
-    for (chain, answer) in plan.chains.iter().zip(answers) {
-        if chains::lacks_rules(answer, &chain.1)? {
-            missing.chains.push(chain);
+    for (place, answer) in plan.chains.iter().zip(answers) {
+        let (table, chain) = place;
+        if chains::lacks_rules(answer, chain)? || chains::is_emptied(socket, *table, chain)? {
+            missing.chains.push(place);
         }
     }
     Ok(missing)
+}
+
+/// The chains of a frame's table that aren't in the plan and whose name tells what should be in them.
+fn others(socket: &Socket, plan: &Plan, frame: &Frame) -> Result<Vec<(TableId, Chain)>, NftError> {
+    let is_planned =
+        |name: &String| plan.chains.iter().any(|(table, chain)| *table == frame.table && chain.name == *name);
+    let names = chains::chains_with(socket, frame.table, "")?.into_iter().filter(|name| !is_planned(name));
+    Ok(names.filter_map(|name| (frame.by_name)(&name)).map(|chain| (frame.table, chain)).collect())
 }

@@ -2,7 +2,7 @@
 //! none does any more.
 
 use netlink_packet_netfilter::NetfilterMessageInner;
-use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
+use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage};
 use rustix::io::Errno;
 
 use super::answer::Raw;
@@ -56,7 +56,8 @@ fn used(chain: &ChainMessage) -> Option<u32> {
 }
 
 /// True if the answer to [`Chain::question`] says that there is no such chain, or that rules of it are missing for certain.
-/// What leads to a chain counts like its rules, so this can't tell in all cases; but it costs nothing.
+/// What leads to a chain counts like its rules, so of others than base chains this can't tell in all cases
+/// ([`is_emptied`]); but it costs nothing.
 pub(super) fn lacks_rules(answer: Result<Raw, NftError>, chain: &Chain) -> Result<bool, NftError> {
     let raw = match answer {
         Ok(raw) => raw,
@@ -66,6 +67,21 @@ pub(super) fn lacks_rules(answer: Result<Raw, NftError>, chain: &Chain) -> Resul
         return Ok(false);
     };
     Ok(used(&found).is_some_and(|used| usize::try_from(used).is_ok_and(|used| used < chain.rules.len())))
+}
+
+/// True if rules are missing of a chain that others lead to. One question, whatever else is in the table.
+pub(super) fn is_emptied(socket: &Socket, table: TableId, chain: &Chain) -> Result<bool, NftError> {
+    if chain.base.is_some() || chain.rules.is_empty() {
+        return Ok(false);
+    }
+    let attributes = vec![RuleAttribute::Table(table.name.to_owned()), RuleAttribute::Chain(chain.name.clone())];
+    let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
+    let what = format!("count the rules of {table} {}", chain.name);
+    let rules = socket.dump_state(&what, &question, |rules: &mut usize, _| {
+        *rules += 1;
+        Ok(())
+    })?;
+    Ok(rules < chain.rules.len())
 }
 
 /// The names of all chains of `table` that begin with `prefix`.

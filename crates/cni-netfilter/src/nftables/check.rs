@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use cni_plugin::Difference;
 use netlink_packet_netfilter::nftables::{
     Bitwise, ChainAttribute, Cmp, ExpressionAttribute, Expressions, Immediate, ListAttribute, Lookup, Meta,
-    NfTablesMessage, Payload, RuleAttribute, RuleMessage,
+    NfTablesMessage, Payload, RuleAttribute, RuleMessage, TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
 
@@ -29,6 +29,7 @@ pub(super) fn check(socket: &Socket, plan: &Plan) -> Result<Vec<Difference>, Nft
     let mut differences = Vec::new();
     let mut sound = HashSet::new();
     for frame in &plan.frames {
+        differences.extend(check_table(socket, frame.table)?);
         for set in &frame.sets {
             check_set(socket, frame, set, &mut differences)?;
         }
@@ -106,6 +107,25 @@ fn show_address(bytes: &[u8]) -> String {
 
 fn show_port(bytes: &[u8]) -> u16 {
     bytes.first_chunk().map_or(0, |port| u16::from_be_bytes(*port))
+}
+
+/// The kernel keeps a dormant table and asks it nothing. One that is missing shows in what is in it.
+fn check_table(socket: &Socket, table: TableId) -> Result<Option<Difference>, NftError> {
+    let attributes = vec![TableAttribute::Name(table.name.to_owned())];
+    let question = table.question(NfTablesMessage::GetTable(TableMessage { attributes }));
+    let is_dormant = |attribute: &TableAttribute| match attribute {
+        TableAttribute::Flags(flags) => flags.contains(TableFlags::Dormant),
+        _ => false,
+    };
+    match socket.ask("look for a table", vec![question])?.pop() {
+        Some(Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(found)))) => {
+            let wakes = format!("flags dormant; `nft add table {table}` wakes it");
+            let is_dormant = found.attributes.iter().any(is_dormant);
+            Ok(is_dormant.then(|| Difference::new(format!("nftables table {table}"), "a table at work", wakes)))
+        }
+        Some(Err(error)) if error.errno() != Some(Errno::NOENT) => Err(error),
+        _ => Ok(None),
+    }
 }
 
 fn check_set(socket: &Socket, frame: &Frame, set: &Set, into: &mut Vec<Difference>) -> Result<(), NftError> {

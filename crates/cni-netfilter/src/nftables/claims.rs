@@ -103,22 +103,22 @@ pub(super) fn wanted(socket: &Socket, ports: &[&Element]) -> Result<Vec<Wanted>,
     Ok(ports.iter().zip(&places).zip(lists).map(one).collect())
 }
 
-/// What has to happen along with a removal.
+/// What a removal consists of.
 #[derive(Default)]
 pub(super) struct Succession {
-    /// What the removed owners have besides, to be deleted too.
+    /// What those who leave have, to be deleted.
     pub(super) gone: Vec<(SetId, Found)>,
     /// Elements of others, to be deleted before they are created anew.
     pub(super) replaced: Vec<(SetId, Vec<u8>)>,
     pub(super) create: Vec<Element>,
 }
 
-/// Who has what when `released` is deleted and all whose comments satisfy `leaves` withdraw their claims on the ports
-/// among `keys`.
+/// Who has what when `released`, elements of those whose comments satisfy `leaves`, is deleted, and they withdraw their
+/// claims on the ports among `keys`.
 pub(super) fn succession(
     socket: &Socket,
     keys: &[(SetId, Vec<u8>)],
-    released: &[(SetId, Found)],
+    released: Vec<(SetId, Found)>,
     leaves: &impl Fn(&str) -> bool,
 ) -> Result<Succession, NftError> {
     let mut seen = HashSet::new();
@@ -140,11 +140,21 @@ pub(super) fn succession(
         let moved = staying.enumerate().map(|(rank, found)| claim(place, rank, found.value, &found.comment));
         succession.create.extend(moved);
     }
-    succession.take_over(socket, &heirs, released, leaves)?;
+    succession.take_over(socket, &heirs, &released, leaves)?;
+    // Claims are among what is gone already, unless they are behind a gap.
+    let known: HashSet<(SetId, Vec<u8>)> =
+        succession.gone.iter().map(|(set, found)| (*set, found.key.clone())).collect();
+    succession.gone.extend(released.into_iter().filter(|(set, found)| !known.contains(&(*set, found.key.clone()))));
     Ok(succession)
 }
 
 impl Succession {
+    /// All keys to be deleted.
+    pub(super) fn deleted(&self) -> impl Iterator<Item = (SetId, &[u8])> {
+        let gone = self.gone.iter().map(|(set, found)| (*set, found.key.as_slice()));
+        gone.chain(self.replaced.iter().map(|(set, key)| (*set, key.as_slice())))
+    }
+
     /// The heirs' ports, with their own conditions in place of the former holder's.
     fn take_over(
         &mut self,

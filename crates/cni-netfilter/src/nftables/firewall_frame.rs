@@ -228,5 +228,6 @@ pub(super) fn frame() -> Frame {
             base("accepting", ACCEPT, accept),
             base("unmark", UNMARK, unmarkings()),
         ],
+        by_name: |_| None,
     }
 }

@@ -179,6 +179,8 @@ pub(super) struct Frame {
     pub(super) comment: &'static str,
     pub(super) sets: Vec<Set>,
     pub(super) chains: Vec<Chain>,
+    /// What should be in a chain that isn't the frame's and whose name tells, as that of a subnet does.
+    pub(super) by_name: fn(&str) -> Option<Chain>,
 }
 
 impl Frame {
@@ -214,7 +216,29 @@ impl Frame {
     }
 }
 
+/// The subnet of a chain that [`subnet_chain`] named.
+pub(super) fn subnet_of(prefix: &str, chain: &str) -> Option<IpNetwork> {
+    let subnet = chain.strip_prefix(prefix)?.replace('_', ":").parse().ok()?;
+    (subnet_chain(prefix, subnet) == chain).then_some(subnet)
+}
+
 /// The name of a chain for a subnet: `subnet-10.0.0.0/16`, `subnet-fd00__/64` (the nft language has no `:` in names).
 pub(super) fn subnet_chain(prefix: &str, subnet: IpNetwork) -> String {
     format!("{prefix}{}/{}", subnet.network(), subnet.prefix()).replace(':', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_tells_its_subnet() {
+        for subnet in ["10.0.0.0/16", "fd00::/64", "::/0"] {
+            let subnet: IpNetwork = subnet.parse().unwrap();
+            assert_eq!(subnet_of("subnet-", &subnet_chain("subnet-", subnet)), Some(subnet));
+        }
+        for strange in ["subnet-10.0.0.1/16", "subnet-x", "other-10.0.0.0/16", "subnet-"] {
+            assert_eq!(subnet_of("subnet-", strange), None, "{strange}");
+        }
+    }
 }

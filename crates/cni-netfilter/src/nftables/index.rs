@@ -1,6 +1,8 @@
 //! The index of owners: each of our tables has a map `owners` with one element for each owner that has anything in it.
 //! So it takes constant time to tell that an owner has nothing, or that all it has was found.
 
+use std::collections::BTreeMap;
+
 use cni_plugin::Owner;
 
 use super::comment::same_owner;
@@ -108,6 +110,40 @@ pub(super) fn look_up(socket: &Socket, tables: &[TableId], comment: &str) -> Res
     let keys = keys(tables, comment);
     let found = element::look_up(socket, keys.iter().map(|(set, key)| (*set, key.as_slice())))?;
     Ok(found.into_iter().map(|found| found.as_ref().and_then(Entry::read)).collect())
+}
+
+/// Entries of the index that change.
+#[derive(Default)]
+pub(super) struct Changed {
+    /// To be deleted.
+    pub(super) replaced: Vec<(SetId, Vec<u8>)>,
+    /// In their place.
+    pub(super) create: Vec<Element>,
+}
+
+/// The entries of the owners of `removed` without those; none for whoever has nothing else.
+pub(super) fn shrunk(socket: &Socket, removed: &[(SetId, Found)]) -> Result<Changed, NftError> {
+    let mut fewer: BTreeMap<(String, &str), (TableId, u32)> = BTreeMap::new();
+    for (set, found) in removed {
+        let owner = found.comment.split(',').next().unwrap_or_default();
+        fewer.entry((set.table.to_string(), owner)).or_insert((set.table, 0)).1 += 1;
+    }
+    let places = fewer.iter().flat_map(|((_, owner), (table, number))| {
+        keys(&[*table], owner).into_iter().map(|place| (place, *number)).collect::<Vec<_>>()
+    });
+    let places: Vec<_> = places.collect();
+    let found = element::look_up(socket, places.iter().map(|((set, key), _)| (*set, key.as_slice())))?;
+    let mut changed = Changed::default();
+    for (((set, key), number), found) in places.into_iter().zip(found) {
+        let Some(found) = found else { continue };
+        let left = Entry::read(&found).map(|entry| Entry { elements: entry.elements.saturating_sub(number), ..entry });
+        if let Some(entry) = left.filter(|entry| entry.elements > 0) {
+            let (value, name) = (entry.value(), format!("an entry in the index of {}", set.table));
+            changed.create.push(Element { set, key: key.clone(), value, comment: found.comment, name });
+        }
+        changed.replaced.push((set, key));
+    }
+    Ok(changed)
 }
 
 /// The entry of the owner of `comment` with `more` elements, in place of the one that is there; `None` if there is none.

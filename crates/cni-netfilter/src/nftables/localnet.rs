@@ -48,6 +48,7 @@ pub(super) fn frame() -> Frame {
             base: Some(Base { kind: "filter", hook: InetHookNumber::PreRouting, priority: RAW }),
             rules: vec![drop(Side::Destination, "daddr"), drop(Side::Source, "saddr")],
         }],
+        by_name: |_| None,
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) fn frame() -> Frame {
             base: Some(Base { kind: "filter", hook: InetHookNumber::PreRouting, priority: BEFORE_BRIDGING }),
             rules: vec![Rule::new("iifname @guarded iifname . ether saddr != @allowed drop", rule)],
         }],
+        by_name: |_| None,
     }
 }
 
@@ -97,11 +98,11 @@ impl Nftables {
             Err(Failure::Held(_)) => {
                 let keys: Vec<_> = plan.elements.iter().map(|element| (element.set, element.key.clone())).collect();
                 remove::remove_keys(&self.socket, &keys, &|comment| !guard.owner.wrote(comment))?;
-                Ok(apply::apply(&self.socket, &plan)?)
+                Ok(apply::apply(&self.socket, &plan).map(drop)?)
             }
             // Where the kernel has no nf_tables for bridges, it says that the chain does not exist, again and again.
             Err(error) => self.can_guard_macs().and(Err(error.into())),
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
         }
     }
 

@@ -62,6 +62,7 @@ pub(super) fn frame() -> Frame {
             base: Some(Base { kind: "nat", hook: InetHookNumber::PostRouting, priority: frame::SRCNAT }),
             rules: vec![multicast4, multicast6, look_up(Ip::V4), look_up(Ip::V6)],
         }],
+        by_name: |name| frame::subnet_of(SUBNET, name).map(subnet_rules),
     }
 }
 
@@ -123,7 +124,7 @@ impl Nftables {
         let plan = plan(intents)?;
         let held = match apply::apply(&self.socket, &plan) {
             Err(Failure::Held(held)) => held,
-            outcome => return Ok(outcome.map(|()| Vec::new())?),
+            outcome => return Ok(outcome.map(|_| Vec::new())?),
         };
         let keys: Vec<_> = plan.elements.iter().map(|element| (element.set, element.key.clone())).collect();
         let is_theirs = |comment: &str| held.iter().any(|held| same_owner(&held.comment, comment));

@@ -8,7 +8,6 @@ use super::element::{self, Element, Found, SetId};
 use super::error::NftError;
 use super::index::OWNERS;
 use super::plan::{Failure, Held, Plan, Registration, Todo};
-use super::portframe::CLAIMS;
 use super::portkeys;
 use super::transport::Socket;
 
@@ -42,7 +41,7 @@ pub(super) fn outstanding<'a>(socket: &Socket, plan: &'a Plan) -> Result<Todo<'a
     }
     let own = sorted.own.iter().map(|(element, found)| (*element, found.is_some()));
     let own: Vec<_> = own.chain(claims.iter().map(|claim| (&claim.element, claim.found.is_some()))).collect();
-    register(socket, plan, &own, &mut todo)?;
+    register(socket, plan, &own, generation, &mut todo)?;
     Ok(todo)
 }
 
@@ -81,16 +80,26 @@ impl<'a> Sorted<'a> {
 }
 
 /// Adds what the index lacks, given what of the owners should be there and whether it is, and what they have beyond that.
-fn register(socket: &Socket, plan: &Plan, own: &[(&Element, bool)], todo: &mut Todo<'_>) -> Result<(), NftError> {
+fn register(
+    socket: &Socket,
+    plan: &Plan,
+    own: &[(&Element, bool)],
+    generation: u32,
+    todo: &mut Todo<'_>,
+) -> Result<(), NftError> {
     let keys = plan.owners.iter().map(|owner| (owner.set, owner.key.as_slice()));
     for (owner, found) in plan.owners.iter().zip(element::look_up(socket, keys)?) {
         let counted = own.iter().filter(|(element, _)| owner.counts(element));
         let (wanted, there) = (counted.clone().count(), counted.filter(|(_, there)| *there).count());
         let entry = owner.element(wanted);
-        if let Some(found) = found {
-            if Registration::counted(&found) != Some(there) {
+        if found.is_some() || there > 0 {
+            // Somebody may be removing just that; but who is not in the index can only be added, with an entry.
+            todo.generation = Some(generation);
+            if found.as_ref().and_then(Registration::counted) != Some(there) {
                 beyond(socket, plan, own, owner, todo)?;
             }
+        }
+        if let Some(found) = found {
             if found.value == entry.value {
                 continue;
             }
@@ -101,7 +110,7 @@ fn register(socket: &Socket, plan: &Plan, own: &[(&Element, bool)], todo: &mut T
     Ok(())
 }
 
-/// Deletes what the owner has in the table and should not have. Walks the table.
+/// Deletes what the owner has in the table and should not have. Walks the table. Its ports go to those who wait for them.
 fn beyond(
     socket: &Socket,
     plan: &Plan,
@@ -111,20 +120,19 @@ fn beyond(
 ) -> Result<(), NftError> {
     let wanted: HashSet<(SetId, &[u8])> = own.iter().map(|(e, _)| (e.set, e.key.as_slice())).collect();
     let frames = plan.frames.iter().filter(|frame| frame.table == owner.set.table);
-    let mut keys = HashSet::new();
-    for (table, set) in frames.flat_map(|frame| frame.sets.iter().map(|set| (frame.table, set.name))) {
-        let set = SetId { table, name: set };
-        if set.name != OWNERS {
+    let (mut seen, mut strange) = (HashSet::new(), Vec::new());
+    for (table, name) in frames.flat_map(|frame| frame.sets.iter().map(|set| (frame.table, set.name))) {
+        let set = SetId { table, name };
+        if name != OWNERS {
             let found = element::dump(socket, set)?.into_iter();
-            let strange = found.filter(|e| owner.is_of(&e.comment) && !wanted.contains(&(set, e.key.as_slice())));
-            keys.extend(strange.map(|found| (set, found.key)));
+            let found = found.filter(|e| owner.is_of(&e.comment) && !wanted.contains(&(set, e.key.as_slice())));
+            strange.extend(found.filter(|found| seen.insert((set, found.key.clone()))).map(|found| (set, found)));
         }
     }
-    let (claims, others): (Vec<_>, Vec<_>) = keys.into_iter().partition(|(set, _)| set.name == CLAIMS);
-    let withdrawn = claims::succession(socket, &claims, &[], &|comment: &str| owner.is_of(comment))?;
-    todo.delete.extend(others);
-    todo.delete.extend(withdrawn.gone.into_iter().map(|(set, found)| (set, found.key)));
-    todo.delete.extend(withdrawn.replaced);
+    let keys: Vec<_> = seen.into_iter().collect();
+    let withdrawn = claims::succession(socket, &keys, strange, &|comment: &str| owner.is_of(comment))?;
+    todo.delete.extend(withdrawn.deleted().map(|(set, key)| (set, key.to_vec())));
     todo.further.extend(withdrawn.create);
+    todo.withdrawn.extend(withdrawn.gone);
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map;
 
 use super::comment::holder;
-use super::element::{Element, SetId, Value};
+use super::element::{Element, Found, SetId, Value};
 use super::error::NftError;
 use super::frame::{Chain, Frame, TableId};
 
@@ -86,6 +86,8 @@ impl From<Failure> for NftError {
 pub(super) struct Missing<'a> {
     pub(super) frames: Vec<&'a Frame>,
     pub(super) chains: Vec<&'a (TableId, Chain)>,
+    /// Chains for others, of frames that are missing: whatever emptied the frame has emptied these too.
+    pub(super) others: Vec<(TableId, Chain)>,
 }
 
 /// What of a plan has to be sent.
@@ -97,6 +99,8 @@ pub(super) struct Todo<'a> {
     pub(super) further: Vec<Element>,
     /// Elements of the same owner that have another value or are no longer wanted, to be deleted first.
     pub(super) delete: Vec<(SetId, Vec<u8>)>,
+    /// What of `delete` the owners no longer want.
+    pub(super) withdrawn: Vec<(SetId, Found)>,
     /// The generation of the rule set for which this holds, if it does not hold for all.
     pub(super) generation: Option<u32>,
 }
@@ -111,6 +115,7 @@ impl<'a> Todo<'a> {
             create: plan.elements.iter().collect(),
             further: plan.owners.iter().map(|owner| owner.element(count(owner))).collect(),
             delete: Vec::new(),
+            withdrawn: Vec::new(),
             generation: None,
         }
     }

@@ -17,7 +17,7 @@ use super::plan::{Failure, Held, Plan};
 use super::portframe::{CLAIMS, SETS, SNAT_ALL, SNAT_LOCAL, WHEN, frame, local_sources, table, when};
 use super::portkeys::{self, condition_key, forward_key, forward_name, source_key, target};
 use super::{Nftables, chains, check, claims, conditions, legacy_ports, localnet, remove, valid_keys};
-use crate::{Evicted, PortForward, PortForwards, Snat, links};
+use crate::{Displaced, Evicted, PortForward, PortForwards, Snat, links};
 
 const TABLES: [Ip; 2] = [Ip::V4, Ip::V6];
 /// How often those in the way of a port are evicted.
@@ -135,27 +135,33 @@ fn forwards(removed: &[(SetId, Found)]) -> Vec<PortForward> {
 
 impl Nftables {
     /// Publishes ports, of any families and owners together in one transaction; repeating it changes nothing, and the
-    /// latest call says what an owner's ports are.
+    /// latest call says what an owner's ports are: what it had beyond that is withdrawn.
     ///
     /// Of two mappings of one port, one on an address and one on all, that on the address applies to it. A port that
     /// another attachment of the same container has is left to that, and taken over when that is removed.
     ///
-    /// A holder whose container is gone for certain ([`PortForwards::link`]) is evicted with all its ports. Returns those.
+    /// A holder whose container is gone for certain ([`PortForwards::link`]) is evicted with all its ports. Returns what is
+    /// published no more.
     ///
     /// # Errors
     /// [`NftError::HeldBy`] if a port belongs to another owner already, [`NftError::Condition`] for conditions in words that
     /// are not known; nothing has changed then.
-    pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<Evicted>, NftError> {
+    pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Displaced, NftError> {
         let plan = plan(intents)?;
+        let mut displaced = Displaced::default();
         if plan.elements.is_empty() {
-            return Ok(Vec::new());
+            return Ok(displaced);
         }
         // In the place of one that is evicted may come another attachment of its container.
-        let mut evicted = Vec::new();
         for _ in 0..EVICTIONS {
             let held = match apply::apply(&self.socket, &plan) {
                 Err(Failure::Held(held)) => held,
-                outcome => return Ok(outcome.map(|()| evicted)?),
+                outcome => {
+                    let withdrawn = outcome?;
+                    self.tidy(&withdrawn, &plan)?;
+                    displaced.withdrawn = forwards(&withdrawn);
+                    return Ok(displaced);
+                }
             };
             // All or none: whoever lives keeps the port from being published anyway.
             for held in &held {
@@ -165,7 +171,9 @@ impl Nftables {
                 }
             }
             for held in &held {
-                evicted.push(Evicted { holder: holder(&held.comment), ports: self.evict_ports(&held.comment)? });
+                displaced
+                    .evicted
+                    .push(Evicted { holder: holder(&held.comment), ports: self.evict_ports(&held.comment)? });
             }
         }
         Err(NftError::Contended { what: "evict containers that are gone".to_owned(), attempts: EVICTIONS })
@@ -180,17 +188,22 @@ impl Nftables {
 
     pub(super) fn evict_ports(&self, comment: &str) -> Result<Vec<PortForward>, NftError> {
         let removed = remove::remove_walking(&self.socket, &all_sets_and_index(), |other| same_owner(other, comment))?;
-        self.tidy(&removed)?;
+        self.tidy(&removed, &Plan::default())?;
         Ok(forwards(&removed))
     }
 
-    /// Deletes the chains that only the removed elements led to.
-    fn tidy(&self, removed: &[(SetId, Found)]) -> Result<(), NftError> {
+    /// Deletes the chains that only the removed elements led to and that aren't in `plan`.
+    fn tidy(&self, removed: &[(SetId, Found)], plan: &Plan) -> Result<(), NftError> {
+        if removed.is_empty() {
+            return Ok(());
+        }
         for ip in TABLES {
             let mut names = targets(removed, table(ip));
             // Conditions of ports that were only claimed were led to by nothing.
             let claims = removed.iter().filter(|(set, _)| set.table == table(ip) && set.name == CLAIMS);
             names.extend(claims.map(|(_, found)| claims::when_of(&found.comment)).collect::<BTreeSet<_>>());
+            let planned = plan.chains.iter().chain(&plan.own_chains).filter(|(of, _)| *of == table(ip));
+            names.retain(|name| planned.clone().all(|(_, chain)| chain.name != *name));
             delete_unused(self, ip, &names)?;
         }
         Ok(())
@@ -215,7 +228,7 @@ impl Nftables {
     /// If the kernel refuses.
     pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, NftError> {
         let removed = remove::remove_owner(&self.socket, &tables(), &all_sets(), &hinted(hints), owner)?;
-        self.tidy(&removed)?;
+        self.tidy(&removed, &Plan::default())?;
         legacy_ports::remove(&self.socket, owner.container_id.as_str())?;
         Ok(forwards(&removed))
     }

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use netlink_packet_netfilter::nftables::{Expressions, InetHookNumber};
 
 use super::expr::{self, Ip, Side, register};
-use super::frame::{Base, Chain, DSTNAT, Family, Frame, Rule, SRCNAT, TableId, subnet_chain};
+use super::frame::{Base, Chain, DSTNAT, Family, Frame, Rule, SRCNAT, TableId, subnet_chain, subnet_of};
 use super::index;
 use super::raw;
 use super::set::{DataType, Maps, Set};
@@ -162,6 +162,7 @@ pub(super) fn frame(ip: Ip) -> Frame {
             base("output", InetHookNumber::LocalOut, DSTNAT, to_us()),
             base("postrouting", InetHookNumber::PostRouting, SRCNAT, PROTOCOLS.map(|p| source_of(ip, p)).to_vec()),
         ],
+        by_name: |name| subnet_of(SNAT_LOCAL, name).map(local_sources),
     }
 }
 

@@ -1,4 +1,7 @@
 //! Removal by owner: what the index says that an owner has, and for the collection of garbage everything.
+//!
+//! Whoever deletes elements lowers what the index says of their owners, in the same transaction: an owner that isn't in it
+//! has nothing, whatever happens at the same time and whenever we are killed.
 
 use std::collections::HashSet;
 
@@ -11,7 +14,6 @@ use super::element::{self, Found, SetId};
 use super::error::NftError;
 use super::frame::TableId;
 use super::index::{self, OWNERS};
-use super::portframe::CLAIMS;
 use super::transport::Socket;
 
 /// How often a deletion is tried; each attempt takes well under a millisecond.
@@ -33,51 +35,76 @@ pub(super) fn remove_owner(
 ) -> Result<Vec<(SetId, Found)>, NftError> {
     // Fails in a way that tells if there is no nf_tables (`NftError::is_absent`).
     socket.generation()?;
-    let comment = owner.comment();
-    let entries = index::look_up(socket, tables, &comment)?;
-    let index = index::keys(tables, &comment);
-    let mut seen = HashSet::new();
-    let mut keys: Vec<_> = hints.iter().filter(|hint| seen.insert(*hint)).cloned().collect();
-    // The index goes with the last of what it counts: if we are killed, the rest is still found.
-    let hinted: HashSet<TableId> = keys.iter().map(|(set, _)| set.table).collect();
-    let known = index.iter().zip(&entries).filter(|((set, _), entry)| entry.is_some() && hinted.contains(&set.table));
-    let known: Vec<_> = known.map(|(key, _)| key.clone()).collect();
-    keys.extend(known);
     let is_mine = |comment: &str| owner.wrote(comment);
+    let mut seen = HashSet::new();
+    let keys: Vec<_> = hints.iter().filter(|hint| seen.insert(*hint)).cloned().collect();
     let mut removed = remove_keys(socket, &keys, &is_mine)?;
-    for ((table, entry), key) in tables.iter().zip(&entries).zip(index) {
-        let Some(entry) = entry else { continue };
-        let of_table = removed.iter().filter(|(set, _)| set.table == *table && set.name != OWNERS).count();
-        if usize::try_from(entry.elements).is_ok_and(|there| of_table >= there) && hinted.contains(table) {
-            continue;
+    for (table, entry) in tables.iter().zip(index::look_up(socket, tables, &owner.comment())?) {
+        if entry.is_some() {
+            let of_table = sets.iter().copied().filter(|set| set.table == *table);
+            let sets: Vec<_> = of_table.chain([SetId { table: *table, name: OWNERS }]).collect();
+            removed.extend(remove_walking(socket, &sets, is_mine)?);
         }
-        let sets: Vec<_> = sets.iter().filter(|set| set.table == *table).copied().collect();
-        removed.extend(remove_walking(socket, &sets, is_mine)?);
-        removed.extend(remove_keys(socket, &[key], &is_mine)?);
     }
     Ok(removed)
 }
 
-/// Removes every element of `sets` whose comment satisfies `is_mine`.
+/// Removes every element of `sets` whose comment satisfies `is_mine`. With the index among `sets`, until that is without
+/// them.
 pub(super) fn remove_walking(
     socket: &Socket,
     sets: &[SetId],
     is_mine: impl Fn(&str) -> bool,
 ) -> Result<Vec<(SetId, Found)>, NftError> {
-    // Fails in a way that tells if there is no nf_tables (`NftError::is_absent`).
-    socket.generation()?;
+    let (index, sets): (Vec<SetId>, Vec<SetId>) = sets.iter().partition(|set| set.name == OWNERS);
+    let mut removed = Vec::new();
+    for _ in 0..DELETE_ATTEMPTS {
+        // Fails in a way that tells if there is no nf_tables (`NftError::is_absent`).
+        let generation = socket.generation()?;
+        let keys = walk(socket, &sets, &is_mine)?;
+        removed.extend(remove_keys(socket, &keys, &is_mine)?);
+        let entries = walk(socket, &index, &is_mine)?;
+        if entries.is_empty() {
+            return Ok(removed);
+        }
+        // Of somebody who has nothing, if nothing has been added since: somebody has deleted elements by hand.
+        if keys.is_empty() && delete_at(socket, &entries, generation)? {
+            return Ok(removed);
+        }
+    }
+    Err(contended())
+}
+
+/// The keys of those whose comment satisfies `is_mine`.
+fn walk(socket: &Socket, sets: &[SetId], is_mine: &impl Fn(&str) -> bool) -> Result<Vec<(SetId, Vec<u8>)>, NftError> {
     let mut keys = Vec::new();
     for set in sets {
-        let mut of_set: Vec<_> = element::dump(socket, *set)?
-            .into_iter()
-            .filter(|found| is_mine(&found.comment))
-            .map(|found| found.key)
-            .collect();
+        let found = element::dump(socket, *set)?.into_iter().filter(|found| is_mine(&found.comment));
+        let mut of_set: Vec<_> = found.map(|found| found.key).collect();
         of_set.sort_unstable();
         of_set.dedup();
         keys.extend(of_set.into_iter().map(|key| (*set, key)));
     }
-    remove_keys(socket, &keys, &is_mine)
+    Ok(keys)
+}
+
+/// False if somebody has changed the rule set since `generation`.
+fn delete_at(socket: &Socket, keys: &[(SetId, Vec<u8>)], generation: u32) -> Result<bool, NftError> {
+    let mut batch = Batch::default();
+    element::delete(keys.iter().map(|(set, key)| (*set, key.as_slice())), &mut batch);
+    commit_at(socket, &batch, generation)
+}
+
+fn commit_at(socket: &Socket, batch: &Batch, generation: u32) -> Result<bool, NftError> {
+    match socket.commit(batch, Some(generation)) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.errno(), Some(GENERATION_CHANGED | Errno::NOENT)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn contended() -> NftError {
+    NftError::Contended { what: "delete the rules".into(), attempts: DELETE_ATTEMPTS }
 }
 
 /// Looks each key up and deletes it if its comment satisfies `is_mine`. The generation of the rule set makes sure that
@@ -108,18 +135,16 @@ fn remove_few(
             .zip(found)
             .filter_map(|((set, _), found)| found.filter(|found| is_mine(&found.comment)).map(|found| (*set, found)))
             .collect();
-        let succession = claims::succession(socket, keys, &mine, is_mine)?;
-        // Those are among what it says is gone.
-        let mine: Vec<_> = mine.into_iter().filter(|(set, _)| set.name != CLAIMS).chain(succession.gone).collect();
+        let mut change = claims::succession(socket, keys, mine, is_mine)?;
+        let entries = index::shrunk(socket, &change.gone)?;
+        change.replaced.extend(entries.replaced);
+        change.create.extend(entries.create);
         let mut batch = Batch::default();
-        let replaced = succession.replaced.iter().map(|(set, key)| (*set, key.as_slice()));
-        element::delete(mine.iter().map(|(set, found)| (*set, found.key.as_slice())).chain(replaced), &mut batch);
-        element::create(&succession.create, &mut batch);
-        match socket.commit(&batch, Some(generation)) {
-            Ok(()) => return Ok(mine),
-            Err(error) if matches!(error.errno(), Some(GENERATION_CHANGED | Errno::NOENT)) => {}
-            Err(error) => return Err(error),
+        element::delete(change.deleted(), &mut batch);
+        element::create(&change.create, &mut batch);
+        if commit_at(socket, &batch, generation)? {
+            return Ok(change.gone);
         }
     }
-    Err(NftError::Contended { what: "delete the rules".into(), attempts: DELETE_ATTEMPTS })
+    Err(contended())
 }

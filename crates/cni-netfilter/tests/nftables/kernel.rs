@@ -1,6 +1,6 @@
 //! The rule set as others see and change it: damage, listings, large transactions, and many at once.
 
-use cni_netfilter::{Nftables, TableFamily};
+use cni_netfilter::{Nftables, PortForwards, Snat, TableFamily};
 
 use crate::inside::{Attempt, elements, forwards, inside, masquerade, owner, ruleset, run};
 
@@ -92,6 +92,20 @@ fn check_names_what_is_wrong_with_the_shared_part() {
 }
 
 #[test]
+fn check_names_a_table_that_is_asleep() {
+    inside("kernel::check_names_a_table_that_is_asleep", || {
+        let nft = Nftables::open().unwrap();
+        let ports = [forwards("c1", "10.1.0.2/24", &["tcp 8080 80"])];
+        nft.add_ports(&ports).unwrap();
+        run("nft add table ip cni_ports '{ flags dormant; }'");
+        let found: Vec<_> = nft.check_ports(&ports).unwrap().iter().map(ToString::to_string).collect();
+        assert!(found.len() == 1 && found[0].contains("ip cni_ports") && found[0].contains("dormant"), "{found:?}");
+        run("nft add table ip cni_ports");
+        assert_eq!(nft.check_ports(&ports).unwrap(), [], "the way out that it names");
+    });
+}
+
+#[test]
 fn adding_repairs_what_somebody_removed() {
     inside("kernel::adding_repairs_what_somebody_removed", || {
         let nft = Nftables::open().unwrap();
@@ -122,26 +136,67 @@ fn the_next_one_fills_what_somebody_emptied() {
         let nft = Nftables::open().unwrap();
         let (first, next) =
             ([masquerade("c1", "10.1.0.2", "10.1.0.0/24")], [masquerade("c2", "10.1.0.3", "10.1.0.0/24")]);
-        let (port, another) =
-            ([forwards("c1", "10.1.0.2/24", &["tcp 8080 80"])], [forwards("c2", "10.1.0.3/24", &["tcp 8081 80"])]);
+        // What leads to a chain counts in it like its rules.
+        let port = [
+            forwards("c1", "10.1.0.2/24", &["tcp 8080 80", "tcp 8082 80", "tcp 8083 80"]),
+            PortForwards { snat: Snat::All, ..forwards("c3", "10.1.0.4/24", &["udp 1 1", "udp 2 2"]) },
+            PortForwards { conditions: vec!["tcp sport 9".to_owned()], ..forwards("c4", "10.1.0.5/24", &["udp 3 3"]) },
+        ];
+        let another = [forwards("c2", "10.1.0.3/24", &["tcp 8081 80"])];
         nft.add_masquerade(&first).unwrap();
+        nft.add_masquerade(&[masquerade("c3", "10.1.0.4", "10.1.0.0/24"), masquerade("c4", "10.1.0.5", "10.1.0.0/24")])
+            .unwrap();
         nft.add_ports(&port).unwrap();
-        for chain in [
-            "inet cni_masquerade postrouting",
-            "ip cni_ports prerouting",
-            "ip cni_ports output",
-            "ip cni_ports postrouting",
-            "ip cni_ports forwards",
+        for emptied in [
+            "chain inet cni_masquerade postrouting",
+            "chain inet cni_masquerade subnet-10.1.0.0/24",
+            "chain ip cni_ports prerouting",
+            "chain ip cni_ports output",
+            "chain ip cni_ports postrouting",
+            "chain ip cni_ports forwards",
+            "chain ip cni_ports translate",
+            "chain ip cni_ports snat-all",
+            "chain ip cni_ports snat-local-10.1.0.0/24",
+            "table ip cni_ports",
+            "table inet cni_masquerade",
         ] {
-            run(&format!("nft flush chain {chain}"));
+            run(&format!("nft flush {emptied}"));
             nft.add_masquerade(&next).unwrap();
             nft.add_ports(&another).unwrap();
+            let known = if emptied.starts_with("table ip ") { &port[..2] } else { &port };
             let left: Vec<_> =
-                nft.check_ports(&port).unwrap().into_iter().chain(nft.check_masquerade(&first).unwrap()).collect();
-            assert_eq!(left, [], "{chain}");
+                nft.check_ports(known).unwrap().into_iter().chain(nft.check_masquerade(&first).unwrap()).collect();
+            assert_eq!(left, [], "{emptied}");
+            // Conditions are known to their owner alone.
+            nft.add_ports(&port).unwrap();
+            assert_eq!(nft.check_ports(&port).unwrap(), [], "{emptied}");
             nft.remove_masquerade(&owner("c2"), &[]).unwrap();
             nft.remove_ports(&owner("c2"), &another).unwrap();
         }
+    });
+}
+
+/// One addition puts back what all need, other subnets' chains included.
+#[test]
+fn the_next_one_repairs_an_emptied_table_for_all() {
+    inside("kernel::the_next_one_repairs_an_emptied_table_for_all", || {
+        let nft = Nftables::open().unwrap();
+        let addresses =
+            [("c1", "10.1.0.2", "10.1.0.0/24"), ("c2", "10.2.0.2", "10.2.0.0/24"), ("c3", "fd00::2", "fd00::/64")];
+        let all: Vec<_> = addresses.into_iter().map(|(id, address, subnet)| masquerade(id, address, subnet)).collect();
+        let ports = [
+            forwards("c1", "10.1.0.2/24", &["tcp 1 1", "tcp 2 2", "tcp 3 3"]),
+            forwards("c2", "10.2.0.2/24", &["tcp 4 4", "tcp 5 5", "tcp 6 6"]),
+            forwards("c3", "fd00::2/64", &["tcp 1 1", "tcp 2 2", "tcp 3 3"]),
+        ];
+        nft.add_masquerade(&all).unwrap();
+        nft.add_ports(&ports).unwrap();
+        run("nft flush table inet cni_masquerade; nft flush table ip cni_ports; nft flush table ip6 cni_ports");
+        nft.add_masquerade(&[masquerade("c4", "10.3.0.2", "10.3.0.0/24")]).unwrap();
+        nft.add_ports(&[forwards("c4", "10.3.0.2/24", &["tcp 7 7"]), forwards("c4", "fd03::2/64", &["tcp 7 7"])])
+            .unwrap();
+        assert_eq!(nft.check_masquerade(&all).unwrap(), []);
+        assert_eq!(nft.check_ports(&ports).unwrap(), []);
     });
 }
 

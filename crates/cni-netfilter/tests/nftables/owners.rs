@@ -199,7 +199,7 @@ fn a_dead_container_is_evicted_from_all_its_networks() {
             nft.add_ports(&dead(n)).unwrap();
         }
         let new = [forwards("c2", "10.5.0.2/24", &["tcp 1 80"])];
-        assert_eq!(nft.add_ports(&new).unwrap().len(), 3);
+        assert_eq!(nft.add_ports(&new).unwrap().evicted.len(), 3);
         assert!(!ruleset().contains("id: c1"), "{}", ruleset());
         assert_eq!(nft.check_ports(&new).unwrap(), []);
     });
@@ -223,7 +223,7 @@ fn only_a_holder_whose_link_is_gone_is_evicted() {
         let both = [forwards("c3", "10.1.0.4/24", &["tcp 1 80", "tcp 2 80"])];
         assert!(nft.add_ports(&both).unwrap_err().to_string().contains("c2"), "nothing is known of c2's link");
         assert!(ruleset().contains("id: c1"), "all or none");
-        let evicted = nft.add_ports(&new).unwrap();
+        let evicted = nft.add_ports(&new).unwrap().evicted;
         assert_eq!(evicted.iter().map(|e| &e.holder).collect::<Vec<_>>(), ["container c1 (eth0) of network net1"]);
         assert_eq!(evicted[0].ports.len(), 2, "all that was published for it: {evicted:?}");
         assert!(!ruleset().contains("id: c1"), "{}", ruleset());
@@ -231,5 +231,72 @@ fn only_a_holder_whose_link_is_gone_is_evicted() {
         let c2: Owner = owner("c2");
         nft.remove_ports(&c2, &[]).unwrap();
         assert_eq!(ports(), 1);
+    });
+}
+
+#[test]
+fn what_an_addition_withdraws_goes_to_who_waits_for_it() {
+    inside("owners::what_an_addition_withdraws_goes_to_who_waits_for_it", || {
+        let nft = Nftables::open().unwrap();
+        let mapped = ["tcp 1 80", "udp 10.9.9.9:2 80"];
+        let sound = |wanted: &[PortForwards]| assert_eq!(nft.check_ports(wanted).unwrap(), [], "{}", ruleset());
+        let second = on(2, &mapped, &["ip saddr 10.0.0.0/8"]);
+        nft.add_ports(&on(1, &mapped, &["tcp sport 1"])).unwrap();
+        nft.add_ports(&second).unwrap();
+        nft.add_ports(&on(3, &mapped, &[])).unwrap();
+        let other = on(1, &["tcp 9 90"], &[]);
+        let mut withdrawn = nft.add_ports(&other).unwrap().withdrawn;
+        withdrawn.sort();
+        assert_eq!(withdrawn, on(1, &mapped, &[])[0].ports, "it says so");
+        for wanted in [&second, &on(3, &mapped, &[]), &other] {
+            sound(wanted);
+        }
+        assert_eq!((ports(), claims()), (2, 2), "{}", ruleset());
+        assert!(!ruleset().contains("tcp sport 1 "), "its own conditions are gone: {}", ruleset());
+        // With more than can be asked for first.
+        let many: Vec<String> = (100..200).map(|port| format!("tcp {port} 80")).collect();
+        let many = on(2, &many.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+        assert_eq!(nft.add_ports(&many).unwrap().withdrawn.len(), 2);
+        sound(&many);
+        sound(&on(3, &mapped, &[]));
+        for n in 1..=3 {
+            nft.remove_ports(&on(n, &[], &[])[0].owner, &[]).unwrap();
+        }
+        assert!(!ruleset().contains("id: c1") && !ruleset().contains("snat-local"), "{}", ruleset());
+        assert_eq!(nft.add_ports(&other).unwrap().withdrawn, []);
+        assert_eq!(nft.add_ports(&other).unwrap().withdrawn, []);
+    });
+}
+
+/// A runtime that has lost patience sends DEL while ADD is still at work.
+#[test]
+fn whoever_adds_and_removes_at_once_leaves_nothing_that_is_not_in_the_index() {
+    inside("owners::whoever_adds_and_removes_at_once_leaves_nothing_that_is_not_in_the_index", || {
+        for round in 0..60_u16 {
+            let port = |first: u16| format!("tcp {} 80", first + round % 2);
+            let old = [forwards("c1", "10.1.0.2/24", &[&port(100)])];
+            let new = [forwards("c1", "10.1.0.2/24", &[&port(200)])];
+            let address = "10.1.0.2".parse().unwrap();
+            Nftables::open().unwrap().add_ports(&old).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let nft = Nftables::open().unwrap();
+                    nft.add_ports(&new).unwrap();
+                    nft.add_masquerade(&[masquerade("c1", "10.1.0.2", "10.1.0.0/24")]).unwrap();
+                });
+                for hints in [&old[..], &[]] {
+                    scope.spawn(move || {
+                        let nft = Nftables::open().unwrap();
+                        nft.remove_ports(&owner("c1"), hints).unwrap();
+                        nft.remove_masquerade(&owner("c1"), &[address]).unwrap();
+                    });
+                }
+                scope.spawn(|| Nftables::open().unwrap().retain_ports(&owner("c1").network, &[]).unwrap());
+            });
+            let nft = Nftables::open().unwrap();
+            nft.remove_ports(&owner("c1"), &[]).unwrap();
+            nft.remove_masquerade(&owner("c1"), &[]).unwrap();
+            assert!(!ruleset().contains("id: c1"), "round {round}: {}", ruleset());
+        }
     });
 }
