@@ -92,6 +92,9 @@ impl<'a> Parser<'a> {
         }
         let mut values = Vec::new();
         if self.skip(&["{"]) {
+            if self.skip(&["}"]) {
+                return Err(self.error("{ }", "there is no value in it"));
+            }
             while !self.skip(&["}"]) {
                 values.push(self.next()?);
                 self.skip(&[","]);
@@ -270,6 +273,9 @@ mod tests {
             ("ip saddr { 10.0.0.1", "ends too early"),
             ("iifname abcdefghijklmnop", "\"abcdefghijklmnop\""),
             ("drop", "\"drop\""),
+            ("ip saddr { }", "\"{ }\""),
+            ("ip saddr != {}", "\"{ }\""),
+            ("ip saddr { , }", "\",\""),
         ] {
             let refused = rules(text, Ip::V4).unwrap_err();
             assert!(refused.contains(word) && refused.contains(text), "{refused}");
