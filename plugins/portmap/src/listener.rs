@@ -1,22 +1,32 @@
 //! Programs of the node that listen at a port that is about to be published: they are no longer reached by it.
+//!
+//! A port that can't be bound may only be the near end of a connection to elsewhere. The lists in `/proc/net` tell those
+//! apart, and how far one has to read them doesn't depend on the number of connections.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use cni_netfilter::{PortForward, PortForwards, Protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 
-/// So many ports are looked at; a longer list costs more than the warning is worth.
-const LOOKED_AT: usize = 128;
+/// Up to so many ports are tried first, which takes microseconds each; of more, only those that the lists have.
+const TRIED_FIRST: usize = 128;
 
-/// Says on stderr which ports a socket of the node is bound to.
+/// Says on stderr at which ports a program of the node listens.
 ///
-/// Never an error: conmon and CRI-O bind such a socket themselves to reserve the port.
+/// Never an error: conmon and CRI-O hold such a socket themselves to reserve the port.
 pub fn warn(wanted: &[PortForwards]) {
-    let ports = wanted.iter().flat_map(|forwards| &forwards.ports).take(LOOKED_AT);
-    let taken: BTreeSet<String> =
-        ports.filter(|port| is_bound(port)).map(|port| format!("{}/{}", port.host_port, port.protocol)).collect();
+    let mut ports: Vec<&PortForward> = wanted.iter().flat_map(|forwards| &forwards.ports).collect();
+    if ports.len() <= TRIED_FIRST {
+        ports.retain(|port| is_bound(port));
+    }
+    let protocols: BTreeSet<Protocol> = ports.iter().map(|port| port.protocol).collect();
+    let served: BTreeMap<_, _> = protocols.into_iter().map(|protocol| (protocol, served(protocol))).collect();
+    ports.retain(|port| served[&port.protocol].contains(&port.host_port) && is_bound(port));
+    let taken: BTreeSet<String> = ports.iter().map(|port| format!("{}/{}", port.host_port, port.protocol)).collect();
     if !taken.is_empty() {
         let list: Vec<String> = taken.into_iter().collect();
         eprintln!(
@@ -24,6 +34,34 @@ pub fn warn(wanted: &[PortForwards]) {
             list.join(", ")
         );
     }
+}
+
+/// The ports with a TCP listener or a UDP socket that takes datagrams from anybody, on any address of either family. None
+/// where the lists can't be read.
+fn served(protocol: Protocol) -> BTreeSet<u16> {
+    // TCP_LISTEN and TCP_CLOSE (net/tcp_states.h); a connected UDP socket is in TCP_ESTABLISHED.
+    let (names, state) = match protocol {
+        Protocol::Tcp => (["tcp", "tcp6"], "0A"),
+        Protocol::Udp => (["udp", "udp6"], "07"),
+        Protocol::Sctp => return BTreeSet::new(),
+    };
+    let files = names.iter().filter_map(|name| File::open(format!("/proc/thread-self/net/{name}")).ok());
+    let ports = files.flat_map(|file| {
+        let lines = BufReader::new(file).lines().map_while(Result::ok).skip(1);
+        let sockets = lines.map(|line| local_port(&line, state));
+        // Listeners come first, before the connections.
+        let first = sockets.take_while(move |port| protocol == Protocol::Udp || port.is_some());
+        first.flatten().collect::<Vec<_>>()
+    });
+    ports.collect()
+}
+
+/// The local port of a line `0: 0100007F:1F90 00000000:0000 0A …`, if the socket is in that state.
+fn local_port(line: &str, state: &str) -> Option<u16> {
+    let mut fields = line.split_whitespace().skip(1);
+    let (local, found) = (fields.next()?, fields.nth(1)?);
+    let (_, port) = local.rsplit_once(':')?;
+    (found == state).then(|| u16::from_str_radix(port, 16).ok()).flatten()
 }
 
 /// SCTP sockets are rare, and a kernel may lack them.
@@ -45,4 +83,19 @@ fn has_listener(at: SocketAddr) -> bool {
         bind(&probe, &at)
     });
     bound == Err(Errno::ADDRINUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::local_port;
+
+    #[test]
+    fn a_port_is_read_from_the_list() {
+        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1";
+        assert_eq!(local_port(line, "0A"), Some(8080));
+        assert_eq!(local_port(line, "07"), None);
+        let line = " 9: 00000000000000000000000000000000:0035 00000000000000000000000000000000:0000 07 0:0";
+        assert_eq!(local_port(line, "07"), Some(53));
+        assert_eq!(local_port("", "07"), None);
+    }
 }
