@@ -48,6 +48,7 @@ mod portmap_edges;
 mod portmap_flows;
 mod portmap_go;
 mod portmap_life;
+mod portmap_nftables;
 mod protocol;
 mod ptp;
 mod ptp_check;
@@ -119,6 +120,7 @@ fn cases() -> Vec<case::Case> {
         portmap::cases,
         portmap_go::cases,
         portmap_life::cases,
+        portmap_nftables::cases,
         reach::cases,
         firewall::cases,
         firewall_matrix::cases,
