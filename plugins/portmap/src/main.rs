@@ -12,6 +12,7 @@ mod localnet;
 mod plan;
 mod settings;
 mod status;
+mod twice;
 
 use std::process::ExitCode;
 

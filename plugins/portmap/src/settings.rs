@@ -6,6 +6,7 @@ use cni_netfilter::{Backend, BadChainName, ChainName, MarkChain, Protocol, Snat}
 use cni_plugin::addr::parse_ip;
 
 use crate::config::{Config, PortMapping};
+use crate::twice;
 
 /// The bit that the Go plugin uses.
 const DEFAULT_MARK_BIT: u8 = 13;
@@ -39,6 +40,36 @@ pub enum SettingsError {
         first: u16,
         /// As configured.
         value: i64,
+    },
+    /// A count that is none.
+    #[error(
+        "runtimeConfig.portMappings[{index}].range: {value} is not a number of ports; 0 and 1 are one port, 2 to 65535 are \
+         so many in a row"
+    )]
+    Count {
+        /// The position in the list.
+        index: usize,
+        /// As configured.
+        value: i64,
+    },
+    /// A port with two targets.
+    #[error(
+        "runtimeConfig.portMappings[{index}] and [{other}]: host port {host_port} {protocol} can't lead to containerPort \
+         {target} and to {other_target}: remove one of them, or give them different hostIPs"
+    )]
+    Twice {
+        /// The position of one in the list.
+        index: usize,
+        /// The position of the other one.
+        other: usize,
+        /// The port, with its address if there is one.
+        host_port: String,
+        /// Its protocol.
+        protocol: Protocol,
+        /// Where the one leads.
+        target: u16,
+        /// Where the other one leads.
+        other_target: u16,
     },
     /// A protocol without ports.
     #[error("runtimeConfig.portMappings[{index}].protocol: {value:?} is not \"tcp\", \"udp\" or \"sctp\"")]
@@ -130,13 +161,16 @@ impl Settings {
             (true, true) => Snat::All,
         };
         let mappings = config.runtime_config.port_mappings.iter().enumerate();
+        let mappings: Vec<Mapping> =
+            mappings.map(|(index, mapping)| resolve_mapping(index, mapping)).collect::<Result<_, _>>()?;
+        twice::refuse(&mappings)?;
         Ok(Self {
             backend,
             snat,
             mark: mark(config)?,
             conditions_v4: config.conditions_v4.clone().unwrap_or_default(),
             conditions_v6: config.conditions_v6.clone().unwrap_or_default(),
-            mappings: mappings.map(|(index, mapping)| resolve_mapping(index, mapping)).collect::<Result<_, _>>()?,
+            mappings,
         })
     }
 }
@@ -217,11 +251,11 @@ fn resolve_mapping(index: usize, mapping: &PortMapping) -> Result<Mapping, Setti
         text => Some(parse_ip(text).ok_or_else(|| SettingsError::HostIp { index, value: mapping.host_ip.clone() })?),
     };
     let (host_port, container_port) = (port("host", mapping.host_port)?, port("container", mapping.container_port)?);
-    let count = [("host", host_port), ("container", container_port)].into_iter().try_fold(1, |_, (side, first)| {
-        let value = if mapping.range == 0 { 1 } else { mapping.range };
-        let fits = u16::try_from(value).ok().filter(|count| *count > 0 && first.checked_add(count - 1).is_some());
-        fits.ok_or(SettingsError::Range { side, index, first, value })
-    })?;
+    let value = if mapping.range == 0 { 1 } else { mapping.range };
+    let count = u16::try_from(value).ok().filter(|count| *count > 0).ok_or(SettingsError::Count { index, value })?;
+    for (side, first) in [("host", host_port), ("container", container_port)] {
+        first.checked_add(count - 1).ok_or(SettingsError::Range { side, index, first, value })?;
+    }
     Ok(Mapping {
         protocol,
         host_ip: host_ip.filter(|ip| !ip.is_unspecified()),

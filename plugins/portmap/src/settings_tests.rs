@@ -51,8 +51,11 @@ fn a_range_must_end_at_65535_on_both_sides() {
     let refused = range(65_000, 80, 537).unwrap_err();
     assert!(refused.contains("range") && refused.contains("hostPort 65000") && refused.contains("536"), "{refused}");
     assert!(range(80, 65_000, 537).unwrap_err().contains("containerPort 65000"));
-    assert!(range(80, 80, -1).unwrap_err().contains("-1"));
-    assert!(range(80, 80, 65_537).is_err());
+    for value in [-1, 65_536, i64::MAX] {
+        let refused = range(80, 80, value).unwrap_err();
+        assert!(refused.contains(&format!("portMappings[0].range: {value} is not")), "{refused}");
+        assert!(refused.contains("2 to 65535"), "{refused}");
+    }
 }
 
 #[test]
