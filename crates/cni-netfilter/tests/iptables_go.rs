@@ -4,7 +4,7 @@
 mod iptables_support;
 
 use cni_netfilter::iptables::Iptables;
-use cni_netfilter::{MarkChain, PortForwards, Protocol, Snat};
+use cni_netfilter::{MarkChain, PortForward, PortForwards, Protocol, Snat};
 use iptables_support::*;
 use serde_json::{Value, json};
 
@@ -165,6 +165,59 @@ fn we_check_and_delete_gos_ports() {
     });
 }
 
+/// In either family's list are the ports of both.
+#[test]
+fn gos_lists_of_both_families_are_complete() {
+    in_either_variant("gos_lists_of_both_families_are_complete", || {
+        let (mut config, mut intents) = story(&json!({ "snat": true }), |_| {});
+        for (n, host_ip) in [(5, "fd77::1"), (9, "10.77.0.1")] {
+            config["runtimeConfig"]["portMappings"][n]["hostIP"] = host_ip.into();
+            intents.iter_mut().for_each(|intent| intent.ports[n].host_ip = Some(host_ip.parse().unwrap()));
+        }
+        for intent in &mut intents {
+            let v4 = intent.container.is_ipv4();
+            intent.ports.retain(|port| port.host_ip.is_none_or(|ip| ip.is_ipv4() == v4));
+        }
+        reset();
+        if go("portmap", "ADD", "c1", "eth0", &config).is_none() {
+            return;
+        }
+        let tools = Iptables::find().unwrap();
+        assert_eq!(tools.check_ports(&intents).unwrap(), []);
+        run("iptables", &["-w", "-t", "nat", "-D", "CNI-HOSTPORT-DNAT", "1"]);
+        assert!(!tools.check_ports(&intents).unwrap().is_empty());
+    });
+}
+
+/// Go's ADD adds what it would write otherwise behind ours, where it changes nothing.
+#[test]
+fn our_check_passes_after_gos_add() {
+    in_either_variant("our_check_passes_after_gos_add", || {
+        let tools = Iptables::find().unwrap();
+        let (mut config, mut intents) = story(&json!({ "snat": true }), |_| {});
+        let ports = (config.clone(), intents.clone());
+        // A row, which Go writes port by port.
+        for intent in &mut intents {
+            let to = |n: u16| (intent.container.ip(), 100 + n).into();
+            let forward = |n| PortForward { to: to(n), ..port(Protocol::Tcp, 9000 + n, "0.0.0.0:0") };
+            intent.ports = (0..70).map(forward).collect();
+        }
+        let mappings: Vec<Value> =
+            (9000..9070).map(|n| json!({ "hostPort": n, "containerPort": n - 8900, "protocol": "tcp" })).collect();
+        config["runtimeConfig"]["portMappings"] = mappings.into();
+        for (config, intents) in [ports, (config, intents)] {
+            reset();
+            tools.add_ports(&intents).unwrap();
+            if go("portmap", "ADD", "c1", "eth0", &config).is_none() {
+                return;
+            }
+            assert_eq!(tools.check_ports(&intents).unwrap(), []);
+            tools.remove_ports(&owner("c1", "eth0"), &intents).unwrap();
+            assert!(!dump_nat().contains("CNI-DN"), "{}", dump_nat());
+        }
+    });
+}
+
 #[test]
 fn a_port_that_go_published_is_held() {
     in_either_variant("a_port_that_go_published_is_held", || {
@@ -178,7 +231,7 @@ fn a_port_that_go_published_is_held() {
         let error = Iptables::find().unwrap().add_ports(&intents).unwrap_err();
         assert_eq!(
             error.to_string(),
-            r#"host port 8000/tcp is held by name: "test-net" id: "c1": stop it, or publish another port or host address"#
+            "host port 8000 tcp is held by container c1 of network test-net: detach that first, or ask for another"
         );
         assert_eq!(dump_nat(), before);
     });

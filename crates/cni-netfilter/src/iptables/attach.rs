@@ -1,12 +1,14 @@
 //! ADD and CHECK against one family's tables.
 
+use std::collections::HashSet;
+
 use cni_plugin::Difference;
 
 use super::error::IptablesError;
 use super::held::Holder;
 use super::names::{self, Kind};
 use super::plan::{Wanted, remove_chains};
-use super::rules::Script;
+use super::rules::{Rule, Script};
 use super::save::Table;
 use super::tool::{Family, restore, save};
 use super::{guard, held, masquerade, ports};
@@ -95,8 +97,8 @@ fn evict_or_refuse(family: Family, intents: &[&PortForwards]) -> Result<Vec<Evic
         (Some(socket), Some(link)) => !links::index_exists(socket, link),
         _ => false,
     };
-    if let Some(Holder { port: (protocol, port), name, .. }) = holders.iter().find(|holder| !is_gone(holder)) {
-        return Err(IptablesError::PortHeld { protocol: *protocol, port: *port, holder: name.clone() });
+    if let Some(holder) = holders.iter().find(|holder| !is_gone(holder)) {
+        return Err(holder.refuses());
     }
     let mut chains: Vec<String> = holders.iter().map(|holder| holder.chain.clone()).collect();
     chains.sort_unstable();
@@ -105,7 +107,7 @@ fn evict_or_refuse(family: Family, intents: &[&PortForwards]) -> Result<Vec<Evic
     script.table("nat");
     remove_chains(&table, &chains, &mut script);
     restore(family, &script.commit_and_finish()?)?;
-    Ok(holders.into_iter().map(|holder| Evicted { holder: holder.name, ports: Vec::new() }).collect())
+    Ok(holders.into_iter().map(|holder| Evicted { holder: holder.name, ports: holder.ports }).collect())
 }
 
 fn repair_ports(family: Family, intents: &[&PortForwards]) -> Result<(), IptablesError> {
@@ -146,12 +148,9 @@ pub(super) fn check_masquerade(family: Family, intents: &[Masquerade]) -> Result
 
 /// What `family` lacks of the intents' ports, frame and guard.
 pub(super) fn check_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<Difference>, IptablesError> {
-    let made_by_go = |table: &Table, intent: &PortForwards| {
-        names::owned(table, Kind::Ports, &intent.owner).is_empty()
-            && names::unowned(table, Kind::Ports, &intent.owner).is_some()
-    };
-    let wanted = |table: &Table, intent| {
-        if made_by_go(table, intent) { ports::wanted_singly(intent) } else { ports::wanted(intent) }
+    let wanted = |table: &Table, intent: &PortForwards| {
+        let made_by_go = names::made_by_go(table, Kind::Ports, &intent.owner);
+        if made_by_go { ports::wanted_singly(intent) } else { ports::wanted(intent) }
     };
     let mut differences = check(family, |table| intents.iter().map(|intent| wanted(table, intent)).collect())?;
     if guard::wanted(intents) {
@@ -180,7 +179,8 @@ fn check(family: Family, wanted: impl FnOnce(&Table) -> Vec<Wanted>) -> Result<V
 fn check_conditions(family: Family, wanted: &Wanted, table: &Table) -> Result<Option<Difference>, IptablesError> {
     let chain = wanted.present_chain(table);
     let entries = wanted.entries(&chain);
-    if entries.iter().all(|rule| table.has(rule)) {
+    let there: HashSet<_> = table.jumps_to(&chain).map(Rule::meaning).collect();
+    if entries.iter().all(|rule| there.contains(&rule.meaning())) {
         return Ok(None);
     }
     let mut script = Script::default();

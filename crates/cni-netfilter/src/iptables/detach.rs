@@ -1,5 +1,7 @@
 //! DEL and GC against the tables.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use cni_plugin::{NetworkName, Owner};
 
 use super::attach::again;
@@ -11,64 +13,57 @@ use super::rules::Script;
 use super::run::Run;
 use super::save::Table;
 use super::tool::{Family, concurrently, restore, save};
+use super::trace::Trace;
 use crate::PortForward;
 
 /// What was published by the rules that were read and removed.
 type Outcome = Result<Vec<PortForward>, IptablesError>;
 
-/// Which families a removal looks at.
-enum Scope {
-    /// These, because the caller knows of rules there.
-    Asked(Vec<Family>),
-    /// Both, because it doesn't. A node may do without IPv6 then.
-    Unknown,
-}
-
-impl Scope {
-    fn families(&self) -> &[Family] {
-        match self {
-            Self::Asked(families) => families,
-            Self::Unknown => &Family::ALL,
-        }
-    }
-
-    /// The table, or `None` if it can't be there.
-    fn read(&self, family: Family) -> Result<Option<Table>, IptablesError> {
-        match (self, family, save(family, "nat")) {
-            (Self::Unknown, Family::V6, Err(IptablesError::MissingTool { .. } | IptablesError::Refused { .. })) => {
-                Ok(None)
-            }
-            (_, _, read) => read.map(Some),
-        }
-    }
-}
-
-/// Removes what `owner` has and returns what of it had to be read. In the families of `hinted`, or in both if there are none, `expected` says what that
-/// should be.
+/// Removes what `owner` has and returns what of it had to be read. In the families of `hinted`, `expected` says what that
+/// should be; another one is looked at if it can have something of the owner's.
+///
+/// What Go made in a family that the owner isn't known to use may serve another interface of the container. It goes if the
+/// owner's rules in a family that it does use were Go's, or if nothing is known.
 pub(super) fn remove(
     kind: Kind,
     owner: &Owner,
     hinted: &[Family],
     expected: impl Fn(Family) -> Vec<Wanted> + Sync,
 ) -> Vec<Outcome> {
-    let scope = if hinted.is_empty() { Scope::Unknown } else { Scope::Asked(hinted.to_vec()) };
-    concurrently(scope.families(), |family| {
+    let is_hinted = |family: &Family| hinted.contains(family);
+    let mut others = Family::ALL.to_vec();
+    others.retain(|family| !is_hinted(family) && Trace::of(kind, owner, *family) != Trace::Nothing);
+    let is_gos = AtomicBool::new(hinted.is_empty());
+    let mut outcomes = concurrently(hinted, |family| {
         let expected = expected(family);
         if !expected.is_empty() && delete(family, &expected)? {
             return Ok(Vec::new());
         }
-        clear(&scope, family, |table| names::of_owner(table, kind, owner))
-    })
+        let dispensable = || Trace::of(kind, owner, family) == Trace::Nothing;
+        clear(family, dispensable, |table| {
+            let chains = names::of_owner(table, kind, owner);
+            is_gos.fetch_or(!chains.is_empty() && names::owned(table, kind, owner).is_empty(), Ordering::Relaxed);
+            chains
+        })
+    });
+    outcomes.extend(concurrently(&others, |family| {
+        // Somebody's legacy rules are no reason for a node without IPv6 to have its tools.
+        let dispensable = || family == Family::V6 && Trace::of(kind, owner, family) != Trace::Chain;
+        let is_gos = is_gos.load(Ordering::Relaxed);
+        let stale = if is_gos { names::of_owner } else { names::owned };
+        clear(family, dispensable, |table| stale(table, kind, owner))
+    }));
+    outcomes
 }
 
-/// Bets that exactly `expected` is there; false if that was wrong and nothing was done.
+/// Bets that exactly `expected` is there; false if that was wrong, or the tool doesn't work, and nothing was done.
 fn delete(family: Family, expected: &[Wanted]) -> Result<bool, IptablesError> {
     let mut script = Script::default();
     script.table("nat");
     expected.iter().for_each(|wanted| wanted.delete(&mut script));
     match restore(family, &script.commit_and_finish()?) {
         Ok(_) => Ok(true),
-        Err(error) if error.is_refusal() => Ok(false),
+        Err(error) if error.is_refusal() || error.is_about_tools() => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -76,8 +71,7 @@ fn delete(family: Family, expected: &[Wanted]) -> Result<bool, IptablesError> {
 /// Removes what `owner` has of its own: after a failed ADD, when what Go made for the container may serve another of its
 /// interfaces.
 pub(super) fn take_back(kind: Kind, owner: &Owner, families: &[Family]) {
-    let scope = Scope::Asked(families.to_vec());
-    let clear = |family| clear(&scope, family, |table| names::owned(table, kind, owner));
+    let clear = |family| clear(family, || false, |table| names::owned(table, kind, owner));
     // The error that led here is the one to report; what can't be taken back now is DEL's to remove.
     drop(concurrently(families, clear));
 }
@@ -85,14 +79,18 @@ pub(super) fn take_back(kind: Kind, owner: &Owner, families: &[Family]) {
 /// Removes what owners in `network` other than `valid` have.
 pub(super) fn retain(kind: Kind, network: &NetworkName, valid: &[Owner]) -> Vec<Outcome> {
     concurrently(&Family::ALL, |family| {
-        clear(&Scope::Unknown, family, |table| names::of_others(table, kind, network, valid))
+        clear(family, || family == Family::V6, |table| names::of_others(table, kind, network, valid))
     })
 }
 
-/// Removes the chains that `stale` picks, with all that leads to them.
-fn clear(scope: &Scope, family: Family, stale: impl Fn(&Table) -> Vec<String>) -> Outcome {
+/// Removes the chains that `stale` picks, with all that leads to them. A table that can't be read is an error unless it is
+/// `dispensable`.
+fn clear(family: Family, dispensable: impl Fn() -> bool, stale: impl Fn(&Table) -> Vec<String>) -> Outcome {
     again(|| {
-        let Some(table) = scope.read(family)? else { return Ok(Vec::new()) };
+        let table = match save(family, "nat") {
+            Err(error) if error.is_about_tools() && dispensable() => return Ok(Vec::new()),
+            read => read?,
+        };
         let chains = stale(&table);
         if chains.is_empty() {
             return Ok(Vec::new());

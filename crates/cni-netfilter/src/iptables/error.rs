@@ -1,6 +1,7 @@
 //! What can go wrong between us and the iptables tools.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::Protocol;
 
@@ -52,13 +53,15 @@ pub enum IptablesError {
         why: &'static str,
     },
     /// A host port is published by another attachment already.
-    #[error("host port {port}/{protocol} is held by {holder}: stop it, or publish another port or host address")]
+    #[error("host port {} {protocol} is held by {holder}: detach that first, or ask for another", host_port(*.host_ip, *.port))]
     PortHeld {
         /// The port's protocol.
         protocol: Protocol,
+        /// The host address that the holder has it on; `None` is all of them.
+        host_ip: Option<IpAddr>,
         /// The port on the host.
         port: u16,
-        /// The holder as its rules name it.
+        /// The holder in words.
         holder: String,
     },
 }
@@ -85,6 +88,10 @@ impl IptablesError {
             _ => None,
         }
     }
+}
+
+fn host_port(ip: Option<IpAddr>, port: u16) -> String {
+    ip.map_or_else(|| port.to_string(), |ip| SocketAddr::new(ip, port).to_string())
 }
 
 fn on_line(rule: Option<&str>) -> String {

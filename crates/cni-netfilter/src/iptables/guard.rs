@@ -47,10 +47,9 @@ pub(super) fn wanted(intents: &[&PortForwards]) -> bool {
     intents.iter().any(|intent| guarded(intent).is_some())
 }
 
-/// What `table` lacks of the guards, for CHECK.
+/// What `table` lacks of the guards or has in front of them, for CHECK.
 pub(super) fn differences(intents: &[&PortForwards], table: &Table) -> Vec<Difference> {
-    let missing = frame(intents).rules.into_iter().map(|(rule, _)| rule).filter(|rule| !table.has(rule));
-    missing.map(|rule| Difference::missing(format!("iptables -t {TABLE} {rule}"))).collect()
+    frame(intents).differences(table, &format!("iptables -t {TABLE}"))
 }
 
 /// Removes the guards of interfaces that `stays` denies; the text is empty if there are none.

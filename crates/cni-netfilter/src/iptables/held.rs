@@ -3,30 +3,41 @@
 //! The first entry rule that matches wins, so whoever comes first holds the port, and appending an entry behind it
 //! takes nothing away from it. ADD therefore appends first and reads in the same process what was there before.
 
+use super::error::IptablesError;
 use super::names::{link_of, owner_comment};
 use super::ports::DNAT;
 use super::rules::Rule;
-use super::run::{Run, numbers, protocol, runs};
+use super::run::{Run, joined, numbers, protocol};
 use super::save::Table;
-use crate::{PortForwards, Protocol};
+use crate::{PortForward, PortForwards};
 
 /// Who holds a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Holder {
-    /// Of the port: its protocol and number.
-    pub(super) port: (Protocol, u16),
-    /// In words: as the owner rule or Go's comment has it.
+    /// Of the port: as its rule has it.
+    pub(super) port: PortForward,
+    /// In words, from the owner rule or Go's comment.
     pub(super) name: String,
     /// The chain with its rules.
     pub(super) chain: String,
     /// The node's end of its container's link, if it said so.
     pub(super) link: Option<u32>,
+    /// All that is published for it.
+    pub(super) ports: Vec<PortForward>,
+}
+
+impl Holder {
+    /// Why an ADD is refused.
+    pub(super) fn refuses(&self) -> IptablesError {
+        let PortForward { protocol, host_ip, host_port: port, .. } = self.port;
+        IptablesError::PortHeld { protocol, host_ip, port, holder: self.name.clone() }
+    }
 }
 
 /// True if an entry in `table`, which may be only the listing of [`DNAT`], has one of the intent's ports and leads
 /// elsewhere than to `chain`. Whether host addresses overlap can't be told from it.
 pub(super) fn suspect(table: &Table, chain: &str, intent: &PortForwards) -> bool {
-    let runs = runs(&intent.ports);
+    let runs = joined(&intent.ports);
     foreign_entries(table, chain, intent).any(|entry| {
         let listed = listed(entry);
         runs.iter().any(|run| listed.iter().any(|there| there.overlaps(&Run { host_ip: None, ..*run })))
@@ -38,7 +49,7 @@ pub(super) fn suspect(table: &Table, chain: &str, intent: &PortForwards) -> bool
 /// The same container under another network or interface isn't somebody else: runtimes pass the port mappings to all
 /// of a container's networks, and the first one serves.
 pub(super) fn holders(table: &Table, chain: &str, intent: &PortForwards) -> Vec<Holder> {
-    let runs = runs(&intent.ports);
+    let runs = joined(&intent.ports);
     let mut holders: Vec<Holder> = Vec::new();
     for entry in foreign_entries(table, chain, intent) {
         let Some(target) = entry.target().filter(|target| holders.iter().all(|known| known.chain != *target)) else {
@@ -52,11 +63,13 @@ pub(super) fn holders(table: &Table, chain: &str, intent: &PortForwards) -> Vec<
             continue;
         }
         let is_entered = |there: &Run| listed.iter().any(|entry| entry.overlaps(&Run { host_ip: None, ..*there }));
-        let theirs: Vec<Run> = rules.iter().filter_map(Run::read).filter(is_entered).collect();
-        let taken = |run: &Run| theirs.iter().find(|there| run.overlaps(there)).map(|there| run.first.max(there.first));
-        if let Some((run, port)) = runs.iter().find_map(|run| Some((run, taken(run)?))) {
-            let (port, chain) = ((run.protocol, port), target.to_owned());
-            holders.push(Holder { port, name: name(entry, rules), chain, link: link_of(rules) });
+        let theirs: Vec<Run> = rules.iter().filter_map(Run::read).collect();
+        let entered = || theirs.iter().filter(|there| is_entered(there));
+        let taken = |run: &Run| entered().find_map(|there| there.common(run));
+        if let Some(port) = runs.iter().find_map(taken) {
+            let (chain, link) = (target.to_owned(), link_of(rules));
+            let ports = theirs.iter().copied().flat_map(Run::forwards).collect();
+            holders.push(Holder { port, name: name(entry, rules), chain, link, ports });
         }
     }
     holders
@@ -81,9 +94,14 @@ fn listed(entry: &Rule) -> Vec<Run> {
     ports.filter_map(numbers).map(|(first, last)| Run { protocol, host_ip: None, first, last, to }).collect()
 }
 
-/// The holder in the words of its owner rule, else of Go's comment.
+/// The holder in the words of a message: from the entry's comment, which both plugins write, and the owner rule.
 fn name(entry: &Rule, rules: &[Rule]) -> String {
-    let named = owner_comment(rules).and_then(|comment| comment.split_once(", ")).map(|(_, names)| names);
-    let go = || entry.comment().map(|comment| comment.trim_start_matches("dnat "));
-    named.or_else(go).or(entry.target()).unwrap_or("an unknown rule").to_owned()
+    let names = |comment: &str| {
+        let (network, id) = comment.strip_prefix("dnat name: \"")?.split_once("\" id: \"")?;
+        let told = owner_comment(rules).and_then(|comment| comment.split_once(", if: ")?.1.split_once(','));
+        let ifname = told.map(|(ifname, _)| format!(" ({ifname})")).unwrap_or_default();
+        Some(format!("container {}{ifname} of network {network}", id.trim_end_matches('"')))
+    };
+    let unknown = || entry.target().map_or_else(|| "an unknown rule".to_owned(), |chain| format!("the chain {chain}"));
+    entry.comment().and_then(names).unwrap_or_else(unknown)
 }

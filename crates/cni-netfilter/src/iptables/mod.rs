@@ -6,6 +6,7 @@
 //! `iptables-save` is read and one more transaction carries out what the comparison says.
 
 mod attach;
+mod compare;
 mod detach;
 mod error;
 mod firewall;
@@ -27,6 +28,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tool;
+mod trace;
+mod turn;
 
 use cni_plugin::{Difference, IfName, NetworkName, Owner};
 use ipnetwork::IpNetwork;
@@ -38,6 +41,7 @@ pub(crate) use tool::Variant;
 use crate::{Evicted, Masquerade, PortForward, PortForwards, links};
 use names::Kind;
 use tool::concurrently;
+use turn::Turn;
 
 /// The iptables tools of this node, of either variant (nft or legacy): whichever PATH says.
 ///
@@ -70,13 +74,12 @@ impl Iptables {
 
     /// The names that the chain of `owner`'s masquerading may have, the Go plugins' included.
     pub fn masquerade_chains(owner: &Owner) -> Vec<String> {
-        vec![Kind::Masquerade.shared_name(owner), Kind::Masquerade.own_name(owner)]
+        Kind::Masquerade.all_names(owner)
     }
 
     /// The names that the chains of `owner`'s ports may have, the Go plugins' included.
     pub fn port_chains(owner: &Owner) -> Vec<String> {
-        let current = [Kind::Ports.shared_name(owner), Kind::Ports.own_name(owner)];
-        current.into_iter().chain(Kind::Ports.outdated_name(owner)).collect()
+        Kind::Ports.all_names(owner)
     }
 
     /// True if the kernel answers the family's tool, decided as the Go plugins do when no backend is configured.
@@ -102,7 +105,7 @@ impl Iptables {
     }
 
     /// Removes the owner's masquerading, Go's included. Idempotent; needs no hints, but is faster with the container's
-    /// addresses, and then leaves a family without any alone.
+    /// addresses.
     ///
     /// A chain that the Go plugins made is taken for the owner's if the owner has none of its own.
     pub fn remove_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Result<(), IptablesError> {
@@ -121,13 +124,14 @@ impl Iptables {
     /// what the owner's ports are.
     ///
     /// Fails with [`IptablesError::PortHeld`] if another container has one of the ports on an overlapping host address;
-    /// then, and if one family fails, the owners' ports are removed in both. Two ADDs at the very same moment may miss
-    /// each other's ports under the nft variant, which has no lock.
+    /// then, and if one family fails, the owners' ports are removed in both. Of ADDs at the very same moment one wins.
     ///
     /// A holder whose container is gone for certain ([`PortForwards::link`]) is evicted with all its ports in that
     /// family. Returns those.
     pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
         let families = present(|family| !ports::of_family(intents, family).is_empty());
+        // Until what may be refused is taken back.
+        let _turn = Turn::wait();
         let added = concurrently(&families, |family| attach::add_ports(family, &ports::of_family(intents, family)));
         let owners: Vec<&Owner> = intents.iter().map(|intent| &intent.owner).collect();
         Ok(self.settle(Kind::Ports, &owners, &families, added)?.concat())
@@ -148,7 +152,7 @@ impl Iptables {
     }
 
     /// Removes the owner's published ports, Go's included. Idempotent; needs no hints, but is faster with what ADD was
-    /// given, and then leaves a family without any alone. The frame and the guard are shared and stay.
+    /// given. The frame and the guard are shared and stay.
     ///
     /// Returns what was published, as far as it wasn't in `hints`.
     pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, IptablesError> {

@@ -49,6 +49,12 @@ impl Kind {
         (self == Self::Ports).then(|| format!("CNI-SN-{}", hash()))
     }
 
+    /// Every name that a chain of `owner` may have.
+    pub(super) fn all_names(self, owner: &Owner) -> Vec<String> {
+        let current = [self.shared_name(owner), self.own_name(owner)];
+        current.into_iter().chain(self.outdated_name(owner)).collect()
+    }
+
     /// True if `chain` is called as chains of this kind are, the outdated ones included.
     pub(super) fn names(self, chain: &str) -> bool {
         let (prefix, digits) = self.prefix();
@@ -101,6 +107,12 @@ pub(super) fn owned(table: &Table, kind: Kind, owner: &Owner) -> Vec<String> {
 pub(super) fn unowned(table: &Table, kind: Kind, owner: &Owner) -> Option<String> {
     let name = kind.shared_name(owner);
     table.chain(&name).is_some_and(|rules| owner_comment(rules).is_none()).then_some(name)
+}
+
+/// True if the owner's rules are those that Go made for its container: of what only we write, nothing is there.
+pub(super) fn made_by_go(table: &Table, kind: Kind, owner: &Owner) -> bool {
+    let go = || unowned(table, kind, owner).and_then(|name| table.chain(&name));
+    owned(table, kind, owner).is_empty() && go().is_some_and(|rules| link_of(rules).is_none())
 }
 
 /// The chains that DEL of `owner` removes: those that are its own; if there are none, the one that Go made for the

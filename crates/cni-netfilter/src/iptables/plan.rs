@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use cni_plugin::{Difference, Owner};
+use cni_plugin::Owner;
 
 use super::names::{self, Kind, link_rule, owner_rule};
 use super::rules::{Rule, Script};
@@ -100,7 +100,7 @@ impl Wanted {
     }
 
     /// All rules of `chain`: the body, then whose it is, which no packet has to pass that the body decided on.
-    fn inside(&self, chain: &str) -> Vec<Rule> {
+    pub(super) fn inside(&self, chain: &str) -> Vec<Rule> {
         let link = self.link.map(|link| link_rule(chain, link));
         self.body(chain).into_iter().chain([owner_rule(chain, &self.owner)]).chain(link).collect()
     }
@@ -141,34 +141,6 @@ impl Wanted {
             there.iter().for_each(|rule| script.delete(rule));
             wanted.iter().for_each(|rule| script.append(rule));
         }
-    }
-
-    /// The chain that CHECK looks at: the owner's, else Go's, else the one that should be there.
-    pub(super) fn present_chain(&self, table: &Table) -> String {
-        let owned = names::owned(table, self.kind, &self.owner).into_iter().next();
-        owned
-            .or_else(|| names::unowned(table, self.kind, &self.owner))
-            .unwrap_or_else(|| self.kind.shared_name(&self.owner))
-    }
-
-    /// What `table` lacks, for CHECK.
-    pub(super) fn differences(&self, table: &Table, tool: &str) -> Vec<Difference> {
-        let chain = self.present_chain(table);
-        let frame = self.frame.rules.iter().map(|(rule, _)| rule.clone());
-        let mut missing: Vec<Rule> = frame.chain(self.body(&chain)).filter(|rule| !table.has(rule)).collect();
-        let there: Vec<&Rule> = table.jumps_to(&chain).collect();
-        missing.extend(
-            self.entries(&chain).into_iter().filter(|wanted| !there.iter().any(|rule| self.leads(rule, wanted))),
-        );
-        missing.iter().map(|rule| Difference::missing(format!("{tool} -t nat {rule}"))).collect()
-    }
-
-    /// True if `rule` is the entry `wanted`, as far as can be told from its text.
-    fn leads(&self, rule: &Rule, wanted: &Rule) -> bool {
-        if !self.free_form {
-            return rule.same_as(wanted);
-        }
-        ["-p", "--dports", "--comment"].iter().all(|option| rule.value(option) == wanted.value(option))
     }
 }
 

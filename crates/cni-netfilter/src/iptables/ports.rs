@@ -1,11 +1,13 @@
 //! Published ports: `PREROUTING` and `OUTPUT` send what is for a local address to `CNI-HOSTPORT-DNAT`, whose rules send
 //! an attachment's ports to its chain, whose rules mark what is to be masqueraded and translate the destination.
 
+use std::collections::BTreeSet;
+
 use super::masquerade::network;
 use super::names::Kind;
 use super::plan::{Frame, Place, Wanted};
 use super::rules::{Rule, comment};
-use super::run::{Run, runs, singly};
+use super::run::{Run, by_address, rows, singly};
 use super::tool::Family;
 use crate::{MarkChain, PortForwards, Snat};
 
@@ -25,22 +27,30 @@ pub(super) fn of_family(intents: &[PortForwards], family: Family) -> Vec<&PortFo
 
 /// The rules for one intent.
 pub(super) fn wanted(intent: &PortForwards) -> Wanted {
-    with_runs(intent, &runs(&intent.ports))
+    match rows(&intent.ports) {
+        Some(rows) => with_runs(intent, &rows, &rows),
+        None => with_runs(intent, &by_address(&intent.ports), &singly(&intent.ports)),
+    }
 }
 
 /// The rules as the Go plugin makes them: ports in a row have one each.
 pub(super) fn wanted_singly(intent: &PortForwards) -> Wanted {
-    with_runs(intent, &singly(&intent.ports))
+    let runs = singly(&intent.ports);
+    with_runs(intent, &runs, &runs)
 }
 
-fn with_runs(intent: &PortForwards, runs: &[Run]) -> Wanted {
+/// `translated` is what the owner's chain does, and `listed` what leads there. A port that is asked for twice is in Go's
+/// lists twice, and has one rule.
+fn with_runs(intent: &PortForwards, translated: &[Run], listed: &[Run]) -> Wanted {
+    let mut known = BTreeSet::new();
+    let once = translated.iter().filter(|run| known.insert(**run));
     Wanted {
         kind: Kind::Ports,
         owner: intent.owner.clone(),
         link: intent.link,
         frame: frame(intent),
-        body: runs.iter().flat_map(|run| body(intent, run)).collect(),
-        entries: entries(intent, runs).into_iter().map(|args| (DNAT, args)).collect(),
+        body: once.flat_map(|run| body(intent, run)).collect(),
+        entries: entries(intent, listed).into_iter().map(|args| (DNAT, args)).collect(),
         free_form: !intent.conditions.is_empty(),
     }
 }

@@ -45,7 +45,12 @@ impl Rule {
 
     /// True if the kernel would hold the same for both, however their addresses are written.
     pub(super) fn same_as(&self, other: &Self) -> bool {
-        self.chain == other.chain && canonical(&self.args) == canonical(&other.args)
+        self.chain == other.chain && self.meaning() == other.meaning()
+    }
+
+    /// The arguments in one spelling, which is equal for rules of a chain that are the same.
+    pub(super) fn meaning(&self) -> Vec<String> {
+        canonical(&self.args)
     }
 }
 

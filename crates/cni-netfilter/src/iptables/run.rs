@@ -1,5 +1,6 @@
 //! Ports in a row: many that lead to as many of a container are one rule instead of one each.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::rules::Rule;
@@ -9,7 +10,7 @@ use crate::{PortForward, Protocol};
 const SINGLY: u16 = 64;
 
 /// Host ports from `first` to `last`, and the container's address and port for the first of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Run {
     pub(super) protocol: Protocol,
     pub(super) host_ip: Option<IpAddr>,
@@ -68,14 +69,20 @@ impl Run {
         addresses && self.protocol == other.protocol && self.first <= other.last && other.first <= self.last
     }
 
+    /// The first port that both have, as this one forwards it.
+    pub(super) fn common(&self, other: &Self) -> Option<PortForward> {
+        let first = self.first.max(other.first);
+        self.overlaps(other).then(|| self.forward(first))
+    }
+
+    fn forward(&self, host_port: u16) -> PortForward {
+        let to = SocketAddr::new(self.to.ip(), self.to.port().saturating_add(host_port - self.first));
+        PortForward { protocol: self.protocol, host_ip: self.host_ip, host_port, to }
+    }
+
     /// Port by port.
     pub(super) fn forwards(self) -> impl Iterator<Item = PortForward> {
-        (self.first..=self.last).map(move |host_port| PortForward {
-            protocol: self.protocol,
-            host_ip: self.host_ip,
-            host_port,
-            to: SocketAddr::new(self.to.ip(), self.to.port().saturating_add(host_port - self.first)),
-        })
+        (self.first..=self.last).map(move |host_port| self.forward(host_port))
     }
 }
 
@@ -100,21 +107,43 @@ pub(super) fn singly(ports: &[PortForward]) -> Vec<Run> {
     ports.iter().map(Run::of).collect()
 }
 
-/// The ports in the order given, long rows as one.
-pub(super) fn runs(ports: &[PortForward]) -> Vec<Run> {
+/// The ports as rules translate them where no row is long: each by itself in the order given, as Go writes them, but those on
+/// one address before those on all if both have a port, for the first rule decides.
+pub(super) fn by_address(ports: &[PortForward]) -> Vec<Run> {
+    let mut runs = singly(ports);
+    let on_all: BTreeSet<_> =
+        runs.iter().filter(|run| run.host_ip.is_none()).map(|run| (run.protocol, run.first)).collect();
+    if runs.iter().any(|run| run.host_ip.is_some() && on_all.contains(&(run.protocol, run.first))) {
+        runs.sort_by_key(|run| run.host_ip.is_none());
+    }
+    runs
+}
+
+/// The ports with long rows as one, in an order that finds all of these; `None` if there are none. Those on one address
+/// come before those on all.
+pub(super) fn rows(ports: &[PortForward]) -> Option<Vec<Run>> {
+    let is_long = |run: &Run| run.last - run.first >= SINGLY;
+    let rows = if ports.len() > usize::from(SINGLY) { joined(ports) } else { Vec::new() };
+    rows.iter().any(is_long).then(|| {
+        let singly = |run: Run| run.forwards().map(|port| Run::of(&port));
+        let split = |run: Run| if is_long(&run) { vec![run] } else { singly(run).collect() };
+        rows.into_iter().flat_map(split).collect()
+    })
+}
+
+/// The ports in as few runs as can be.
+pub(super) fn joined(ports: &[PortForward]) -> Vec<Run> {
+    let mut sorted = singly(ports);
+    sorted.sort_unstable_by_key(|run| (run.host_ip.is_none(), run.protocol, run.host_ip, run.first, run.to));
+    sorted.dedup();
     let mut runs: Vec<Run> = Vec::new();
-    for next in ports.iter().map(Run::of) {
+    for next in sorted {
         match runs.last_mut() {
             Some(run) if follows(run, &next) => run.last = next.last,
             _ => runs.push(next),
         }
     }
-    let expanded = |run: Run| {
-        let long = run.last - run.first >= SINGLY;
-        let singly = if long { Vec::new() } else { run.forwards().map(|port| Run::of(&port)).collect() };
-        singly.into_iter().chain(long.then_some(run))
-    };
-    runs.into_iter().flat_map(expanded).collect()
+    runs
 }
 
 fn follows(run: &Run, next: &Run) -> bool {
@@ -141,16 +170,47 @@ mod tests {
 
     #[test]
     fn only_long_rows_become_one() {
-        assert_eq!(runs(&ports(8000, 64, "10.0.0.2:80")).len(), 64);
-        let row = runs(&ports(8000, 65, "10.0.0.2:80"));
+        assert_eq!(rows(&ports(8000, 64, "10.0.0.2:80")), None);
+        let row = rows(&ports(8000, 65, "10.0.0.2:80")).unwrap();
         let expected = (1, "8000:8064".into(), "10.0.0.2:80-144/8000".into());
         assert_eq!((row.len(), row[0].ports(), row[0].destination()), expected);
-        assert_eq!(runs(&ports(8000, 90, "[fd00::2]:8000"))[0].destination(), "fd00::2");
-        assert_eq!(runs(&ports(8000, 90, "[fd00::2]:1"))[0].destination(), "[fd00::2]:1-90/8000");
+        assert_eq!(joined(&ports(8000, 90, "[fd00::2]:8000"))[0].destination(), "fd00::2");
+        assert_eq!(joined(&ports(8000, 90, "[fd00::2]:1"))[0].destination(), "[fd00::2]:1-90/8000");
         let two = [ports(8000, 70, "10.0.0.2:80"), ports(8070, 70, "10.0.0.2:80")].concat();
-        assert_eq!(runs(&two).len(), 2, "the container's ports begin again");
-        assert_eq!(runs(&two).into_iter().flat_map(Run::forwards).collect::<Vec<_>>(), two);
-        assert_eq!(runs(&ports(65_400, 136, "10.0.0.2:65400")).len(), 1);
+        let found = rows(&two).unwrap();
+        assert_eq!(found.len(), 2, "the container's ports begin again");
+        assert_eq!(found.into_iter().flat_map(Run::forwards).collect::<Vec<_>>(), two);
+        assert_eq!(joined(&ports(65_400, 136, "10.0.0.2:65400")).len(), 1);
+        let short = [ports(8000, 70, "10.0.0.2:80"), ports(1, 3, "10.0.0.2:1")].concat();
+        assert_eq!(rows(&short).unwrap().len(), 4, "the others stay single");
+    }
+
+    #[test]
+    fn rows_are_found_in_any_order() {
+        let udp = |port: PortForward| PortForward { protocol: Protocol::Udp, ..port };
+        let tcp = ports(8000, 5000, "10.0.0.2:8000");
+        let alternating: Vec<PortForward> = tcp.iter().flat_map(|port| [*port, udp(*port)]).collect();
+        assert_eq!(rows(&alternating).unwrap().len(), 2);
+        let descending: Vec<PortForward> = alternating.iter().rev().copied().collect();
+        assert_eq!(rows(&descending), rows(&alternating));
+        assert_eq!(rows(&[tcp.clone(), tcp].concat()).unwrap().len(), 1, "what is there twice is there once");
+        let scattered: Vec<PortForward> = ports(1, 200, "10.0.0.2:1").into_iter().step_by(2).collect();
+        assert_eq!(rows(&scattered), None);
+    }
+
+    #[test]
+    fn one_address_comes_before_all_where_both_have_a_port() {
+        let on = |port: u16, ip: Option<&str>| PortForward {
+            host_ip: ip.map(|ip| ip.parse().unwrap()),
+            ..ports(port, 1, "10.0.0.2:80")[0]
+        };
+        let order =
+            |ports: &[PortForward]| by_address(ports).iter().map(|run| run.host_ip.is_some()).collect::<Vec<_>>();
+        assert_eq!(order(&[on(80, None), on(81, Some("192.0.2.1"))]), [false, true], "as given");
+        assert_eq!(order(&[on(80, None), on(81, None), on(80, Some("192.0.2.1"))]), [true, false, false]);
+        let mut many = ports(8000, 90, "10.0.0.2:80");
+        many.push(on(8010, Some("192.0.2.1")));
+        assert!(rows(&many).unwrap()[0].host_ip.is_some());
     }
 
     #[test]
@@ -163,7 +223,7 @@ mod tests {
             (9, 1, "[fd00::2]:80"),
         ];
         for (first, count, to) in rows {
-            for run in runs(&ports(first, count, to)) {
+            for run in joined(&ports(first, count, to)) {
                 let args = [
                     "-p",
                     "tcp",

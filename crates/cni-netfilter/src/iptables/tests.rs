@@ -157,14 +157,12 @@ fn the_holder_of_a_port_is_found_by_protocol_number_and_address() {
         let intent = PortForwards { owner: owner(id, "eth0"), ports: vec![forward], ..go_ports("10.77.0.3/24", &[]) };
         let chain = ports::wanted(&intent).chain(&table);
         let holder = held::holders(&table, &chain, &intent).pop();
-        let held = holder.map_or(Ok(()), |held::Holder { port: (protocol, port), name: holder, .. }| {
-            Err(super::error::IptablesError::PortHeld { protocol, port, holder }.to_string())
-        });
+        let held = holder.map_or(Ok(()), |holder| Err(holder.refuses().to_string()));
         assert!(held.is_ok() || held::suspect(&table, &chain, &intent), "what is held is suspect");
         held
     };
     let text = verdict("c2", forward(Protocol::Tcp, 8096, None, to, 1)).unwrap_err();
-    assert!(text.contains(r#"8096/tcp is held by name: "test-net" id: "c1abc""#), "{text}");
+    assert!(text.starts_with("host port 8096 tcp is held by container c1abc of network test-net: "), "{text}");
     assert!(verdict("c2", forward(Protocol::Tcp, 8081, Some("192.0.2.1"), to, 1)).is_err(), "theirs is for all");
     assert!(verdict("c2", forward(Protocol::Sctp, 99, Some("0.0.0.0"), to, 1)).is_err(), "ours is for all");
     assert!(verdict("c2", forward(Protocol::Sctp, 99, Some("10.77.0.1"), to, 1)).is_err());
