@@ -47,6 +47,7 @@ mod portmap;
 mod portmap_edges;
 mod portmap_flows;
 mod portmap_go;
+mod portmap_iptables;
 mod portmap_life;
 mod portmap_nftables;
 mod protocol;
@@ -119,6 +120,7 @@ fn cases() -> Vec<case::Case> {
         masquerade::cases,
         portmap::cases,
         portmap_go::cases,
+        portmap_iptables::cases,
         portmap_life::cases,
         portmap_nftables::cases,
         reach::cases,

@@ -1,0 +1,222 @@
+//! portmap with iptables: what the runtime forgets, simultaneous ADDs, what CHECK sees; and with both backends, what mappings
+//! of one container say of each other and what a refusal says.
+
+use cni_tests::conf::{self, Backend};
+use cni_tests::packets::{Outside, Proto, Server, ask, at, silent};
+use cni_tests::parallel::at_once;
+use cni_tests::{Attachment, Outcome, Sandbox, Snapshot, rules};
+use serde_json::{Value, json};
+
+use crate::case::{Case, improved};
+use crate::masquerade::legacy_path;
+use crate::portmap_life::{PORT, start};
+use crate::story::Story;
+
+type Told = fn(&Sandbox, Backend);
+
+/// All cases of this subject.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        improved("portmap::iptables_del_knows_one_family_only", |sb| one_family(sb, false)),
+        improved("portmap::legacy_iptables_del_knows_one_family_only", |sb| one_family(sb, true)),
+        improved("portmap::iptables_del_without_the_tools_of_a_family", without_tools),
+        improved("portmap::iptables_of_simultaneous_adds_one_wins", |sb| simultaneous(sb, false)),
+        improved("portmap::legacy_iptables_of_simultaneous_adds_one_wins", |sb| simultaneous(sb, true)),
+        improved("portmap::iptables_check_names_what_is_in_the_way", in_the_way),
+        improved("portmap::iptables_ten_thousand_ports_in_any_order", any_order),
+    ];
+    let stories: [(&str, Told); 3] = [
+        ("a_contradiction_is_refused", contradiction),
+        ("an_address_decides_over_all", address_first),
+        ("a_refusal_names_address_and_holder", refusal),
+    ];
+    for backend in Backend::ALL {
+        for (what, story) in stories {
+            cases.push(improved(format!("portmap::{}_{what}", backend.name()), move |sb| story(sb, backend)));
+        }
+    }
+    cases
+}
+
+fn mapping(host: u16, container: u16, protocol: &str, host_ip: &str) -> Value {
+    json!({"hostPort": host, "containerPort": container, "protocol": protocol, "hostIP": host_ip})
+}
+
+fn with_variant(sb: &Sandbox, legacy: bool) -> Story<'_> {
+    let mut story = start(sb, Backend::Iptables);
+    if legacy {
+        story.chain = story.chain.with_path(&legacy_path());
+    }
+    story
+}
+
+/// DEL is told less than ADD was: a mapping for IPv4 only, or a result without the IPv6 address.
+fn one_family(sb: &Sandbox, legacy: bool) {
+    let story = with_variant(sb, legacy);
+    let published = |id: &str| {
+        let lines = rules::naming(&story.node, id);
+        lines.iter().filter(|line| line.contains("dnat name") || line.contains("--to-destination")).count()
+    };
+    for v6 in [false, true] {
+        let [by_mapping, by_result] = ["m", "r"].map(|how| format!("web-{how}-{v6}"));
+        let web = story.attach_bare(&by_mapping, &[(PORT, 80, "tcp")]);
+        assert!(published(&by_mapping) >= 2, "both families");
+        let any = mapping(PORT, 80, "tcp", if v6 { "::" } else { "0.0.0.0" });
+        story.chain.del(sb, &web.at.clone().with("portMappings", json!([any])));
+        assert_eq!(published(&by_mapping), 0, "{by_mapping}");
+
+        let mut web = story.attach_bare(&by_result, &[(PORT, 80, "tcp")]);
+        let ips = web.at.result.as_mut().and_then(|result| result["ips"].as_array_mut()).unwrap();
+        ips.retain(|ip| ip["address"].as_str().is_some_and(|address| address.contains(':') == v6));
+        story.chain.del(sb, &web.at);
+        assert_eq!(published(&by_result), 0, "{by_result}");
+    }
+}
+
+/// A node that has lost ip6tables, and never had anything of the container's in it.
+fn without_tools(sb: &Sandbox) {
+    let story = start(sb, Backend::Iptables);
+    let host_ip = |ip: &str| json!([mapping(PORT, 80, "tcp", ip)]);
+    let web = story.attach_with("web", |at| at.with("portMappings", host_ip("0.0.0.0")));
+    let dir = "/run/cni-test/v4";
+    std::fs::create_dir_all(dir).unwrap();
+    for tool in ["iptables", "iptables-save", "iptables-restore"] {
+        std::os::unix::fs::symlink(format!("/usr/sbin/{tool}"), format!("{dir}/{tool}")).unwrap();
+    }
+    let v4_only = story.chain.clone().with_path(dir);
+    let both = web.at.clone().with("portMappings", host_ip(""));
+    let portmap = conf::portmap(Backend::Iptables);
+    v4_only.call(sb, "DEL", &portmap, &both, both.result.as_ref()).run().silent();
+    assert!(silent(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V4, PORT)));
+
+    let dual = story.attach_with("dual", |at| at.with("portMappings", host_ip("")));
+    let error = v4_only.call(sb, "DEL", &portmap, &dual.at, dual.at.result.as_ref()).run().error();
+    error.names(&["ip6tables"]);
+    story.chain.del(sb, &dual.at);
+}
+
+/// Both ask for the port of both families at the same moment: one gets it, and in both.
+fn simultaneous(sb: &Sandbox, legacy: bool) {
+    let story = with_variant(sb, legacy);
+    // Bridge and addresses are there: only portmap is in question.
+    let two = ["one", "two"].map(|id| story.attach_bare(id, &[]));
+    let asked = two.each_ref().map(|container| container.at.clone().publish(&[(PORT, 80, "tcp")]));
+    let portmap = conf::portmap(Backend::Iptables);
+    for round in 0..10 {
+        let call = |verb: &str, at: &Attachment| story.chain.call(sb, verb, &portmap, at, at.result.as_ref()).run();
+        let outcomes = at_once(2, |n| call("ADD", &asked[n]));
+        let won: Vec<bool> = outcomes.iter().map(Outcome::ok).collect();
+        assert_eq!(won.iter().filter(|won| **won).count(), 1, "round {round}: {outcomes:?}");
+        let winner = won.iter().position(|won| *won).unwrap();
+        outcomes[1 - winner].error().names(&["8080", ["one", "two"][winner]]);
+        call("CHECK", &asked[winner]).silent();
+        asked.iter().for_each(|at| call("DEL", at).silent());
+    }
+}
+
+fn in_the_way(sb: &Sandbox) {
+    let story = start(sb, Backend::Iptables);
+    let web = story.attach("web", &[(PORT, 80, "tcp")]);
+    let nat = rules::saved(&story.node, "iptables-save", "nat");
+    let own = nat.lines().find(|line| line.contains("--to-destination")).and_then(|line| line.split(' ').nth(1));
+    for (table, chain) in [
+        ("nat", own.unwrap()),
+        ("nat", "CNI-HOSTPORT-DNAT"),
+        ("nat", "CNI-HOSTPORT-SETMARK"),
+        ("nat", "CNI-HOSTPORT-MASQ"),
+        ("raw", "CNI-HOSTPORT-GUARD"),
+    ] {
+        story.chain.check(sb, &web.at).silent();
+        story.node.sh(&["iptables", "-t", table, "-I", chain, "-j", "RETURN"]);
+        story.chain.check(sb, &web.at).error().names(&["iptables", table, chain, "RETURN"]);
+        story.node.sh(&["iptables", "-t", table, "-D", chain, "-j", "RETURN"]);
+    }
+    story.chain.check(sb, &web.at).silent();
+}
+
+/// In constant packet cost, in whatever order the runtime lists them.
+fn any_order(sb: &Sandbox) {
+    let story = start(sb, Backend::Iptables);
+    let alternating =
+        (20_000..25_000).rev().flat_map(|n| ["tcp", "udp"].map(|protocol| mapping(n, n - 10_000, protocol, "")));
+    let list: Value = alternating.collect();
+    let web = story.attach_with("web", |at| at.with("portMappings", list.clone()));
+    for tool in ["iptables-save", "ip6tables-save"] {
+        let nat = rules::saved(&story.node, tool, "nat");
+        let own = nat.lines().filter(|line| line.starts_with("-A CNI-DN-") || line.contains("--dports")).count();
+        assert!(own < 20, "{tool}: {own} rules");
+    }
+    let _last = Server::start(&web.ns, "last", 14_999);
+    for to in [Outside::NODE_V4, Outside::NODE_V6] {
+        for proto in [Proto::Tcp, Proto::Udp] {
+            assert!(ask(&story.outside.ns, proto, at(to, 24_999)).unwrap().starts_with("last "), "{to} {proto:?}");
+        }
+    }
+    story.chain.check(sb, &web.at).silent();
+    story.chain.del(sb, &web.at);
+    assert!(rules::naming(&story.node, "id: web").is_empty());
+}
+
+fn contradiction(sb: &Sandbox, backend: Backend) {
+    let story = start(sb, backend);
+    let web = story.attach("web", &[]);
+    let portmap = conf::portmap(backend);
+    let add = |list: Value| {
+        let at = web.at.clone().with("portMappings", list);
+        story.chain.call(sb, "ADD", &portmap, &at, at.result.as_ref()).run()
+    };
+    let before = Snapshot::of(&[&story.node]);
+    let range = |host: u16, container: u16| json!({"hostPort": host, "containerPort": container, "protocol": "tcp", "range": 100});
+    for (list, named) in [
+        (json!([mapping(PORT, 80, "tcp", ""), mapping(PORT, 81, "tcp", "")]), ["portMappings[0]", "[1]", "80", "81"]),
+        (
+            json!([range(8000, 80), mapping(1, 1, "tcp", ""), range(8050, 80)]),
+            ["portMappings[0]", "[2]", "8050", "130"],
+        ),
+    ] {
+        add(list).error().names(&named);
+        Snapshot::of(&[&story.node]).same_as(&before);
+    }
+    for value in [-1, 65_536] {
+        let list = json!([{"hostPort": 80, "containerPort": 80, "protocol": "tcp", "range": value}]);
+        add(list).error().names(&["portMappings[0].range", &value.to_string(), "65535"]);
+        Snapshot::of(&[&story.node]).same_as(&before);
+    }
+    add(json!([mapping(PORT, 80, "tcp", ""), mapping(PORT, 80, "tcp", ""), range(9000, 100), range(9050, 150)]))
+        .result();
+    assert!(ask(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V4, PORT)).unwrap().starts_with("web "));
+}
+
+/// Whichever is listed first.
+fn address_first(sb: &Sandbox, backend: Backend) {
+    let story = start(sb, backend);
+    let ns = sb.container("web");
+    let _all = Server::start(&ns, "all", 80);
+    let _one = Server::start(&ns, "one", 81);
+    let mut list = vec![mapping(PORT, 80, "tcp", ""), mapping(PORT, 81, "tcp", Outside::NODE_V4)];
+    for _ in 0..2 {
+        let mut web = Attachment::new("web", &ns).with("portMappings", list.clone().into());
+        story.chain.add(sb, &mut web);
+        let answer = |to| ask(&story.outside.ns, Proto::Tcp, at(to, PORT)).unwrap();
+        assert!(answer(Outside::NODE_V4).starts_with("one "), "{list:?}");
+        assert!(answer(Outside::NODE_V6).starts_with("all "), "{list:?}");
+        story.chain.check(sb, &web).silent();
+        story.chain.del(sb, &web);
+        list.reverse();
+    }
+}
+
+fn refusal(sb: &Sandbox, backend: Backend) {
+    let story = start(sb, backend);
+    let _one =
+        story.attach_with("one", |at| at.with("portMappings", json!([mapping(PORT, 80, "udp", Outside::NODE_V4)])));
+    let ns = sb.container("two");
+    let mut two = Attachment::new("two", &ns).with("portMappings", json!([mapping(PORT, 80, "udp", Outside::NODE_V4)]));
+    let error = story.chain.try_add(sb, &mut two).expect_err("it is taken").error();
+    let text = format!(
+        "host port {}:{PORT} udp is held by container one (eth0) of network {}: detach that first, or ask for another",
+        Outside::NODE_V4,
+        story.chain.name()
+    );
+    assert!(error.text().contains(&text), "{error:?}");
+}
