@@ -140,6 +140,10 @@ fn we_check_and_delete_gos_ports() {
                     return;
                 }
                 assert_eq!(tools.check_ports(&intents).unwrap(), [], "{keys}");
+                let guarded =
+                    |intent: &PortForwards| PortForwards { guard_localnet: "cni0".parse().ok(), ..intent.clone() };
+                let guarded: Vec<_> = intents.iter().map(guarded).collect();
+                assert_eq!(tools.check_ports(&guarded).unwrap(), [], "a guard that Go makes nowhere: {keys}");
                 match round {
                     "hints" => drop(tools.remove_ports(&owner("c1", "eth0"), &intents).unwrap()),
                     "no hints" => drop(tools.remove_ports(&owner("c1", "eth0"), &[]).unwrap()),

@@ -143,31 +143,37 @@ pub(super) fn again<T>(attempt: impl Fn() -> Result<T, IptablesError>) -> Result
 
 /// What `family` lacks of the intents' masquerading.
 pub(super) fn check_masquerade(family: Family, intents: &[Masquerade]) -> Result<Vec<Difference>, IptablesError> {
-    check(family, |_| masquerade::wanted(intents, family))
+    compare(family, &save(family, "nat")?, masquerade::wanted(intents, family))
 }
 
 /// What `family` lacks of the intents' ports, frame and guard.
 pub(super) fn check_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<Difference>, IptablesError> {
-    let wanted = |table: &Table, intent: &PortForwards| {
-        let made_by_go = names::made_by_go(table, Kind::Ports, &intent.owner);
-        if made_by_go { ports::wanted_singly(intent) } else { ports::wanted(intent) }
+    let table = save(family, "nat")?;
+    let made_by_go = |intent: &PortForwards| names::made_by_go(&table, Kind::Ports, &intent.owner);
+    let wanted = |intent: &&PortForwards| {
+        if made_by_go(intent) { ports::wanted_singly(intent) } else { ports::wanted(intent) }
     };
-    let mut differences = check(family, |table| intents.iter().map(|intent| wanted(table, intent)).collect())?;
-    if guard::wanted(intents) {
-        differences.extend(guard::differences(intents, &save(family, guard::TABLE)?));
+    let mut differences = compare(family, &table, intents.iter().map(wanted))?;
+    // Go makes none. It comes with the next of our ADDs on that bridge.
+    let guarded: Vec<_> = intents.iter().copied().filter(|intent| !made_by_go(intent)).collect();
+    if guard::wanted(&guarded) {
+        differences.extend(guard::differences(&guarded, &save(family, guard::TABLE)?));
     }
     Ok(differences)
 }
 
 /// Compares the tables' text: what `-C` says can't be relied on to tell all rules apart. ip6tables 1.8.9 (legacy)
 /// ignores ports, addresses to translate to and much else in it, iptables 1.8.11 (nft) ignores interfaces.
-fn check(family: Family, wanted: impl FnOnce(&Table) -> Vec<Wanted>) -> Result<Vec<Difference>, IptablesError> {
-    let table = save(family, "nat")?;
+fn compare(
+    family: Family,
+    table: &Table,
+    wanted: impl IntoIterator<Item = Wanted>,
+) -> Result<Vec<Difference>, IptablesError> {
     let mut differences = Vec::new();
-    for wanted in &wanted(&table) {
-        let missing = wanted.differences(&table, family.command());
+    for wanted in wanted {
+        let missing = wanted.differences(table, family.command());
         if missing.is_empty() && wanted.free_form {
-            differences.extend(check_conditions(family, wanted, &table)?);
+            differences.extend(check_conditions(family, &wanted, table)?);
         }
         differences.extend(missing);
     }
