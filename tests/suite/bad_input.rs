@@ -12,6 +12,7 @@ pub(crate) fn cases() -> Vec<Case> {
     for plugin in PLUGINS {
         cases.extend(environment(plugin));
         cases.extend(stdin(plugin));
+        cases.push(improved(format!("bad_input::{plugin}::ifname_with_percent"), move |sb| percent(sb, plugin)));
     }
     cases.extend(configurations());
     cases
@@ -73,6 +74,13 @@ fn environment(plugin: &'static str) -> Vec<Case> {
         }));
     }
     cases
+}
+
+/// The kernel takes `%d` for a pattern: the interface would get another name than the result says.
+fn percent(sb: &Sandbox, plugin: &str) {
+    let ns = sb.container("c1");
+    let spoilt = |verb| ready(sb, plugin, verb, "0.4.0", &ns).env("CNI_IFNAME", "eth%d");
+    judge(sb, &ns, &["ADD", "CHECK", "DEL"].map(spoilt), Some(4), &["CNI_IFNAME", "eth%d", "'%'"]);
 }
 
 /// A broken document on stdin: label, text, code.
@@ -149,6 +157,7 @@ fn configurations() -> Vec<Case> {
         ),
         ("bridge", "empty_bridge_name", json!({"bridge": ""}), &["bridge"]),
         ("bridge", "long_bridge_name", json!({"bridge": "abcdefghijklmnop"}), &["bridge", "abcdefghijklmnop"]),
+        ("bridge", "bridge_name_with_percent", json!({"bridge": "br%d"}), &["bridge", "br%d", "'%'"]),
         ("bridge", "masquerade_backend", masquerade("pf"), &["ipMasqBackend", "pf"]),
         ("bridge", "ipam_type_with_slash", json!({"ipam": {"type": "../x"}}), &["ipam.type", "../x"]),
         ("bridge", "no_such_ipam", json!({"ipam": {"type": "nope"}}), &["nope"]),

@@ -108,21 +108,37 @@ fn collision(sb: &Sandbox) {
     let plain = chain(sb, None, &json!({"hostInterfaceName": "v{container}"}));
     sb.node().sh(&["ip", "link", "add", "vc3", "type", "bridge"]);
     let ns = sb.container("c3");
-    plain.try_add(sb, &mut Attachment::new("c3", &ns)).expect_err("taken").error().names(&["c3"]);
+    plain.try_add(sb, &mut Attachment::new("c3", &ns)).expect_err("taken").error().names(&[
+        "hostInterfaceName \"v{container}\"",
+        "\"vc3\"",
+        "bridge",
+        "{hash}",
+        "{ifname}",
+    ]);
     assert!(link(&ns, "eth0").is_none());
 }
 
 fn bad_templates(sb: &Sandbox) {
     let ns = sb.container("c1");
+    let before = Snapshot::of(&[&sb.node(), &ns]);
     for (template, named) in [
         ("eth-{ifname}", ["{hash}", "{container}"]),
         ("{nope}{hash}", ["{nope}", "{ifname}"]),
         ("much-too-long-{hash}", ["hostInterfaceName", "15 bytes"]),
         ("a b{hash}", ["hostInterfaceName", "white space"]),
+        ("v%d{container}", ["hostInterfaceName", "'%'"]),
     ] {
         let chain = chain(sb, None, &json!({"hostInterfaceName": template}));
         chain.try_add(sb, &mut Attachment::new("c1", &ns)).expect_err("refused").error().names(&named);
+        if chain.version() >= "1.1.0" {
+            chain.status(sb).error().names(&named);
+        }
     }
+    // One that is too long for this container only.
+    let chain = chain(sb, None, &json!({"hostInterfaceName": "{ifname}-{hash}"}));
+    let mut long = Attachment::new("c1", &ns).on("longname");
+    chain.try_add(sb, &mut long).expect_err("refused").error().names(&["hostInterfaceName", "longname", "15 bytes"]);
+    Snapshot::of(&[&sb.node(), &ns]).same_as(&before);
 }
 
 fn removed(sb: &Sandbox) {

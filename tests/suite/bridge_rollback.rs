@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cni_tests::conf::{self, Backend};
-use cni_tests::{Attachment, Chain, Netns, Sandbox, Snapshot, verdict};
+use cni_tests::{Attachment, Chain, Netns, Outcome, Sandbox, Snapshot, verdict};
 use serde_json::{Value, json};
 
 use crate::case::{Case, improved};
@@ -75,7 +75,7 @@ fn matrix(sb: &Sandbox, backend: Backend, call: &str, fault: &str) {
 
     let mut failed = 0;
     for when in 1..LIMIT {
-        let (outcome, injected) = faulty(sb, &chain, backend, &ns, &format!("{call}:{fault}:when={when}"));
+        let (outcome, injected) = faulty(sb, &chain, &ns, &format!("{call}:{fault}:when={when}"));
         if !injected {
             assert!(outcome.ok(), "undisturbed: {outcome}");
             assert!(when > 1, "{call} is never called");
@@ -123,8 +123,8 @@ pub(crate) fn wait_for_the_rest() {
     }
 }
 
-/// ADD under `strace`; true if the fault happened.
-fn faulty(sb: &Sandbox, chain: &Chain, backend: Backend, ns: &Netns, inject: &str) -> (cni_tests::Outcome, bool) {
+/// ADD of container `c1` under `strace`; true if the fault happened.
+pub(crate) fn faulty(sb: &Sandbox, chain: &Chain, ns: &Netns, inject: &str) -> (Outcome, bool) {
     let trace = "/run/cni-test/trace";
     let (name, _) = inject.split_once(':').unwrap_or_default();
     let plugin = sb.dir().join("bridge");
@@ -133,7 +133,7 @@ fn faulty(sb: &Sandbox, chain: &Chain, backend: Backend, ns: &Netns, inject: &st
         &format!("exec strace -qq -o {trace} -e trace={name} -e inject={inject} {}", plugin.display()),
     );
     let at = Attachment::new("c1", ns);
-    let call = chain.call(sb, "ADD", &config(backend), &at, None);
+    let call = chain.call(sb, "ADD", &chain.plugins()[0], &at, None);
     let outcome = call.by(std::path::Path::new(cni_tests::sandbox::FAKES).join("bridge-under-strace")).run();
     let text = fs::read_to_string(trace).unwrap_or_default();
     let killed = outcome.code.is_none();

@@ -5,11 +5,12 @@
 
 use cni_tests::conf::Backend;
 use cni_tests::{Attachment, Chain, Sandbox, Snapshot, conf, rules};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::case::{Basis, Case, common, improved};
 use crate::each::{PLUGINS, VERSIONS, minimal, ready};
 use crate::story::{Container, Story};
+use crate::tuning::container;
 
 /// What changes with every allocation and isn't a reservation.
 const CURSOR: [&str; 1] = ["last_reserved_ip"];
@@ -42,6 +43,8 @@ pub(crate) fn cases() -> Vec<Case> {
         }
     }
     for plugin in PLUGINS {
+        let name = format!("leftovers::{plugin}_del_after_the_netns_became_a_file");
+        cases.push(improved(name, move |sb| became_a_file(sb, plugin)));
         for version in VERSIONS {
             let name = format!("leftovers::{plugin}_del_never_added_{version}");
             cases.push(common(name, move |sb| never_added(sb, plugin, version)));
@@ -86,6 +89,41 @@ fn vanished(story: &Story, container: &Container) {
     container.ns.delete();
     container.wait_for_its_link_to_go();
     story.chain.del(story.sb, &container.at);
+}
+
+/// What remains of `ip netns add` after a reboot, or an unmount: DEL has nothing to enter, and must not fail for ever.
+fn became_a_file(sb: &Sandbox, plugin: &str) {
+    let node = sb.node();
+    let ns = if plugin == "tuning" { container(sb) } else { sb.container("c1") };
+    let mut conf = minimal(plugin, "1.0.0");
+    if matches!(plugin, "bridge" | "ptp") {
+        (conf["ipMasq"], conf["ipMasqBackend"]) = (true.into(), "nftables".into());
+        conf["ipam"] = json!({"type": "host-local", "subnet": "10.1.2.0/24"});
+    }
+    conf["mtu"] = 1400.into();
+    let call = |verb: &str, conf: &Value| ready(sb, plugin, verb, "1.0.0", &ns).conf(conf);
+    call("ADD", &conf).run().result();
+    call("DEL", &conf).run().silent();
+    let before = Snapshot::of(&[&node]);
+    let result = call("ADD", &conf).run().result();
+    ns.delete();
+    std::fs::write(ns.path(), "").unwrap();
+    if matches!(plugin, "bridge" | "ptp" | "loopback" | "tuning") {
+        call("ADD", &conf).run().error().names(&[&ns.path()]);
+    }
+    let mut told = conf.clone();
+    if plugin != "tuning" {
+        told["prevResult"] = result;
+    }
+    call("DEL", &told).run().silent();
+    call("DEL", &conf).run().silent();
+    if plugin == "tuning" {
+        // Its link was the case's own; the kernel removes it in its own time.
+        let shown = Snapshot::of(&[&node]).naming("/run/cni/tuning/").len();
+        assert_eq!(shown, 0, "the backup is still there");
+    } else {
+        Snapshot::of(&[&node]).same_but(&before, &CURSOR);
+    }
 }
 
 fn without_result(story: &Story, container: &Container) {

@@ -112,7 +112,6 @@ fn del_without_namespace(sb: &Sandbox) {
     del.clone().env("CNI_NETNS", "/run/netns/never-was").run().silent();
     ns.delete();
     del.run().silent();
-    ready(sb, "loopback", "DEL", "1.0.0", &sb.container("c2")).env("CNI_NETNS", "/etc/hostname").run().error();
 }
 
 /// Two attachments of one namespace; and one whose `lo` was up before the first.

@@ -9,9 +9,11 @@ mod bad_keys;
 mod bad_ranges;
 mod bridge;
 mod bridge_keys;
+mod bridge_lock;
 mod bridge_mac;
 mod bridge_new_keys;
 mod bridge_rollback;
+mod bridge_rollback_keys;
 mod bridge_shared;
 mod bridge_spoof;
 mod bridge_upgrade;
@@ -109,7 +111,9 @@ fn cases() -> Vec<case::Case> {
         bridge_keys::cases,
         bridge_mac::cases,
         bridge_new_keys::cases,
+        bridge_lock::cases,
         bridge_rollback::cases,
+        bridge_rollback_keys::cases,
         bridge_shared::cases,
         bridge_upgrade::cases,
         bridge_wire::cases,

@@ -18,7 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("rollback::l2_result_that_0.2.0_cannot_hold", l2),
         improved("rollback::port_taken_leaves_nothing_of_portmap", port_taken),
         common("rollback::netns_that_is_not_there", |sb| no_netns(sb, "/run/netns/never-was")),
-        common("rollback::netns_that_is_a_file", |sb| no_netns(sb, "/etc/hostname")),
+        common("rollback::netns_that_is_a_file", |sb| no_netns(sb, "/etc/passwd")),
         common("rollback::netns_that_is_a_directory", |sb| no_netns(sb, "/run/netns")),
         common("rollback::netns_of_another_kind", |sb| wrong_kind(sb, "ADD")),
     ];

@@ -21,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("tuning::a_repeated_add_keeps_the_first_backup", repeat),
         improved("tuning::two_in_a_chain_put_back_what_was_before_both", two_in_a_chain),
         improved("tuning::a_stale_backup_is_not_put_back", stale),
+        improved("tuning::an_interface_that_was_replaced_is_left_alone", replaced),
         common("tuning::del_twice_and_without_anything", del_twice),
         improved("tuning::del_without_namespace_removes_the_backup", del_without_namespace),
         improved("tuning::del_with_a_broken_backup", broken_backup),
@@ -133,6 +134,21 @@ fn stale(sb: &Sandbox) {
     add(sb, &json!({"mtu": 1400}), &ns);
     del(sb, &json!({}), &ns);
     assert_eq!(eth0(&ns), before, "the old interface's MAC isn't this one's");
+}
+
+/// Another interface under the same name and index, in the same namespace, or one that has its inode.
+fn replaced(sb: &Sandbox) {
+    let ns = container(sb);
+    let keys = json!({"mtu": 1400, "mac": "02:00:00:00:00:99"});
+    add(sb, &keys, &ns);
+    let index = eth0(&ns)["ifindex"].to_string();
+    ns.sh(&["ip", "link", "del", "eth0"]);
+    // The other ends' indexes count on: one between, so that the new one isn't by chance the old one's.
+    ns.sh(&["ip", "link", "add", "between", "type", "bridge"]);
+    ns.sh(&["ip", "link", "add", "eth0", "index", &index, "type", "veth", "peer", "name", "other"]);
+    let before = eth0(&ns);
+    del(sb, &keys, &ns);
+    assert_eq!(eth0(&ns), before, "the old interface's attributes aren't this one's");
 }
 
 fn del_twice(sb: &Sandbox) {

@@ -23,6 +23,7 @@ mod everywhere;
 pub mod forwarding;
 mod layer3;
 mod link;
+mod lock;
 pub mod mac;
 pub mod mtu;
 mod netlink;
@@ -41,10 +42,11 @@ pub use link::{
     BridgeSpec, BridgeState, Link, LinkChange, OperState, PortChange, PortForwarding, PortState, VethEnd, VethIndexes,
     VethSpec, Vlan,
 };
+pub use lock::{Lock, LockError};
 pub use mac::{mac_of_link, random_mac};
 pub use mtu::MtuError;
 pub use netlink::Netlink;
-pub use netns::{NetNs, NetNsError, NetNsLock};
+pub use netns::{NetNs, NetNsError};
 pub use pair::{Pair, PairError, PairSpec};
 pub use point_to_point::PointToPoint;
 pub use route::{Family, Route, RouteFilter, RouteKind, RouteLookup};

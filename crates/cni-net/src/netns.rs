@@ -1,11 +1,9 @@
 //! Network namespaces: opening one by its path and running a closure inside it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::FlockOperation;
 
 /// `f_type` of the files that `ip netns add` and the runtimes bind-mount (`include/uapi/linux/magic.h`).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -65,12 +63,6 @@ pub struct NetNs {
     inode: u64,
 }
 
-/// A lock on a namespace, released when it is dropped. Only who asks for it is kept out.
-#[derive(Debug)]
-pub struct NetNsLock {
-    _namespace: NetNs,
-}
-
 impl NetNs {
     /// Opens the namespace at `path`.
     ///
@@ -94,6 +86,18 @@ impl NetNs {
             });
         }
         Self::identify(netns_rs::get_from_path(path).map_err(|error| failed(open_error(error)))?)
+    }
+
+    /// The namespace at `path`, for removing what is in it: `None` if no path is given, or nothing is there any more. An
+    /// ordinary file is nothing too: after the unmount, or a reboot, it is what remains of `ip netns add`.
+    ///
+    /// # Errors
+    /// `Open`.
+    pub fn open_if_there(path: Option<&Path>) -> Result<Option<NetNs>, NetNsError> {
+        match path.map(Self::open) {
+            None | Some(Err(NetNsError::NotFound { .. } | NetNsError::NotANamespace { .. })) => Ok(None),
+            Some(result) => result.map(Some),
+        }
     }
 
     /// The namespace that the calling thread is in.
@@ -120,20 +124,6 @@ impl NetNs {
     /// The inode's number, which no other namespace has as long as this one lives.
     pub fn inode(&self) -> u64 {
         self.inode
-    }
-
-    /// Waits until nobody else holds the namespace's lock (`exclusive`), or nobody holds it exclusively, and takes it
-    /// until the value is dropped. The lock is the kernel's, on the namespace's inode (flock(2)): it leaves no file
-    /// behind, and ends with its holder.
-    ///
-    /// # Errors
-    /// `Open`, if the system call fails.
-    pub fn lock(self, exclusive: bool) -> Result<NetNsLock, NetNsError> {
-        let operation = if exclusive { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
-        match rustix::io::retry_on_intr(|| rustix::fs::flock(&self, operation)) {
-            Ok(()) => Ok(NetNsLock { _namespace: self }),
-            Err(errno) => Err(NetNsError::Open { path: self.path().to_owned(), source: errno.into() }),
-        }
     }
 
     /// True if both are the same namespace, by whatever paths they were opened: nsfs gives each namespace one inode.
@@ -174,12 +164,6 @@ impl NetNs {
 
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.inner.file().as_raw_fd()
-    }
-}
-
-impl AsFd for NetNs {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.file().as_fd()
     }
 }
 

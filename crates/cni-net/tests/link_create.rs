@@ -45,6 +45,7 @@ private_tests! {
         let mac = |last| MacAddr([0x0a, 0, 0, 0, 0, last]);
         let spec = VethSpec {
             host: VethEnd { name: "veth0".parse().unwrap(), mtu: Some(1390), mac: Some(mac(1)) },
+            host_up: true,
             master: Some(master),
             peer: VethEnd { name: "eth0".parse().unwrap(), mtu: Some(1380), mac: Some(mac(2)) },
             peer_namespace: &blue,

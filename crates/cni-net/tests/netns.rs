@@ -25,7 +25,12 @@ private_tests! {
         assert_eq!(open("/run/netns/blue").to_string(), "network namespace \"/run/netns/blue\" does not exist: has the container ended?");
         for path in ["/run/file", "/run/fifo", "/run", "/dev/null"] {
             assert!(matches!(open(path), NetNsError::NotANamespace { .. }), "{path}");
+            assert!(NetNs::open_if_there(Some(Path::new(path))).unwrap().is_none(), "{path}");
         }
+        assert!(NetNs::open_if_there(None).unwrap().is_none());
+        assert!(NetNs::open_if_there(Some(Path::new("/run/netns/blue"))).unwrap().is_none());
+        namespace("blue");
+        assert!(NetNs::open_if_there(Some(Path::new("/run/netns/blue"))).unwrap().is_some());
     }
 
     fn a_namespace_of_another_type_shows_when_it_is_entered() {

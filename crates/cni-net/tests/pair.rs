@@ -5,9 +5,10 @@ mod common;
 
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use cni_net::{NetNs, Netlink, Pair, PairError, PairSpec, pair};
-use cni_plugin::{Attachment, CniArgs, Detachment, Owner, Undo};
+use cni_net::{Lock, NetNs, Netlink, Pair, PairError, PairSpec, pair};
+use cni_plugin::{Attachment, CniArgs, Detachment, IfName, Owner, Undo};
 use common::{first, json, namespace, run};
 
 fn owner(network: &str, id: &str) -> Owner {
@@ -27,8 +28,17 @@ fn detachment(owner: &Owner, netns: Option<&str>) -> Detachment {
 }
 
 fn create(socket: &Rc<Netlink>, owner: &Owner, namespace: &NetNs, undo: &mut Undo) -> Pair {
-    let spec = PairSpec { owner, namespace, mtu: Some(1400), mac: None, master: None };
+    let spec = PairSpec { owner, namespace, names: &[], mtu: Some(1400), mac: None, master: None };
     pair::create(socket, &spec, undo).unwrap()
+}
+
+fn create_named(socket: &Rc<Netlink>, owner: &Owner, namespace: &NetNs, names: &[&str]) -> Result<Pair, PairError> {
+    let names: Vec<IfName> = names.iter().map(|name| name.parse().unwrap()).collect();
+    let spec = PairSpec { owner, namespace, names: &names, mtu: None, mac: None, master: None };
+    let mut undo = Undo::new();
+    let made = pair::create(socket, &spec, &mut undo)?;
+    undo.commit();
+    Ok(made)
 }
 
 fn veths() -> usize {
@@ -73,7 +83,7 @@ private_tests! {
         let owner = owner("net", "c1");
         let refused = |netns: &str| {
             let inside = Netlink::open_in(&NetNs::open(&path(netns)).unwrap()).unwrap();
-            pair::refuse_repeat(&socket, &inside, &attachment(&owner, netns))
+            pair::refuse_repeat(&socket, &inside, &attachment(&owner, netns), &mut Undo::new())
         };
         refused("blue").unwrap();
         let mut undo = Undo::new();
@@ -91,6 +101,42 @@ private_tests! {
         let mut undo = Undo::new();
         assert_eq!(create(&socket, &owner, &blue, &mut undo).host_name.as_str(), names[1]);
         assert_eq!(pair::find(&socket, &owner).unwrap().unwrap().name, names[1]);
+    }
+
+    fn a_name_of_ones_own_comes_after_the_owner() {
+        let blue = namespace("blue");
+        let socket = Rc::new(Netlink::open().unwrap());
+        let owner = owner("net", "c1");
+        run("ip link add mine type bridge");
+        let made = create_named(&socket, &owner, &blue, &["mine", "mine2"]).unwrap();
+        assert_eq!(made.host_name.as_str(), "mine2");
+        let host = first("ip -d -j link show dev mine2");
+        assert_eq!((&host["ifindex"], &host["ifalias"]), (&made.host_index.into(), &"cni net c1 eth0".into()));
+        assert!(host["flags"].as_array().unwrap().contains(&"UP".into()), "{host}");
+        assert_eq!(run("sysctl -n net.ipv6.conf.mine2.accept_ra").trim(), "0");
+        assert_eq!(pair::find(&socket, &owner).unwrap().unwrap().index, made.host_index);
+    }
+
+    fn a_name_that_is_taken_is_told_and_leaves_nothing() {
+        let blue = namespace("blue");
+        let socket = Rc::new(Netlink::open().unwrap());
+        run("ip link add mine type bridge");
+        let refused = create_named(&socket, &owner("net", "c1"), &blue, &["mine"]).unwrap_err();
+        assert_eq!(refused.to_string(), "the name \"mine\" belongs to another link (bridge)");
+        assert_eq!(veths(), 0);
+    }
+
+    fn an_attachment_waits_for_its_lock_and_for_no_other() {
+        let (one, two) = (owner("net", "c1"), owner("net", "c2"));
+        let held = Lock::of_attachment(&one).unwrap();
+        drop((Lock::of_attachment(&two).unwrap(), Lock::to_delete_bridges().unwrap()));
+        let begin = Instant::now();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| Lock::of_attachment(&one).map(|_| begin.elapsed()).unwrap());
+            std::thread::sleep(Duration::from_millis(50));
+            drop(held);
+            assert!(waiting.join().unwrap() >= Duration::from_millis(50));
+        });
     }
 
     fn deleting_needs_no_namespace_and_spares_other_owners() {

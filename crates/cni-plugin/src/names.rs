@@ -43,7 +43,7 @@ fn is_spec_name(text: &str) -> bool {
 macro_rules! spec_name {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
@@ -75,6 +75,12 @@ macro_rules! text_newtype {
                 f.write_str(&self.0)
             }
         }
+        /// As the text in quotes: messages are made with it.
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
         impl TryFrom<String> for $name {
             type Error = NameError;
             fn try_from(text: String) -> Result<Self, NameError> {
@@ -101,8 +107,9 @@ spec_name!(
 );
 
 /// The name of a network interface, by the kernel's rules (`dev_valid_name` in `net/core/dev.c`):
-/// 1 to 15 bytes, not `.` or `..`, without `/`, `:` and white space.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// 1 to 15 bytes, not `.` or `..`, without `/`, `:` and white space; and without `%`, which no link's name has, as the
+/// kernel takes such a name for a pattern (`dev_alloc_name`).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct IfName(String);
 
@@ -117,6 +124,8 @@ impl FromStr for IfName {
             "'.' and '..' are not allowed"
         } else if text.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace()) {
             "'/', ':' and white space are not allowed"
+        } else if text.contains('%') {
+            "'%' is not allowed: the kernel would put a number in the place of \"%d\""
         } else {
             return Ok(Self(text.to_owned()));
         };
@@ -193,7 +202,9 @@ mod tests {
         for good in ["eth0", "a", "abcdefghijklmno", "br-1.100", "é"] {
             assert!(good.parse::<IfName>().is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\tb", "abcdefghijklmnop", "ééééééé\u{e9}"] {
+        assert_eq!(format!("{:?}", "eth0".parse::<IfName>().unwrap()), "\"eth0\"");
+        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\tb", "eth%d", "a%", "abcdefghijklmnop", "ééééééé\u{e9}"]
+        {
             assert!(bad.parse::<IfName>().is_err(), "{bad:?}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use cni_net::{Layer3, LinkChange, NetError, NetNs, Netlink, Pair, mtu, pair};
+use cni_net::{Layer3, LinkChange, Lock, NetError, NetNs, Netlink, Pair, mtu, pair};
 use cni_netfilter::{MacGuard, MacGuardHint, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, IfName, Interface, MacAddr, Owner, Request, Undo};
 
@@ -19,21 +19,23 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let owner = &attachment.owner;
     let settings = Settings::resolve(&request.config, &attachment.args, request.version)?;
     let filter = Rc::new(Netfilter::new());
+    let names = settings.host_name.as_ref().map_or_else(|| Ok(Vec::new()), |template| template.names(owner))?;
     let backend = if settings.masquerade { Some(filter.choose(settings.backend)?) } else { None };
     let namespace = NetNs::open(&attachment.netns)?;
     let socket = Rc::new(Netlink::open()?);
     let inside = Netlink::open_in(&namespace)?;
-    pair::refuse_repeat(&socket, &inside, attachment)?;
+    pair::refuse_repeat(&socket, &inside, attachment, undo)?;
 
     // 2. IPAM works while the links are made.
     let pending = settings.ipam().map(|plugin| request.ipam(plugin).start_add(undo)).transpose()?;
 
     // 3. The bridge, shared with others and therefore never taken back. Nobody may delete it while it has no port yet.
-    let lock = NetNs::current()?.lock(false)?;
+    //    Where there is no lock, nobody does: DEL leaves the bridge.
+    let lock = Lock::to_use_bridges().ok();
     let bridge = host::ensure_bridge(&socket, &settings)?;
 
     // 4. The pair. Deleting the host's end takes the container's, its addresses and its routes along.
-    let pair = veth::create(&socket, &namespace, &settings, owner, &bridge, undo)?;
+    let pair = veth::create(&socket, &settings, (owner, &namespace, &names), &bridge, undo)?;
     drop(lock);
 
     // 5. The spoof check, before the container's end is up and could send.

@@ -28,8 +28,10 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     steps.push(masquerade.finish().map_err(CniError::from));
 
     // 3. Where it is wanted, the bridge that has no port any more.
-    if request.config.remove_empty_bridge {
-        let name = settings::bridge_name(&request.config)?;
+    //    A name that isn't valid is no link's.
+    if request.config.remove_empty_bridge
+        && let Ok(name) = settings::bridge_name(&request.config)
+    {
         steps.push(host::remove_if_empty(&socket, &name).map_err(CniError::from));
     }
 

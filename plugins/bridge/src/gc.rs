@@ -13,8 +13,10 @@ pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     let mut steps = vec![filter.retain_masquerade(&request.network, valid).map_err(CniError::from)];
     steps.push(filter.retain_mac_guards(&request.network, valid).map_err(CniError::from));
     steps.push(pair::retain(&request.network, valid).map_err(CniError::from));
-    if request.config.remove_empty_bridge {
-        let name = settings::bridge_name(&request.config)?;
+    // A name that isn't valid is no link's.
+    if request.config.remove_empty_bridge
+        && let Ok(name) = settings::bridge_name(&request.config)
+    {
         steps.push(host::remove_if_empty(&Netlink::open()?, &name).map_err(CniError::from));
     }
     let ipam = &request.config.ipam.plugin_type;

@@ -2,7 +2,7 @@
 //! completed where it lacks something, never taken back.
 
 use cni_net::{
-    BridgeSpec, Link, LinkChange, NetError, NetNs, NetNsError, Netlink, PairError, SysctlError, mac_of_link,
+    BridgeSpec, Link, LinkChange, Lock, NetError, NetNsError, Netlink, PairError, SysctlError, mac_of_link,
     mac_was_set, random_mac, sysctl,
 };
 use cni_plugin::{IfName, MacAddr, NameError};
@@ -196,10 +196,18 @@ fn create_bridge(socket: &Netlink, settings: &Settings) -> Result<Link, HostErro
 
 /// Deletes the bridge if it has no port but those of its gateways, together with these. Idempotent.
 ///
-/// The namespace's lock keeps ADDs away, which hold it from looking for the bridge until their port is on it.
-pub fn remove_if_empty(socket: &Netlink, name: &IfName) -> Result<(), HostError> {
-    let _alone = NetNs::current()?.lock(true)?;
-    let Some(bridge) = find_bridge(socket, name)? else { return Ok(()) };
+/// The lock keeps ADDs away, which hold it from looking for the bridge until their port is on it. Without one the bridge
+/// stays, which is told on stderr.
+pub fn remove_if_empty(socket: &Netlink, name: &IfName) -> Result<(), NetError> {
+    let _alone = match Lock::to_delete_bridges() {
+        Ok(lock) => lock,
+        Err(error) => {
+            eprintln!("removeEmptyBridge: bridge {name} stays: {error}");
+            return Ok(());
+        }
+    };
+    let is_bridge = |link: &Link| link.kind.as_deref() == Some("bridge");
+    let Some(bridge) = socket.link_by_name(name.as_str())?.filter(is_bridge) else { return Ok(()) };
     let mut gateways = Vec::new();
     for port in socket.links_with_master(bridge.index)? {
         match other_end(socket, &port)?.filter(|peer| is_gateway_of(&peer.name, &bridge.name)) {

@@ -1,6 +1,6 @@
 //! The name of the host's end of the pair, from a template.
 
-use cni_net::pair;
+use cni_net::PairError;
 use cni_plugin::{IfName, NameError, Owner, sha512_hex};
 
 /// How many names are tried where the template has a `{hash}`.
@@ -36,6 +36,26 @@ pub enum TemplateError {
         /// The rule that it breaks.
         source: NameError,
     },
+    /// Whatever comes out is no name.
+    #[error("hostInterfaceName {template:?} can only make names like {name:?}: {source}")]
+    NoName {
+        /// As configured.
+        template: String,
+        /// The shortest result.
+        name: String,
+        /// The rule that it breaks.
+        source: NameError,
+    },
+    /// What comes out is another link's.
+    #[error("hostInterfaceName {template:?}: {taken}: {way_out}")]
+    Taken {
+        /// As configured.
+        template: String,
+        /// The names.
+        taken: PairError,
+        /// What to do about it.
+        way_out: &'static str,
+    },
 }
 
 /// A template without unknown words.
@@ -54,7 +74,22 @@ impl Template {
             let word = word.split('}').next().unwrap_or_default().to_owned();
             return Err(TemplateError::Unknown { template: text.to_owned(), word });
         }
-        Ok(Self(text.to_owned()))
+        let template = Self(text.to_owned());
+        let name = template.filled(&"0".repeat(HASH), "c", "e");
+        match name.parse::<IfName>() {
+            Ok(_) => Ok(template),
+            Err(source) => Err(TemplateError::NoName { template: template.0, name, source }),
+        }
+    }
+
+    /// The error that says what to do about names that other links have.
+    pub fn taken(&self, taken: PairError) -> TemplateError {
+        let way_out = if self.0.contains("{hash}") {
+            "delete the links that nobody uses"
+        } else {
+            "put {hash} into it, or {ifname} for a container's second interface"
+        };
+        TemplateError::Taken { template: self.0.clone(), taken, way_out }
     }
 
     /// The names to try, in this order; several only where a `{hash}` can make a difference.
@@ -65,27 +100,21 @@ impl Template {
 
     fn name(&self, owner: &Owner, salt: u32) -> Result<IfName, TemplateError> {
         let id = owner.container_id.as_str();
-        let text = self
-            .0
-            .replace("{hash}", &sha512_hex(&[&owner.key(), &salt.to_string()], HASH))
-            .replace("{container}", id.get(..CONTAINER).unwrap_or(id))
-            .replace("{ifname}", owner.ifname.as_str());
+        let hash = sha512_hex(&[&owner.key(), &salt.to_string()], HASH);
+        let text = self.filled(&hash, id.get(..CONTAINER).unwrap_or(id), owner.ifname.as_str());
         let refused = |source| TemplateError::Name { template: self.0.clone(), name: text.clone(), source };
         text.parse().map_err(refused)
     }
-}
 
-/// The names to try for the host's end.
-pub fn host_names(template: Option<&Template>, owner: &Owner) -> Result<Vec<IfName>, TemplateError> {
-    match template {
-        Some(template) => template.names(owner),
-        None => Ok(pair::host_names(owner).collect()),
+    fn filled(&self, hash: &str, container: &str, ifname: &str) -> String {
+        self.0.replace("{hash}", hash).replace("{container}", container).replace("{ifname}", ifname)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cni_net::pair;
 
     fn owner() -> Owner {
         Owner {
@@ -112,9 +141,18 @@ mod tests {
     fn what_cannot_work_is_refused_with_its_reason() {
         assert!(first("eth-{ifname}").unwrap_err().contains("same name"));
         assert!(first("{nope}{hash}").unwrap_err().contains("{nope}"));
-        let long = first("a-long-name-{hash}").unwrap_err();
+        let long = first("long-{container}-{ifname}").unwrap_err();
         assert!(long.contains("hostInterfaceName") && long.contains("15 bytes"), "{long}");
-        assert!(first("a/{hash}").unwrap_err().contains("'/'"));
+    }
+
+    #[test]
+    fn what_no_container_can_have_is_refused_without_one() {
+        let refused = |template: &str| Template::parse(template).unwrap_err().to_string();
+        let long = refused("abcdefghij{hash}");
+        assert!(long.contains("hostInterfaceName \"abcdefghij{hash}\"") && long.contains("15 bytes"), "{long}");
+        assert!(refused("a/{hash}").contains("'/'"));
+        assert!(refused("v%d{container}").contains("'%'"));
+        assert!(Template::parse("1234567890123{container}{ifname}").is_ok());
     }
 
     #[test]

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use cni_net::{
     LinkChange, NetError, NetNs, Netlink, OperState, Pair, PairError, PairSpec, PortChange, PortForwarding, pair,
 };
-use cni_plugin::{Owner, Undo};
+use cni_plugin::{IfName, Owner, Undo};
 
 use crate::host::{BridgeLink, HostError};
-use crate::names::host_names;
 use crate::settings::Settings;
 use crate::vlan::PortVlans;
 
@@ -23,19 +22,18 @@ const CARRIER_LIMIT: Duration = Duration::from_secs(1);
 /// Creates the pair with its host's end a port of the bridge. Pushes its deletion to `undo`.
 pub fn create(
     socket: &Rc<Netlink>,
-    namespace: &NetNs,
     settings: &Settings,
-    owner: &Owner,
+    (owner, namespace, names): (&Owner, &NetNs, &[IfName]),
     bridge: &BridgeLink,
     undo: &mut Undo,
 ) -> Result<Pair, HostError> {
-    let names = host_names(settings.host_name.as_ref(), owner)?;
-    let spec = PairSpec { owner, namespace, mtu: settings.mtu, mac: settings.mac, master: Some(bridge.index) };
-    let made = match pair::create_named(socket, &spec, names, undo) {
-        Err(PairError::Net(NetError::Refused { reason, .. })) if reason.errno == EXFULL => {
+    let spec = PairSpec { owner, namespace, names, mtu: settings.mtu, mac: settings.mac, master: Some(bridge.index) };
+    let made = match (pair::create(socket, &spec, undo), &settings.host_name) {
+        (Err(PairError::Net(NetError::Refused { reason, .. })), _) if reason.errno == EXFULL => {
             return Err(HostError::Full(settings.bridge.clone()));
         }
-        other => other?,
+        (Err(taken @ PairError::NamesTaken { .. }), Some(template)) => return Err(template.taken(taken).into()),
+        (other, _) => other?,
     };
     if settings.hairpin || settings.isolated {
         let change = PortChange { hairpin: Some(settings.hairpin), isolated: Some(settings.isolated) };

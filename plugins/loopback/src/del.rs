@@ -1,6 +1,6 @@
 //! DEL: takes `lo` down if nobody else needs it.
 
-use cni_net::{LinkChange, NetNs, NetNsError, Netlink};
+use cni_net::{LinkChange, NetNs, Netlink};
 use cni_plugin::{CniError, Detachment};
 
 use crate::plan;
@@ -8,12 +8,8 @@ use crate::plan;
 /// Removes the attachment's mark, and with the last mark takes `lo` down. Without a mark (no ADD, a failed one, one by
 /// the Go plugin, DEL again, `lo` up before the first ADD) nothing is changed. A namespace that is gone is fine.
 pub fn del(from: &Detachment) -> Result<(), CniError> {
-    let Some(path) = &from.netns else { return Ok(()) };
-    let inside = match NetNs::open(path) {
-        Ok(namespace) => Netlink::open_in(&namespace)?,
-        Err(NetNsError::NotFound { .. }) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(namespace) = NetNs::open_if_there(from.netns.as_deref())? else { return Ok(()) };
+    let inside = Netlink::open_in(&namespace)?;
     let lo = plan::find(&inside)?;
     let mark = plan::mark(&from.owner);
     if !lo.altnames.contains(&mark) {

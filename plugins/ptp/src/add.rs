@@ -20,13 +20,13 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let namespace = NetNs::open(&attachment.netns)?;
     let socket = Rc::new(Netlink::open()?);
     let inside = Netlink::open_in(&namespace)?;
-    pair::refuse_repeat(&socket, &inside, attachment)?;
+    pair::refuse_repeat(&socket, &inside, attachment, undo)?;
 
     // 2. IPAM works while the pair is made.
     let pending = request.ipam(&settings.ipam).start_add(undo)?;
 
     // 3. The pair. Deleting the host's end takes the container's along, and all addresses and routes of both.
-    let spec = PairSpec { owner, namespace: &namespace, mtu: settings.mtu, mac: None, master: None };
+    let spec = PairSpec { owner, namespace: &namespace, names: &[], mtu: settings.mtu, mac: None, master: None };
     let made = pair::create(&socket, &spec, undo)?;
 
     // 4. The plan for IPAM's addresses.

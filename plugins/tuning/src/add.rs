@@ -38,6 +38,7 @@ pub fn add(request: &Request<Undecoded>, attachment: &Attachment, undo: &mut Und
         network: Some(owner.network.to_string()),
         netns: Some(namespace.inode()),
         ifindex: link.as_ref().map(|link| link.index),
+        peer: link.as_ref().and_then(|link| link.peer_index),
         sysctl: namespace.run(|| sysctl::present(plan.sysctls.keys()))??,
         ..link.as_ref().map_or_else(Backup::default, |link| Backup::of(&plan.link.before(link)))
     };

@@ -50,6 +50,10 @@ pub struct Backup {
     /// The interface's index.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ifindex: Option<u32>,
+    /// Of a veth, the index of its other end. The kernel gives a new namespace the inode of one that has just gone, and the
+    /// same indexes in it; the node's indexes only grow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<u32>,
     /// Sysctls by path below `/proc/sys`.
     #[serde(skip_serializing_if = "sysctl::Values::is_empty")]
     pub sysctl: sysctl::Values,
@@ -88,7 +92,8 @@ impl Backup {
     /// Completed by an earlier one of the same interface, made by a plugin before this one in the chain or by an ADD
     /// that is repeated: what was before both counts.
     pub fn after(self, earlier: Self) -> Self {
-        if earlier.netns.is_none() || (earlier.netns, earlier.ifindex) != (self.netns, self.ifindex) {
+        let interface = |backup: &Self| (backup.netns, backup.ifindex, backup.peer);
+        if earlier.netns.is_none() || interface(&earlier) != interface(&self) {
             return self;
         }
         let mut sysctl = self.sysctl;
@@ -102,6 +107,7 @@ impl Backup {
             network: earlier.network,
             netns: self.netns,
             ifindex: self.ifindex,
+            peer: self.peer,
             sysctl,
         }
     }
@@ -227,6 +233,8 @@ mod tests {
     #[test]
     fn a_stale_backup_and_one_of_the_go_plugin_are_replaced() {
         assert_eq!(backup(2, 1400, "a").after(backup(1, 1500, "a")).mtu, Some(1400));
+        let veth = |peer| Backup { peer: Some(peer), ..backup(1, 1500, "a") };
+        assert_eq!(Backup { mtu: Some(1400), ..veth(8) }.after(veth(7)).mtu, Some(1400));
         let of_go: Backup = serde_json::from_str(r#"{"mac": "02:00:00:00:00:01", "mtu": 1500}"#).unwrap();
         assert!(of_go.may_be_of(&"any".parse().unwrap()));
         assert_eq!(backup(1, 1400, "a").after(of_go), backup(1, 1400, "a"));

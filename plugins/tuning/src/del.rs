@@ -1,6 +1,6 @@
 //! DEL: puts back what was before.
 
-use cni_net::{NetNs, NetNsError};
+use cni_net::NetNs;
 use cni_plugin::{CniError, Detachment, Request, Undecoded};
 
 use crate::backup::Store;
@@ -18,10 +18,10 @@ pub fn del(request: &Request<Undecoded>, detachment: &Detachment) -> Result<(), 
     if !backup.may_be_of(&owner.network) {
         return Ok(());
     }
-    let failures = match detachment.netns.as_deref().map(NetNs::open) {
-        None | Some(Err(NetNsError::NotFound { .. })) => Vec::new(),
-        Some(Ok(namespace)) => restore(&namespace, &owner.ifname, &backup),
-        Some(Err(error)) => vec![error.to_string()],
+    let failures = match NetNs::open_if_there(detachment.netns.as_deref()) {
+        Ok(None) => Vec::new(),
+        Ok(Some(namespace)) => restore(&namespace, &owner.ifname, &backup),
+        Err(error) => vec![error.to_string()],
     };
     for failure in failures {
         eprintln!("not as it was before: {failure}");

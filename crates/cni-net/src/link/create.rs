@@ -29,8 +29,10 @@ pub struct BridgeSpec {
 /// The veth pair that should exist: `host` in the socket's namespace, `peer` in another one.
 #[derive(Debug, Clone)]
 pub struct VethSpec<'a> {
-    /// The end in the socket's namespace. It is up from birth.
+    /// The end in the socket's namespace.
     pub host: VethEnd,
+    /// It is up from birth.
+    pub host_up: bool,
     /// The bridge that the host's end becomes a port of.
     pub master: Option<u32>,
     /// The other end. It is down: the kernel refuses to raise it with the same message.
@@ -79,9 +81,9 @@ impl VethEnd {
 }
 
 impl<'a> VethSpec<'a> {
-    /// A pair that is no bridge's port.
+    /// A pair that is no bridge's port, the host's end up.
     pub fn new(host: VethEnd, peer: VethEnd, peer_namespace: &'a NetNs) -> VethSpec<'a> {
-        VethSpec { host, master: None, peer, peer_namespace }
+        VethSpec { host, host_up: true, master: None, peer, peer_namespace }
     }
 }
 
@@ -105,7 +107,7 @@ impl Netlink {
         }
     }
 
-    /// Creates the pair with one message: named, with MTUs and addresses, the host's end up and in its bridge, the
+    /// Creates the pair with one message: named, with MTUs and addresses, the host's end in its bridge, the
     /// peer in its namespace. Not idempotent. All or nothing, as the kernel does it.
     ///
     /// # Errors
@@ -162,7 +164,7 @@ fn veth_message(spec: &VethSpec<'_>) -> LinkMessage {
     peer.attributes.push(LinkAttribute::NetNsFd(spec.peer_namespace.raw_fd()));
 
     let mut message = about(0);
-    message.header.flags = LinkFlags::Up;
+    message.header.flags.set(LinkFlags::Up, spec.host_up);
     message.header.change_mask = LinkFlags::Up;
     message.attributes = spec.host.attributes();
     message.attributes.extend(spec.master.map(LinkAttribute::Controller));

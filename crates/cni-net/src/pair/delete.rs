@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use cni_plugin::{CniResult, Detachment, IfName, NetworkName, Owner};
 
 use super::{ALTNAME_PREFIX, PairError, altname, check_mac, find, has_owner, is_veth};
-use crate::{NetNs, NetNsError, Netlink};
+use crate::{NetNs, Netlink};
 
 /// Deletes the pair: the host's end, found by its owner; else, for a pair that the Go plugin made and that has no owner,
 /// the container's end, found by its name, or the host's end that `told`, the result of ADD, describes. Idempotent; a
@@ -19,10 +19,9 @@ pub fn delete(detachment: &Detachment, told: Option<&CniResult>) -> Result<(), P
         socket.delete_link(link.index)?;
         return Ok(());
     }
-    match detachment.netns.as_deref().map(NetNs::open) {
-        Some(Ok(namespace)) => delete_unowned(&socket, &namespace, &detachment.owner.ifname, told),
-        None | Some(Err(NetNsError::NotFound { .. })) => delete_described(&socket, told),
-        Some(Err(error)) => Err(error.into()),
+    match NetNs::open_if_there(detachment.netns.as_deref())? {
+        Some(namespace) => delete_unowned(&socket, &namespace, &detachment.owner.ifname, told),
+        None => delete_described(&socket, told),
     }
 }
 

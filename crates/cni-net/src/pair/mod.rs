@@ -2,18 +2,18 @@
 //! same for every plugin that makes one.
 
 mod check;
+mod create;
 mod delete;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
-use std::rc::Rc;
 
-use cni_plugin::{Attachment, CniResult, IfName, MacAddr, Owner, Undo, sha512_hex};
+use cni_plugin::{Attachment, CniResult, IfName, Owner, Undo, sha512_hex};
 
-use crate::{
-    Link, LinkChange, NetError, NetNs, NetNsError, Netlink, VethEnd, VethIndexes, VethSpec, random_mac, sysctl,
-};
+use crate::{Link, Lock, NetError, NetNsError, Netlink};
 
 pub use check::{PairCheck, check_mac};
+pub use create::{Pair, PairSpec, create};
 pub use delete::{delete, retain};
 
 /// What the alternative names of all attachments begin with.
@@ -38,6 +38,14 @@ pub enum PairError {
     /// Every name of the host's end belongs to somebody else.
     #[error("every name for the host's end of {0} belongs to another link: delete the links that nobody uses")]
     NoName(Box<Owner>),
+    /// Each of the names that were asked for belongs to another link.
+    #[error("{} belongs to another link ({holder})", names_tried(.names))]
+    NamesTaken {
+        /// The names, in the order in which they were tried.
+        names: Vec<IfName>,
+        /// The link that has the first one, in words.
+        holder: String,
+    },
     /// The interface is there, perhaps by an earlier ADD.
     #[error(
         "the container has an interface {ifname} already (a {kind}, in {netns:?}): DEL it first, or use another \
@@ -61,36 +69,11 @@ pub enum PairError {
     },
 }
 
-/// The pair that should exist.
-#[derive(Debug, Clone)]
-pub struct PairSpec<'a> {
-    /// Whose it is.
-    pub owner: &'a Owner,
-    /// Where the container's end is born.
-    pub namespace: &'a NetNs,
-    /// Of both ends, in bytes; the kernel's choice if none.
-    pub mtu: Option<u32>,
-    /// The container's hardware address; random if none.
-    pub mac: Option<MacAddr>,
-    /// The bridge that the host's end becomes a port of.
-    pub master: Option<u32>,
-}
-
-/// The pair as it was made.
-#[derive(Debug, Clone)]
-pub struct Pair {
-    /// The host's end.
-    pub host_name: IfName,
-    /// Its index.
-    pub host_index: u32,
-    /// Its hardware address.
-    pub host_mac: MacAddr,
-    /// The container's end, in its namespace.
-    pub container_index: u32,
-    /// Its hardware address.
-    pub container_mac: MacAddr,
-    /// The MTU of both ends, in bytes.
-    pub mtu: u32,
+fn names_tried(names: &[IfName]) -> String {
+    match names {
+        [name] => format!("the name {:?}", name.as_str()),
+        _ => format!("each of the names {}", names.iter().map(IfName::as_str).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// The names that the host's end of a pair may have: the first is tried first, the others if another owner's link has
@@ -113,11 +96,24 @@ fn alias(owner: &Owner) -> Option<String> {
 }
 
 /// Refuses a second ADD of an attachment, which has to happen before IPAM is asked: taking the failure back would
-/// release the first one's addresses.
+/// release the first one's addresses. Also one that runs at the same time, which runtimes must not start and sometimes do:
+/// it waits here until this one has ended, with all that has to be taken back. Where there is no lock, it doesn't.
 ///
 /// A host's end whose container is gone, and which the kernel is about to delete, is deleted here.
-pub fn refuse_repeat(socket: &Netlink, inside: &Netlink, attachment: &Attachment) -> Result<(), PairError> {
+pub fn refuse_repeat(
+    socket: &Netlink,
+    inside: &Netlink,
+    attachment: &Attachment,
+    undo: &mut Undo,
+) -> Result<(), PairError> {
     let owner = &attachment.owner;
+    if let Ok(lock) = Lock::of_attachment(owner) {
+        // Pushed first, it is released last, and when nothing has to be taken back any more.
+        undo.push("the attachment's lock", move || {
+            drop(lock);
+            Ok::<(), Infallible>(())
+        });
+    }
     if let Some(found) = inside.link_by_name(owner.ifname.as_str())? {
         let kind = found.kind.unwrap_or_else(|| "link".to_owned());
         let netns = attachment.netns.clone();
@@ -131,60 +127,6 @@ pub fn refuse_repeat(socket: &Netlink, inside: &Netlink, attachment: &Attachment
         Some(found) => Err(PairError::Attached { owner: Box::new(owner.clone()), link: found.name }),
         None => Ok(()),
     }
-}
-
-/// Creates the pair, the host's end up, and writes the owner on it. Pushes its deletion to `undo`. Not idempotent.
-///
-/// Both addresses are given: udev would replace those that the kernel chose.
-pub fn create(socket: &Rc<Netlink>, spec: &PairSpec<'_>, undo: &mut Undo) -> Result<Pair, PairError> {
-    create_named(socket, spec, host_names(spec.owner), undo)
-}
-
-/// As [`create`], with the first of `names` for the host's end that no other link has.
-pub fn create_named(
-    socket: &Rc<Netlink>,
-    spec: &PairSpec<'_>,
-    names: impl IntoIterator<Item = IfName>,
-    undo: &mut Undo,
-) -> Result<Pair, PairError> {
-    let owner = spec.owner;
-    let end = |mac: MacAddr| VethEnd { name: owner.ifname.clone(), mtu: spec.mtu, mac: Some(mac) };
-    let container_mac = spec.mac.map_or_else(random_mac, Ok)?;
-    let mut veth = VethSpec::new(end(random_mac()?), end(container_mac), spec.namespace);
-    veth.master = spec.master;
-    let indexes = create_with_free_name(socket, &mut veth, names, owner)?;
-    let (taken_back, index) = (Rc::clone(socket), indexes.host);
-    undo.push(format!("link {}", veth.host.name), move || taken_back.delete_link(index).map(drop));
-
-    socket.add_altname(indexes.host, &altname(owner))?;
-    socket.change_link(indexes.host, &LinkChange { alias: alias(owner), ..LinkChange::default() })?;
-    // The node must not take addresses and routes from a container (CVE-2020-10749). The container's end is down until
-    // later, so nothing has arrived yet; and without IPv6 there is no such setting.
-    let _ = sysctl::write(&format!("net/ipv6/conf/{}/accept_ra", veth.host.name), "0");
-    Ok(Pair {
-        host_name: veth.host.name.clone(),
-        host_index: indexes.host,
-        host_mac: indexes.host_mac,
-        container_index: indexes.peer,
-        container_mac,
-        mtu: indexes.mtu,
-    })
-}
-
-fn create_with_free_name(
-    socket: &Netlink,
-    veth: &mut VethSpec<'_>,
-    names: impl IntoIterator<Item = IfName>,
-    owner: &Owner,
-) -> Result<VethIndexes, PairError> {
-    for name in names {
-        veth.host.name = name;
-        match socket.create_veth(veth) {
-            Err(NetError::Exists { name, .. }) if name == veth.host.name.as_str() => {}
-            other => return Ok(other?),
-        }
-    }
-    Err(PairError::NoName(Box::new(owner.clone())))
 }
 
 /// The owner's host end: by the alternative name, or by the name derived from the owner, if its maker was killed before
