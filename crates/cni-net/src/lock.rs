@@ -17,6 +17,9 @@ const FLAGS: OFlags =
 /// Also what is asked of a file that is there already, with root as its owner.
 const MODE: Mode = Mode::from_raw_mode(0o600);
 
+/// The byte for all ports: behind those for attachments.
+const PORTS: libc::off_t = 1 << 28;
+
 /// Why there is no lock.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -55,14 +58,24 @@ impl Lock {
     /// Waits until nobody else holds the lock of this attachment: a byte of the file for each, which need not be there
     /// (fcntl(2), "Open file description locks"). It has nothing to do with the other kind of lock.
     pub fn of_attachment(owner: &Owner) -> Result<Self, LockError> {
-        let file = open()?;
         // Two attachments with the same byte wait for each other, and no more: 28 bits, for an offset has 31 on some
         // architectures.
         let byte = i32::from_str_radix(&sha512_hex(&[&owner.key()], 7), 16).unwrap_or_default();
+        Self::of_byte(byte.into())
+    }
+
+    /// Waits until nobody else is publishing ports. Which of two that want the same one was first is seen in the rules, and
+    /// only by the later one; with two families, or two packet filters, each could be the later one in one of them.
+    pub fn of_ports() -> Result<Self, LockError> {
+        Self::of_byte(PORTS)
+    }
+
+    fn of_byte(byte: libc::off_t) -> Result<Self, LockError> {
+        let file = open()?;
         let range = libc::flock {
             l_type: libc::F_WRLCK as libc::c_short,
             l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: byte.into(),
+            l_start: byte,
             l_len: 1,
             l_pid: 0,
         };

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use cni_net::Netlink;
+use cni_net::{Lock, Netlink};
 use cni_netfilter::{Evicted, Flush, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 
@@ -31,12 +31,15 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     localnet::guard(&mut wanted, way.as_ref());
     link::note(&mut wanted, link::towards(&socket, owner, prev)?.as_ref());
 
-    // 3. The rules.
+    // 3. The rules. Of ADDs at the same moment one gets a port; where there is no lock, that is right as long as nobody wants
+    //    the same one.
     listener::warn(&wanted);
+    let turn = Lock::of_ports().ok();
     let (taken_back, taken_owner, taken) = (Rc::clone(&filter), owner.clone(), wanted.clone());
     undo.push("the port rules", move || taken_back.remove_ports(&taken_owner, &taken).map(drop));
     go::evict(&filter, &wanted)?;
     let displaced = filter.add_ports(backend, &wanted)?;
+    drop(turn);
     for Evicted { holder, .. } in &displaced.evicted {
         eprintln!("a port was still published for {holder}, whose link is gone: its ports are withdrawn");
     }

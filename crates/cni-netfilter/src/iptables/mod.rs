@@ -29,7 +29,6 @@ mod testing;
 mod tests;
 mod tool;
 mod trace;
-mod turn;
 
 use cni_plugin::{Difference, IfName, NetworkName, Owner};
 use ipnetwork::IpNetwork;
@@ -41,7 +40,6 @@ pub(crate) use tool::Variant;
 use crate::{Evicted, Masquerade, PortForward, PortForwards, links};
 use names::Kind;
 use tool::concurrently;
-use turn::Turn;
 
 /// The iptables tools of this node, of either variant (nft or legacy): whichever PATH says.
 ///
@@ -124,14 +122,13 @@ impl Iptables {
     /// what the owner's ports are.
     ///
     /// Fails with [`IptablesError::PortHeld`] if another container has one of the ports on an overlapping host address;
-    /// then, and if one family fails, the owners' ports are removed in both. Of ADDs at the very same moment one wins.
+    /// then, and if one family fails, the owners' ports are removed in both. Of two calls at the very same moment each may
+    /// see the other's ports, or neither: the caller has to keep others away.
     ///
     /// A holder whose container is gone for certain ([`PortForwards::link`]) is evicted with all its ports in that
     /// family. Returns those.
     pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
         let families = present(|family| !ports::of_family(intents, family).is_empty());
-        // Until what may be refused is taken back.
-        let _turn = Turn::wait();
         let added = concurrently(&families, |family| attach::add_ports(family, &ports::of_family(intents, family)));
         let owners: Vec<&Owner> = intents.iter().map(|intent| &intent.owner).collect();
         Ok(self.settle(Kind::Ports, &owners, &families, added)?.concat())

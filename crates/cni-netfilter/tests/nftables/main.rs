@@ -9,4 +9,5 @@ mod inside;
 mod kernel;
 mod owners;
 mod packets;
+mod races;
 mod rules;
