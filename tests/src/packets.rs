@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::netns::Netns;
@@ -33,10 +33,11 @@ impl Proto {
     }
 }
 
-/// A server that answers everybody with `<label> <address it saw>`. Ends when dropped.
+/// A server that answers everybody with `<label> <address it saw>`. Ends when dropped, and its sockets are closed then.
 #[derive(Debug)]
 pub struct Server {
     end: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
@@ -50,16 +51,19 @@ impl Server {
             (TcpListener::bind(at).expect("listen"), UdpSocket::bind(at).expect("bind"))
         });
         let (ends, text) = (Arc::clone(&end), label.to_owned());
-        thread::spawn(move || serve_tcp(&tcp, &text, &ends));
+        let streams = thread::spawn(move || serve_tcp(&tcp, &text, &ends));
         let (ends, text) = (Arc::clone(&end), label.to_owned());
-        thread::spawn(move || serve_udp(&udp, &text, &ends));
-        Self { end }
+        let datagrams = thread::spawn(move || serve_udp(&udp, &text, &ends));
+        Self { end, threads: vec![streams, datagrams] }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
     }
 }
 

@@ -123,7 +123,6 @@ fn other_backend(sb: &Sandbox, first: Backend, second: Backend, path: Option<&st
     story.chain.del(sb, &other.at);
 
     drop(server);
-    std::thread::sleep(std::time::Duration::from_millis(50));
     old.ns.delete();
     old.wait_for_its_link_to_go();
     let new = story.attach("newer", &[(PORT, 80, "tcp")]);

@@ -68,7 +68,6 @@ pub(crate) fn flow_of_the_dead(sb: &Sandbox, backend: Backend) {
     let server = Server::start(&first.ns, "first", 80);
     client.reaches("first ");
     drop(server);
-    std::thread::sleep(Duration::from_millis(50));
     first.ns.delete();
     first.wait_for_its_link_to_go();
     let _second = story.attach("second", &[(PORT, 80, "udp")]);
@@ -86,7 +85,6 @@ pub(crate) fn flow_of_another_port(sb: &Sandbox, backend: Backend) {
     let server = Server::start(&dead.ns, "dead", 80);
     client.reaches("dead ");
     drop(server);
-    std::thread::sleep(Duration::from_millis(50));
     dead.ns.delete();
     dead.wait_for_its_link_to_go();
     let _host = Server::start(&story.node, "host", 9000);
