@@ -4,23 +4,30 @@
 //! entry alive, and so never reaches a container that was published later, or still reaches one that has gone. A TCP
 //! client goes on asking a container that has gone for a connection, or for an answer, until it gives up.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
-use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::conntrack::{
-    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol as Number, Tuple,
+    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol as Number, Status, Tuple,
 };
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily, NetfilterSubsystem,
+};
 use rustix::io::Errno;
 
 use crate::nftables::{NftError, Socket, protocol_number};
 use crate::{PortForward, Protocol};
 
-/// `CTA_ID`, `CTA_ZONE`, `CTA_FILTER` (linux/netfilter/nfnetlink_conntrack.h).
+/// `IPCTNL_MSG_CT_GET`, then `CTA_TUPLE_ORIG`, `CTA_STATUS`, `CTA_ID`, `CTA_ZONE`, `CTA_FILTER` and `CTA_STATUS_MASK`
+/// (linux/netfilter/nfnetlink_conntrack.h).
+const GET: u8 = 1;
+const ORIGINAL_TUPLE: u16 = 1;
+const STATUS: u16 = 3;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 const FILTER: u16 = 25;
+const STATUS_MASK: u16 = 26;
 
 /// Which of the connections to a published port are forgotten.
 #[derive(Clone, Copy)]
@@ -36,38 +43,32 @@ pub enum Flush<'a> {
 /// the forward's, the original destination address must be its host address or, if it has none, any address of this node.
 /// Returns how many there were. Idempotent.
 ///
-/// One dump a protocol, which the kernel filters (Linux 5.8 or newer). It walks all of its table for that, which takes
-/// milliseconds however few entries there are.
+/// The kernel filters what it lists, and walks all of its table for that, which takes milliseconds however few entries
+/// there are: once to find what was forwarded, and once a protocol and family to find what was not.
 ///
 /// # Errors
 /// If the kernel has no connection tracking over netlink (module `nf_conntrack_netlink`), or refuses.
 pub fn flush_forwards(forwards: &[PortForward], which: Flush<'_>) -> Result<usize, NftError> {
-    let mut by_protocol: BTreeMap<Protocol, Vec<&PortForward>> = BTreeMap::new();
-    for forward in forwards {
-        by_protocol.entry(forward.protocol).or_default().push(forward);
-    }
-    if by_protocol.is_empty() {
+    if forwards.is_empty() {
         return Ok(0);
     }
-    let socket = Socket::open()?;
-    by_protocol.values().map(|forwards| flush_protocol(&socket, forwards, which)).sum()
-}
-
-fn flush_protocol(socket: &Socket, forwards: &[&PortForward], which: Flush<'_>) -> Result<usize, NftError> {
     let mut by_port: HashMap<(u8, u16), Vec<&PortForward>> = HashMap::new();
     for forward in forwards {
         by_port.entry((protocol_number(forward.protocol), forward.host_port)).or_default().push(forward);
     }
+    let socket = Socket::open()?;
     let mut known: HashMap<IpAddr, bool> = HashMap::new();
     let mut deletions = Vec::new();
-    dump(socket, family_of(forwards), filter(forwards), |attributes| {
-        let Some(entry) = Entry::read(&attributes) else { return };
-        let mut candidates = by_port.get(&(entry.protocol, entry.to.port())).into_iter().flatten();
-        if candidates.any(|forward| is_hit(&entry, forward, which, &mut known)) {
-            let family = family(entry.to.is_ipv4());
-            deletions.push(message_for(family, ConntrackMessage::Delete(identity(attributes))));
-        }
-    })?;
+    for (family, filter) in filters(forwards, which) {
+        dump(&socket, family, filter, |attributes| {
+            let Some(entry) = Entry::read(&attributes) else { return };
+            let mut candidates = by_port.get(&(entry.protocol, entry.to.port())).into_iter().flatten();
+            if candidates.any(|forward| is_hit(&entry, forward, which, &mut known)) {
+                let message = ConntrackMessage::Delete(identity(attributes));
+                deletions.push(message_for(family_of(entry.to.ip()), message));
+            }
+        })?;
+    }
     let mut forgotten = 0;
     for refusal in socket.tell("forget a connection", deletions)? {
         match refusal {
@@ -80,30 +81,22 @@ fn flush_protocol(socket: &Socket, forwards: &[&PortForward], which: Flush<'_>) 
     Ok(forgotten)
 }
 
-fn family(ipv4: bool) -> NetfilterProtoFamily {
-    if ipv4 { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 }
-}
-
-/// The family of all of them, or any if they differ: one walk then serves both.
-fn family_of(forwards: &[&PortForward]) -> NetfilterProtoFamily {
-    match forwards {
-        [first, rest @ ..] if rest.iter().all(|other| other.to.is_ipv4() == first.to.is_ipv4()) => {
-            family(first.to.is_ipv4())
-        }
-        _ => NetfilterProtoFamily::Unspec,
-    }
+fn family_of(address: IpAddr) -> NetfilterProtoFamily {
+    if address.is_ipv4() { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 }
 }
 
 /// Lists the tracked connections of a family; without the filter if the kernel refuses it.
 fn dump(
     socket: &Socket,
     family: NetfilterProtoFamily,
-    filter: Vec<ConntrackAttribute>,
+    filter: Vec<DefaultNla>,
     mut visit: impl FnMut(Vec<ConntrackAttribute>),
 ) -> Result<(), NftError> {
     let what = "list the tracked connections";
     let mut run = |filter| {
-        let question = message_for(family, ConntrackMessage::Get(filter));
+        // As plain attributes: `ConntrackAttribute::Other` loses the flag of a nested one.
+        let (subsys, message_type) = (NetfilterSubsystem::Conntrack, GET);
+        let question = message_for(family, NetfilterMessageInner::Other { subsys, message_type, attributes: filter });
         socket.dump(what, &question, |message| {
             if let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.decode(what)? {
                 visit(attributes);
@@ -111,39 +104,56 @@ fn dump(
             Ok(())
         })
     };
-    let filtered = !filter.is_empty();
     match run(filter) {
-        Err(error) if filtered && matches!(error.errno(), Some(Errno::INVAL | Errno::OPNOTSUPP)) => run(Vec::new()),
+        Err(error) if matches!(error.errno(), Some(Errno::INVAL | Errno::OPNOTSUPP)) => run(Vec::new()),
         outcome => outcome,
     }
 }
 
-fn message_for(family: NetfilterProtoFamily, message: ConntrackMessage) -> NetfilterMessage {
+fn message_for(family: NetfilterProtoFamily, message: impl Into<NetfilterMessageInner>) -> NetfilterMessage {
     NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message)
 }
 
-/// A filter that the kernel applies to the dump: the protocol and, if it is but one, the port. A kernel that does not know
-/// it lists everything, and [`is_hit`] decides alone.
-fn filter(forwards: &[&PortForward]) -> Vec<ConntrackAttribute> {
+/// What the kernel is asked for. One that does not know a filter lists everything, and [`is_hit`] decides alone.
+fn filters(forwards: &[PortForward], which: Flush<'_>) -> Vec<(NetfilterProtoFamily, Vec<DefaultNla>)> {
+    if matches!(which, Flush::Ours) {
+        return vec![(NetfilterProtoFamily::Unspec, translated())];
+    }
+    let mut groups: BTreeMap<(Protocol, bool), BTreeSet<u16>> = BTreeMap::new();
+    for forward in forwards {
+        groups.entry((forward.protocol, forward.to.is_ipv4())).or_default().insert(forward.host_port);
+    }
+    let family = |ipv4| if ipv4 { NetfilterProtoFamily::IPv4 } else { NetfilterProtoFamily::IPv6 };
+    groups.into_iter().map(|((protocol, ipv4), ports)| (family(ipv4), to_ports(protocol, &ports))).collect()
+}
+
+/// Connections whose destination was translated (Linux 5.15 or newer).
+fn translated() -> Vec<DefaultNla> {
+    let bits = Status::DstNat.bits().to_be_bytes().to_vec();
+    vec![DefaultNla::new(STATUS, bits.clone()), DefaultNla::new(STATUS_MASK, bits)]
+}
+
+/// Connections of a protocol, to one port if there is but one (Linux 5.8 or newer).
+fn to_ports(protocol: Protocol, ports: &BTreeSet<u16>) -> Vec<DefaultNla> {
     /// `CTA_FILTER_ORIG_FLAGS`, and its bits for `CTA_PROTO_NUM` and `CTA_PROTO_DST_PORT` (nf_internals.h).
     const ORIGINAL: u16 = 1;
     const BY_PROTOCOL: u32 = 1 << 3;
     const BY_PORT: u32 = 1 << 5;
-    let [first, rest @ ..] = forwards else { return Vec::new() };
-    let mut wanted = vec![ProtoTuple::Protocol(Number::from(protocol_number(first.protocol)))];
+    let mut wanted = vec![ProtoTuple::Protocol(Number::from(protocol_number(protocol)))];
     let mut flags = BY_PROTOCOL;
-    if rest.iter().all(|other| other.host_port == first.host_port) {
-        wanted.push(ProtoTuple::DestinationPort(first.host_port));
+    if let (Some(port), 1) = (ports.first(), ports.len()) {
+        wanted.push(ProtoTuple::DestinationPort(*port));
         flags |= BY_PORT;
     }
-    // One attribute: its length, its kind, its value, in host byte order.
-    let mut nested = 8_u16.to_ne_bytes().to_vec();
-    nested.extend(ORIGINAL.to_ne_bytes());
-    nested.extend(flags.to_ne_bytes());
-    vec![
-        ConntrackAttribute::CtaTupleOrig(vec![Tuple::Proto(wanted)]),
-        ConntrackAttribute::Other(DefaultNla::new(FILTER | NLA_F_NESTED, nested)),
-    ]
+    let tuple = bytes_of(&Tuple::Proto(wanted));
+    let filter = bytes_of(&DefaultNla::new(ORIGINAL, flags.to_ne_bytes().to_vec()));
+    vec![DefaultNla::new(ORIGINAL_TUPLE | NLA_F_NESTED, tuple), DefaultNla::new(FILTER | NLA_F_NESTED, filter)]
+}
+
+fn bytes_of(attribute: &impl Emitable) -> Vec<u8> {
+    let mut bytes = vec![0; attribute.buffer_len()];
+    attribute.emit(&mut bytes);
+    bytes
 }
 
 /// A tracked connection.
@@ -238,5 +248,25 @@ fn is_hit(entry: &Entry, forward: &PortForward, which: Flush<'_>, known: &mut Ha
         (None, Flush::Ours) => true,
         // Without this, every query that passes through to a name server would be forgotten when port 53 is published.
         (None, Flush::Stale(is_local)) => *known.entry(entry.to.ip()).or_insert_with_key(|address| is_local(*address)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes as libnetfilter_conntrack 1.0.9 and the kernel's parser have them: a nested attribute without its flag is refused,
+    /// and then everything is listed.
+    #[test]
+    fn the_filter_is_what_the_kernel_takes() {
+        let sent = |ports: &[u16]| -> Vec<Vec<u8>> {
+            to_ports(Protocol::Tcp, &ports.iter().copied().collect()).iter().map(bytes_of).collect()
+        };
+        let number = [5, 0, 1, 0, 6, 0, 0, 0];
+        let port = [6, 0, 3, 0, 0x1f, 0x90, 0, 0];
+        let tuple = [&[24, 0, 1, 0x80, 20, 0, 2, 0x80], &number[..], &port].concat();
+        assert_eq!(sent(&[8080]), [tuple, vec![12, 0, 25, 0x80, 8, 0, 1, 0, 40, 0, 0, 0]]);
+        let tuple = [&[16, 0, 1, 0x80, 12, 0, 2, 0x80], &number[..]].concat();
+        assert_eq!(sent(&[80, 81]), [tuple, vec![12, 0, 25, 0x80, 8, 0, 1, 0, 8, 0, 0, 0]]);
     }
 }

@@ -100,7 +100,6 @@ impl Netfilter {
     /// A TCP connection that leads elsewhere is no obstacle, for a new one is a new entry; and what led to another
     /// container has been forgotten when that one's ports were withdrawn.
     pub fn forget_flows<'a>(
-        &self,
         ports: impl IntoIterator<Item = &'a PortForward>,
         which: Flush<'_>,
     ) -> Result<usize, FilterError> {

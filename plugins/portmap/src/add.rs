@@ -53,8 +53,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let ports = wanted.iter().flat_map(|forwards| &forwards.ports);
     let withdrawn = displaced.evicted.iter().flat_map(|evicted| &evicted.ports).chain(&displaced.withdrawn);
     let is_local = |address| localnet::is_local(&socket, address);
-    let forgotten = filter.forget_flows(withdrawn, Flush::Ours);
-    let forgotten = forgotten.and(filter.forget_flows(ports, Flush::Stale(&is_local)));
+    let forgotten = Netfilter::forget_flows(withdrawn, Flush::Ours);
+    let forgotten = forgotten.and(Netfilter::forget_flows(ports, Flush::Stale(&is_local)));
     if let Err(error) = forgotten {
         eprintln!("flows to a former holder of these ports may continue: {error}");
     }

@@ -1,5 +1,7 @@
 //! DEL: withdraws what the owner publishes.
 
+use std::thread;
+
 use cni_net::Netlink;
 use cni_netfilter::{Flush, Netfilter, PortForwards};
 use cni_plugin::{CniError, Detachment, Request};
@@ -23,12 +25,14 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     if known.clone().next().or(withdrawn.first()).is_none() {
         return Ok(());
     }
-    // After the rules, or the next packet would make the entry anew.
-    if let Err(error) = filter.forget_flows(known.chain(&withdrawn), Flush::Ours) {
-        eprintln!("flows to {owner} may continue: {error}");
-    }
     for guarded in localnet::withdraw(&Netlink::open()?, owner, request.prev_result.as_ref())? {
         filter.remove_guard(&guarded)?;
     }
+    // After the rules, or the next packet would make the entry anew; and while the kernel frees them.
+    let closing = thread::spawn(move || drop(filter));
+    if let Err(error) = Netfilter::forget_flows(known.chain(&withdrawn), Flush::Ours) {
+        eprintln!("flows to {owner} may continue: {error}");
+    }
+    drop(closing.join());
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::go;
 pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     let filter = Netfilter::new();
     let withdrawn = filter.retain_ports(&request.network, valid)?;
-    if let Err(error) = filter.forget_flows(&withdrawn, Flush::Ours) {
+    if let Err(error) = Netfilter::forget_flows(&withdrawn, Flush::Ours) {
         eprintln!("flows to containers that are gone may continue: {error}");
     }
     go::collect(&filter, valid)
