@@ -255,8 +255,7 @@ fn is_hit(entry: &Entry, forward: &PortForward, which: Flush<'_>, known: &mut Ha
 mod tests {
     use super::*;
 
-    /// Bytes as libnetfilter_conntrack 1.0.9 and the kernel's parser have them: a nested attribute without its flag is refused,
-    /// and then everything is listed.
+    /// A nested attribute without its flag is refused, and then everything is listed. Bytes that Linux 6.18 took.
     #[test]
     fn the_filter_is_what_the_kernel_takes() {
         let sent = |ports: &[u16]| -> Vec<Vec<u8>> {
