@@ -78,7 +78,7 @@ put() {
 
 say "file system for Linux $release"
 mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc/iproute2,dev,proc,sys,run,tmp,var/lib,opt/cni,etc/cni,plugins}
-for tool in ip bridge nft conntrack ping sysctl unshare nsenter mount socat nc jq tcpdump strace modprobe arping tc ethtool; do
+for tool in ip bridge nft conntrack ping sysctl unshare nsenter mount socat nc jq tcpdump strace modprobe arping tc ethtool setpriv flock; do
     ! path=$(command -v "$tool") || put "$path"
 done
 for tool in iptables ip6tables; do
