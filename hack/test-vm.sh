@@ -2,7 +2,8 @@
 # Runs the black-box suite in a small virtual machine with Debian's cloud kernel, which has what other kernels may lack
 # (VLAN filtering on bridges). No KVM: any machine will do. Boots in a few seconds; the last line is totals.
 # Usage: hack/test-vm.sh [DIR] [-- SUITE ARGUMENTS]   without DIR: builds bin/, if it isn't up to date, and judges it;
-#        without arguments: cases of bridge::vlan. CNI_VM_SECONDS limits the machine's life (600).
+#        without arguments: cases of bridge::vlan. CNI_VM_SECONDS limits the machine's life (600); CNI_VM_KERNEL is another
+#        kernel than Debian 12's: the file of a Debian package, linux-image-VERSION-cloud-amd64 of any release.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -29,7 +30,6 @@ fi
 suite=$(cargo test --quiet -p cni-tests --locked --test suite --no-run --message-format=json |
     jq -r 'select(.executable != null and .target.name == "suite") | .executable')
 
-# The kernel, unpacked and not installed: this machine keeps booting what it boots.
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/cni-test-vm
 mkdir -p "$cache"
 work=$(mktemp -d)
@@ -50,14 +50,23 @@ download() {
     (cd "$work" && apt-get -o APT::Sandbox::User=root download -qq "$package")
 }
 
-if ! compgen -G "$cache/root/boot/vmlinuz-*" >/dev/null; then
-    say "kernel"
-    download || { apt-get update -qq && download; } || fail "cannot download the kernel that linux-image-cloud-amd64 needs"
-    rm -rf "$cache/root" "$cache/root.new"
-    dpkg -x "$work"/linux-image-*.deb "$cache/root.new"
-    mv "$cache/root.new" "$cache/root"
+# The kernel, unpacked and not installed: this machine keeps booting what it boots.
+if [ -n "${CNI_VM_KERNEL:-}" ]; then
+    unpacked=$work/kernel
+    dpkg -x "$CNI_VM_KERNEL" "$unpacked"
+else
+    unpacked=$cache/root
+    if ! compgen -G "$unpacked/boot/vmlinuz-*" >/dev/null; then
+        say "kernel"
+        download || { apt-get update -qq && download; } || fail "cannot download the kernel that linux-image-cloud-amd64 needs"
+        rm -rf "$unpacked" "$unpacked.new"
+        dpkg -x "$work"/linux-image-*.deb "$unpacked.new"
+        mv "$unpacked.new" "$unpacked"
+    fi
 fi
-kernel=$(ls "$cache"/root/boot/vmlinuz-* | tail -1)
+# Debian 13's package has them below usr.
+[ -d "$unpacked/lib/modules" ] || ln -s usr/lib "$unpacked/lib"
+kernel=$(ls "$unpacked"/boot/vmlinuz-* | tail -1)
 release=${kernel##*/vmlinuz-}
 root=$work/root
 
@@ -107,12 +116,11 @@ cp -r conf-examples "$root/" 2>/dev/null || true
 
 modules=lib/modules/$release
 mkdir -p "$root/$modules/kernel/drivers/net"
-cp -r "$cache/root/$modules/kernel/net" "$cache/root/$modules/kernel/lib" "$cache/root/$modules/kernel/crypto" \
-    "$cache/root/$modules/kernel/arch" "$root/$modules/kernel/"
+for part in net lib crypto arch; do cp -r "$unpacked/$modules/kernel/$part" "$root/$modules/kernel/"; done
 for module in veth dummy macvlan ipvlan/ipvlan ifb; do
-    cp "$cache/root/$modules/kernel/drivers/net/$module.ko" "$root/$modules/kernel/drivers/net/" 2>/dev/null || true
+    cp "$unpacked/$modules/kernel/drivers/net/$module".ko* "$root/$modules/kernel/drivers/net/" 2>/dev/null || true
 done
-cp "$cache/root/$modules"/modules.{order,builtin,builtin.modinfo} "$root/$modules/"
+cp "$unpacked/$modules"/modules.{order,builtin,builtin.modinfo} "$root/$modules/"
 depmod -b "$root" "$release"
 
 printf '%s\n' "${filters[@]}" >"$root/filters"

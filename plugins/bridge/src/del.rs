@@ -18,7 +18,8 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     // 1. Rules first: the kernel's grace period for them passes while the link goes.
     //    The configuration may have changed since ADD, so it is not asked what there is.
     let masquerade = filter.start_remove_masquerade(owner, &addresses_told(request));
-    let port = pair::find(&socket, owner)?;
+    // The pair's own step reports what fails here.
+    let port = pair::find(&socket, owner).ok().flatten();
     let hint = guard_hint(request, owner, port.as_ref());
     let thorough = request.config.mac_spoof_check || hint.port.is_none() || hint.mac.is_none();
     steps.push(filter.remove_mac_guard(owner, &hint, thorough).map_err(CniError::from));
