@@ -10,6 +10,9 @@ use crate::firewall::firewall;
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![improved("firewall::nftables_rules_survive_a_reload", reload)];
+    cases.extend(Backend::ALL.map(|backend| {
+        improved(format!("firewall::{}_odd_bridge_names", backend.name()), move |sb| odd_names(sb, backend))
+    }));
     for backend in Backend::ALL {
         let name = |what: &str| format!("firewall::{}_{what}", backend.name());
         let rows: [(&str, Told); 11] = [
@@ -62,6 +65,22 @@ fn used(sb: &Sandbox, backend: Backend) -> Snapshot {
     elsewhere["prevResult"]["interfaces"][0]["name"] = "br1".into();
     call(sb, "ADD", "stays", &elsewhere).result();
     Snapshot::of(&[&sb.node()])
+}
+
+/// Names that the kernel allows, and that mean something where rules are written or printed.
+fn odd_names(sb: &Sandbox, backend: Backend) {
+    let before = used(sb, backend);
+    for name in ["br\"0", "br'0", "br\\0", "-i", "br#0", "br$(0)"] {
+        let mut conf = conf_of(sb, backend, "isolated", 4);
+        conf["prevResult"]["interfaces"][0]["name"] = name.into();
+        call(sb, "ADD", "goes", &conf).result();
+        let once = Snapshot::of(&[&sb.node()]);
+        call(sb, "ADD", "goes", &conf).result();
+        Snapshot::of(&[&sb.node()]).same_as(&once);
+        call(sb, "CHECK", "goes", &conf).silent();
+        call(sb, "DEL", "goes", &conf).silent();
+        Snapshot::of(&[&sb.node()]).same_as(&before);
+    }
 }
 
 fn left_by(sb: &Sandbox, backend: Backend, end: impl Fn(&Value)) {

@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         common("host_local::failed_second_set_releases_the_first", second_set),
         common("host_local::bad_cni_args", bad_args),
         common("host_local::data_dir", data_dir),
+        common("host_local::a_disk_with_room_for_the_reservations_only", small_disk),
         common("host_local::del_is_by_container_and_interface", del),
         common("host_local::del_removes_addresses_outside_the_ranges", del_outside),
         common("host_local::files_with_only_the_id_are_honoured", id_only),
@@ -109,6 +110,26 @@ fn bad_args(sb: &Sandbox) {
         assert_eq!(error.code, 999, "{args}: {error:?}");
     }
     assert!(!names().iter().any(|n| n.starts_with("10.")), "{:?}", names());
+}
+
+/// In pages of a tmpfs: two reservations and the last one given out. What else there may be must not need their room.
+fn small_disk(sb: &Sandbox) {
+    let dir = "/run/cni-test/small";
+    fs::create_dir_all(dir).unwrap();
+    let mut conf = range();
+    conf["ipam"]["dataDir"] = dir.into();
+    for pages in 3..8 {
+        let size = format!("size={}k", pages * 4);
+        sb.node().sh(&["mount", "-t", "tmpfs", "-o", &size, "tmpfs", dir]);
+        assert_eq!(added(sb, "c1", &conf), ["10.1.2.2/24"], "{size}");
+        assert_eq!(added(sb, "c2", &conf), ["10.1.2.3/24"], "{size}");
+        for id in ["c1", "c2"] {
+            call(sb, "DEL", id, &conf).run().silent();
+        }
+        let left: Vec<_> = fs::read_dir(format!("{dir}/testnet")).unwrap().flatten().map(|e| e.file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("10.")), "{left:?}");
+        sb.node().sh(&["umount", dir]);
+    }
 }
 
 fn data_dir(sb: &Sandbox) {

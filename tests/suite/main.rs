@@ -43,6 +43,7 @@ mod leftovers;
 mod lives;
 mod loopback;
 mod masquerade;
+mod mistyped;
 mod mtu;
 mod networks;
 mod portmap;
@@ -99,7 +100,7 @@ fn main() -> ExitCode {
 type Subject = fn() -> Vec<case::Case>;
 
 /// All of them, in the order in which they are told.
-const SUBJECTS: [Subject; 59] = [
+const SUBJECTS: [Subject; 60] = [
     protocol::cases,
     versions::cases,
     backends::cases,
@@ -139,6 +140,7 @@ const SUBJECTS: [Subject; 59] = [
     firewall_go::cases,
     firewalld::cases,
     leftovers::cases,
+    mistyped::cases,
     check::cases,
     gc::cases,
     rollback::cases,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use cni_tests::kernel::sysctl;
-use cni_tests::{Sandbox, Snapshot};
+use cni_tests::{Netns, Sandbox, Snapshot};
 use serde_json::{Value, json};
 
 use crate::case::{Case, common, improved, newer};
@@ -15,6 +15,9 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         common("tuning::sysctls_are_set", sysctls),
         improved("tuning::sysctls_are_put_back", sysctls_back),
+        improved("tuning::a_sysctl_that_was_empty_is_put_back", empty_back),
+        improved("tuning::an_interface_may_differ_from_all", unlike_all),
+        common("tuning::a_sysctl_that_nobody_has_set_yet", never_set),
         newer("tuning::sysctl_there_twice_is_refused", duplicates),
         newer("tuning::allow_list", allow_list),
         improved("tuning::status_reads_the_allow_list", |sb| {
@@ -50,6 +53,63 @@ fn sysctls_back(sb: &Sandbox) {
     assert_eq!(sysctl(&ns, "core/somaxconn"), before);
     assert_eq!(sysctl(&ns, ARP).as_deref(), Some("0"));
     assert!(!Path::new(FILE).exists());
+}
+
+const RESERVED: &str = "ipv4/ip_local_reserved_ports";
+
+/// By DEL, and by an ADD that fails.
+fn empty_back(sb: &Sandbox) {
+    let ns = container(sb);
+    assert_eq!(sysctl(&ns, RESERVED).as_deref(), Some(""));
+    let keys = json!({"sysctl": {"net.ipv4.ip_local_reserved_ports": "8080,9000"}});
+    add(sb, &keys, &ns);
+    assert_eq!(sysctl(&ns, RESERVED).as_deref(), Some("8080,9000"));
+    let none = json!({"sysctl": {"net.ipv4.ip_local_reserved_ports": ""}});
+    add(sb, &none, &ns);
+    assert_eq!(sysctl(&ns, RESERVED).as_deref(), Some(""), "nothing can be asked for as well");
+    add(sb, &keys, &ns);
+    del(sb, &keys, &ns);
+    assert_eq!(sysctl(&ns, RESERVED).as_deref(), Some(""));
+    let keys = json!({"sysctl": {"net.ipv4.ip_local_reserved_ports": "8080,9000", "net.ipv4.tcp_rmem": "none"}});
+    call(sb, "ADD", &conf("1.0.0", &keys), &ns).run().error().names(&["tcp_rmem"]);
+    assert_eq!(sysctl(&ns, RESERVED).as_deref(), Some(""));
+}
+
+/// The kernel copies what is set for all to each interface.
+fn unlike_all(sb: &Sandbox) {
+    let ns = container(sb);
+    for all in ["net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding"] {
+        for ifname in ["eth0", "ETH0"] {
+            let forwarding = format!("net.ipv4.conf.{ifname}.forwarding");
+            if ifname == "ETH0" {
+                ns.sh(&["ip", "link", "set", "eth0", "name", ifname]);
+            }
+            let keys = json!({"sysctl": {all: "1", &forwarding: "0", "net.ipv4.conf.all.accept_redirects": "1"}});
+            add_on(sb, &keys, &ns, ifname);
+            let found = |name: &str| sysctl(&ns, &format!("ipv4/{name}"));
+            assert_eq!(found("ip_forward").as_deref(), Some("1"), "{all} {ifname}");
+            assert_eq!(found(&format!("conf/{ifname}/forwarding")).as_deref(), Some("0"), "{all} {ifname}");
+            assert_eq!(found("conf/all/accept_redirects").as_deref(), Some("1"), "{all} {ifname}");
+            ns.sh(&["sysctl", "-q", "-w", "net.ipv4.ip_forward=0"]);
+        }
+        ns.sh(&["ip", "link", "set", "ETH0", "name", "eth0"]);
+    }
+}
+
+fn add_on(sb: &Sandbox, keys: &Value, ns: &Netns, ifname: &str) {
+    let mut conf = conf("1.0.0", keys);
+    conf["prevResult"]["interfaces"][1]["name"] = ifname.into();
+    sb.plugin("tuning", "ADD").attach("c1", ifname, ns).conf(&conf).run().result();
+}
+
+/// The kernel answers EIO as long as there is no secret.
+fn never_set(sb: &Sandbox) {
+    let ns = container(sb);
+    let keys = json!({"sysctl": {"net.ipv6.conf.IFNAME.stable_secret": "2001:db8::1"}});
+    add(sb, &keys, &ns);
+    let secret = sysctl(&ns, "ipv6/conf/eth0/stable_secret");
+    assert_eq!(secret.as_deref(), Some("2001:0db8:0000:0000:0000:0000:0000:0001"));
+    del(sb, &keys, &ns);
 }
 
 fn duplicates(sb: &Sandbox) {

@@ -31,6 +31,26 @@ pub fn decode<T: DeserializeOwned>(value: Value) -> Result<T, DecodeError> {
         .map_err(|error| DecodeError { path: error.path().to_string(), source: error.into_inner() })
 }
 
+/// As [`decode`], for what must work with a value that [`decode`] refuses: keys of the object that can't be decoded count
+/// as absent, each as a whole. Returns with it why they were passed over.
+///
+/// # Errors
+/// If the rest can't be decoded either, for lack of a key.
+pub fn decode_what_is_right<T: DeserializeOwned>(
+    object: Map<String, Value>,
+) -> Result<(T, Vec<DecodeError>), DecodeError> {
+    if let Ok(decoded) = decode(Value::Object(object.clone())) {
+        return Ok((decoded, Vec::new()));
+    }
+    let mut passed_over = Vec::new();
+    let mut is_right = |key: &String, value: &Value| {
+        let alone = Map::from_iter([(key.clone(), value.clone())]);
+        decode::<T>(Value::Object(alone)).map_err(|error| passed_over.push(error)).is_ok()
+    };
+    let rest: Map<String, Value> = object.into_iter().filter(|(key, value)| is_right(key, value)).collect();
+    Ok((decode(Value::Object(rest))?, passed_over))
+}
+
 /// Looks `key` up in an object in any letter case; an exact match wins, null counts as absent.
 pub fn get<'v>(object: &'v Map<String, Value>, key: &str) -> Option<&'v Value> {
     object
@@ -192,6 +212,21 @@ mod tests {
         assert_eq!(error.to_string(), "mtu: invalid type: string \"1500\", expected u32");
         assert!(decode::<Config>(json!({"mtu": 1.5})).is_err());
         assert!(decode::<Config>(json!({"ports": [["a"]]})).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_is_passed_over_and_named() {
+        let object = |value: Value| value.as_object().unwrap().clone();
+        let (config, passed_over) =
+            decode_what_is_right::<Config>(object(json!({"MTU": "x", "ports": [{"hostPort": 80}], "name": 1})))
+                .unwrap();
+        assert_eq!((config.mtu, config.ports.len()), (None, 1));
+        assert_eq!(passed_over.len(), 1);
+        assert!(passed_over[0].to_string().starts_with("mtu: "), "{}", passed_over[0]);
+        let (config, passed_over) =
+            decode_what_is_right::<Config>(object(json!({"mtu": 1400, "ports": [{"hostPort": 80}, 5]}))).unwrap();
+        assert_eq!((config.mtu, config.ports.len(), passed_over.len()), (Some(1400), 0, 1));
+        assert!(decode_what_is_right::<Config>(object(json!({"mtu": 1}))).unwrap().1.is_empty());
     }
 
     #[test]

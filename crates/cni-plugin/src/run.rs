@@ -151,8 +151,7 @@ fn call<C: DeserializeOwned>(
     }
     let valid = if verb == Verb::Gc { config::valid_attachments(&conf)? } else { Vec::new() };
     let prev_result = prev_result(&conf, version, verb, io)?;
-    let config = json::decode::<C>(Value::Object(conf.object))
-        .map_err(|error| CniError::plugin(format!("the network configuration is not valid: {error}")))?;
+    let config = own_keys::<C>(conf.object, verb, io)?;
     let delegates = Delegates::new(parameters.path.clone(), io.vars.clone(), stdin);
     let request = Request { network: conf.name, version, config, prev_result, delegates };
     match verb {
@@ -163,6 +162,25 @@ fn call<C: DeserializeOwned>(
         Verb::Status => (plugin.status)(&request),
         Verb::Version => Ok(()),
     }
+}
+
+/// The plugin's own keys. DEL and GC must work with those that ADD refuses: the runtime calls DEL after that, and a plugin
+/// that fails then keeps those before it in the chain from being called. What they remove, they find by its owner.
+fn own_keys<C: DeserializeOwned>(
+    object: Map<String, Value>,
+    verb: Verb,
+    io: &mut Surroundings<'_>,
+) -> Result<C, CniError> {
+    let decoded = match verb {
+        Verb::Del | Verb::Gc => json::decode_what_is_right(object),
+        _ => json::decode(Value::Object(object)).map(|config| (config, Vec::new())),
+    };
+    let (config, passed_over) =
+        decoded.map_err(|error| CniError::plugin(format!("the network configuration is not valid: {error}")))?;
+    for error in passed_over {
+        let _ = writeln!(io.stderr, "passed over in the network configuration: {error}");
+    }
+    Ok(config)
 }
 
 fn add<C>(

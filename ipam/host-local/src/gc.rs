@@ -7,7 +7,7 @@ use crate::config::Config;
 /// Releases every reservation of the network whose holder isn't in `valid`; everything else in the directory stays.
 /// Idempotent.
 pub(crate) fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
-    let Some(mut store) = crate::place(request)?.open()? else { return Ok(()) };
+    let Some(mut store) = crate::place_left(request)?.open()? else { return Ok(()) };
     store.retain(valid)?;
     Ok(())
 }

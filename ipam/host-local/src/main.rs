@@ -38,10 +38,16 @@ use store::Place;
 
 /// Where the request's state is.
 fn place(request: &Request<Config>) -> Result<Place, CniError> {
+    request.config.reclaim_after_reboot()?;
+    place_left(request)
+}
+
+/// As [`place`], for the verbs that must work with what ADD refuses.
+fn place_left(request: &Request<Config>) -> Result<Place, CniError> {
     Ok(Place {
         data_dir: request.config.data_dir()?,
         network: request.network.clone(),
-        reclaim_after_reboot: request.config.reclaim_after_reboot()?,
+        reclaim_after_reboot: request.config.reclaim_after_reboot().unwrap_or_default(),
     })
 }
 

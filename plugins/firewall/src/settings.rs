@@ -45,7 +45,7 @@ impl Settings {
 }
 
 impl Config {
-    /// Who lets the traffic through: nothing that is written there can be wrong, so DEL and GC can rely on it.
+    /// Who lets the traffic through. No name is refused, so DEL and GC can rely on it.
     pub fn firewall(&self) -> Firewall {
         Firewall::new(self.backend.as_str().into(), or_default(&self.firewalld_zone, "trusted"))
     }

@@ -45,7 +45,7 @@ pub fn add(request: &Request<Undecoded>, attachment: &Attachment, undo: &mut Und
     write_down(&Store::of(&request.config)?, &namespace, owner, before, undo)?;
 
     // 3. The sysctls.
-    namespace.run(|| plan.sysctls.iter().try_for_each(|(path, value)| sysctl::write(path, value)))??;
+    namespace.run(|| sysctl::write_all(&plan.sysctls))??;
 
     // 4. The interface.
     if let Some(link) = link.filter(|_| plan.wants_link()) {

@@ -152,7 +152,7 @@ impl Store {
         let failed = |source| BackupError { verb: "list", path: self.dir.clone(), source };
         let entries = match std::fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if is_absent(&error) => return Ok(()),
             Err(error) => return Err(failed(error)),
         };
         let kept: Vec<String> = valid.iter().map(file_name).collect();
@@ -199,15 +199,20 @@ fn unfinished(path: &Path) -> PathBuf {
 
 fn unlink(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Err(error) if !is_absent(&error) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Below an ordinary file there is nothing either.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 fn read(path: &Path) -> Result<Option<Backup>, BackupError> {
     match std::fs::read(path) {
         Ok(text) => Ok(Some(serde_json::from_slice(&text).unwrap_or_default())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if is_absent(&error) => Ok(None),
         Err(source) => Err(BackupError { verb: "read", path: path.to_owned(), source }),
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-pub use values::{Values, compare, present, restore};
+pub use values::{Values, compare, present, restore, write_all};
 
 /// Why a sysctl could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +71,9 @@ pub fn read(path: &str) -> Result<String, SysctlError> {
 /// `Path`, `NotFound` and `Write`.
 pub fn write(path: &str, value: &str) -> Result<(), SysctlError> {
     // Without O_CREAT, which procfs answers with EACCES for what does not exist, and O_TRUNC, which means nothing there.
-    // One write: the kernel takes each write() for a whole value.
-    let written = open(&resolve(path)?, OFlags::WRONLY).and_then(|mut file| file.write_all(value.as_bytes()));
+    // One write: the kernel takes each write() for a whole value. An empty one must be a line, or there would be none.
+    let text = if value.is_empty() { "\n" } else { value };
+    let written = open(&resolve(path)?, OFlags::WRONLY).and_then(|mut file| file.write_all(text.as_bytes()));
     match written {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SysctlError::NotFound { path: path.to_owned() }),

@@ -111,16 +111,17 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// `text` as a rule's comment: what is longer than the kernel takes is cut and ends in `...`.
+/// `text` as a rule's comment: what is longer than the kernel takes is cut as the Go plugin's is, which adds `...` to 253
+/// bytes, and then the tool takes the last point away.
 pub(super) fn comment(text: &str) -> String {
     if text.len() <= COMMENT_MAX {
         return text.to_owned();
     }
-    let mut end = COMMENT_MAX - 3;
+    let mut end = COMMENT_MAX - 2;
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}...", &text[..end])
+    format!("{}..", &text[..end])
 }
 
 /// The input of one `iptables-restore --noflush`: blocks of one table each. A block is applied as a whole or not at
@@ -264,7 +265,7 @@ mod tests {
     fn a_long_comment_is_cut_to_what_the_kernel_takes() {
         assert_eq!(comment(&"x".repeat(255)).len(), 255);
         let cut = comment(&"x".repeat(256));
-        assert_eq!((cut.len(), cut.ends_with("x...")), (255, true));
+        assert_eq!((cut.len(), cut.ends_with("x..")), (255, true));
         assert!(comment(&"é".repeat(200)).len() <= 255);
     }
 

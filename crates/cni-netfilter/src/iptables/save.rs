@@ -62,14 +62,17 @@ impl Table {
 }
 
 /// Splits a line as `iptables-restore` does: at spaces outside of double quotes, a backslash inside them takes the next
-/// character literally.
+/// character literally. But an interface's name is printed as it is, without quotes, whatever characters it has
+/// (`save_iface` in iptables/xshared.c); none is a space.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut in_quotes = false;
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
+        let is_interface = || words.last().is_some_and(|option: &String| option == "-i" || option == "-o");
         match c {
+            c if c != ' ' && !in_quotes && is_interface() => word.get_or_insert_default().push(c),
             '"' => {
                 in_quotes = !in_quotes;
                 word.get_or_insert_default();
@@ -93,6 +96,7 @@ mod tests {
         assert_eq!(words(r#"a "" b"#), ["a", "", "b"]);
         assert_eq!(words("  a  b "), ["a", "b"]);
         assert_eq!(words(r#""open"#), ["open"]);
+        assert_eq!(words(r#"! -i a"b\c -o d"e -j "F G""#), ["!", "-i", r#"a"b\c"#, "-o", r#"d"e"#, "-j", "F G"]);
     }
 
     #[test]

@@ -35,7 +35,9 @@ pub(super) fn compile(conditions: &[String], ip: Ip) -> Result<Vec<All>, NftErro
             return Err(parser.error(&words[0], "there are too many combinations of values"));
         }
     }
-    Ok(any)
+    // The same thing said twice is one rule.
+    let is_first = |(at, all): &(usize, &All)| !any.iter().take(*at).any(|before| before == *all);
+    Ok(any.iter().enumerate().filter(is_first).map(|(_, all)| all.clone()).collect())
 }
 
 /// What holds if one of `one` and one of `other` hold.
@@ -198,7 +200,10 @@ impl<'a> Parser<'a> {
             Field::Port(_, side) => {
                 let (first, last) = value.split_once('-').unwrap_or((value, value));
                 let port = |text: &str| text.parse::<u16>().map_err(|_| self.error(value, "it is not a port or a-b"));
-                Ok(ports(side, port(first)?, port(last)?, unlike))
+                match (port(first)?, port(last)?) {
+                    (first, last) if first > last => Err(self.error(value, "its first port is the greater one")),
+                    (first, last) => Ok(ports(side, first, last, unlike)),
+                }
             }
         }
     }
@@ -250,6 +255,7 @@ mod tests {
         assert_eq!(rules("tcp sport 1024-65535", Ip::V6), Ok(1));
         assert_eq!(rules("tcp sport != 1-1023", Ip::V6), Ok(2));
         assert_eq!(rules("", Ip::V4), Ok(1));
+        assert_eq!(rules("ip saddr { 192.0.2.0/24, 192.0.2.5/24 } tcp dport { 80, 80-80 }", Ip::V4), Ok(1));
         let split = ["ip6 saddr".to_owned(), "fd00::/8".to_owned()];
         assert_eq!(
             compile(&split, Ip::V6).map(|rules| rules.len()).unwrap_or_default(),
@@ -268,6 +274,7 @@ mod tests {
             ("ip saddr @blocked", "\"@blocked\""),
             ("iif eth0", "\"iif\""),
             ("tcp dport http", "\"http\""),
+            ("tcp dport 90-80", "\"90-80\""),
             ("meta skuid 0", "\"skuid\""),
             ("ip saddr", "ends too early"),
             ("ip saddr { 10.0.0.1", "ends too early"),

@@ -30,6 +30,14 @@ pub(crate) enum StoreError {
     Blocked { ip: IpAddr, path: PathBuf },
 }
 
+impl StoreError {
+    /// True if there was no room for what was to be written.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        let full = [Some(Errno::NOSPC), Some(Errno::DQUOT)];
+        matches!(self, Self::Write { source, .. } if full.contains(&Errno::from_io_error(source)))
+    }
+}
+
 fn symlink_hint(errno: Errno) -> &'static str {
     if errno == Errno::LOOP || errno == Errno::NOTDIR {
         " (symbolic links are not followed here; ipam.dataDir itself may be one)"

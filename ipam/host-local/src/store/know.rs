@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::dir::NetworkDir;
 use super::error::StoreError;
 use super::holder::Holder;
 use super::index::{Found, Index};
@@ -90,6 +91,21 @@ impl Store {
     pub(super) fn index(&mut self, walked: &Walked) {
         let built = Index::build(&self.place.data_dir, &self.place.network, walked);
         self.knowledge = built.map_or(Knowledge::None, Knowledge::Index);
+    }
+
+    /// Writes to the directory; where the disk is full, once more with the room that the index had.
+    pub(super) fn with_room<T>(
+        &mut self,
+        write: impl Fn(&NetworkDir) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        match write(&self.dir) {
+            Err(error) if error.is_full_disk() && matches!(self.knowledge, Knowledge::Index(_)) => {
+                self.knowledge = Knowledge::Walked(Walked::walk(&self.dir)?);
+                Index::discard(&self.place.data_dir, &self.place.network);
+                write(&self.dir)
+            }
+            written => written,
+        }
     }
 
     /// Notes what has just been reserved.

@@ -132,7 +132,7 @@ impl Store {
         self.learn()?;
         // Twice: a file that holds nothing is in the way once.
         for _ in 0..2 {
-            if self.dir.create_file(&name, &content)? {
+            if self.with_room(|dir| dir.create_file(&name, &content))? {
                 return self.note_taken(ip, holder);
             }
             match self.dir.read(&name)? {
@@ -186,7 +186,7 @@ impl Store {
 
     /// Remembers the address reserved last for this set.
     pub(crate) fn set_last_reserved(&mut self, set: usize, ip: Address) -> Result<(), StoreError> {
-        self.dir.overwrite(&last_reserved_name(set), &ip.to_string())
+        self.with_room(|dir| dir.overwrite(&last_reserved_name(set), &ip.to_string()))
     }
 
     /// Fails if no reservation could be written. Changes nothing.

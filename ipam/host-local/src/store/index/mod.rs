@@ -97,7 +97,11 @@ impl Index {
         // half a table.
         Self::discard(data_dir, network);
         let file = File::from(open_file(data_dir, network, OFlags::CREATE | OFlags::EXCL)?);
-        file.write_all_at(&table.bytes, 0)?;
+        if let Err(error) = file.write_all_at(&table.bytes, 0) {
+            // On a full disk the reservations need what room there is.
+            Self::discard(data_dir, network);
+            return Err(error);
+        }
         let (slots, used) = table.shape();
         let table = Table::existing(file, HEADER as u64, slots, used)?;
         let built = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|_| corrupt())?.as_secs();
