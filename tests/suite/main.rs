@@ -8,6 +8,7 @@ mod bad_input;
 mod bad_keys;
 mod bad_ranges;
 mod bridge;
+mod bridge_edges;
 mod bridge_keys;
 mod bridge_lock;
 mod bridge_mac;
@@ -22,6 +23,7 @@ mod bridge_vlan_gateway;
 mod bridge_wire;
 mod case;
 mod check;
+mod check_told;
 mod conformance;
 mod delegation;
 mod docker;
@@ -100,7 +102,7 @@ fn main() -> ExitCode {
 type Subject = fn() -> Vec<case::Case>;
 
 /// All of them, in the order in which they are told.
-const SUBJECTS: [Subject; 60] = [
+const SUBJECTS: [Subject; 62] = [
     protocol::cases,
     versions::cases,
     backends::cases,
@@ -111,6 +113,7 @@ const SUBJECTS: [Subject; 60] = [
     loopback::cases,
     host_local::cases,
     bridge::cases,
+    bridge_edges::cases,
     bridge_keys::cases,
     bridge_mac::cases,
     bridge_new_keys::cases,
@@ -142,6 +145,7 @@ const SUBJECTS: [Subject; 60] = [
     leftovers::cases,
     mistyped::cases,
     check::cases,
+    check_told::cases,
     gc::cases,
     rollback::cases,
     delegation::cases,

@@ -1,5 +1,7 @@
 //! Addresses from an IPAM plugin, with its DEL registered before its ADD is started.
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
 use serde_json::Value;
@@ -21,6 +23,8 @@ pub struct IpamConfig {
     pub plugin_type: String,
     /// host-local's subnet, if it has one. Whatever else it is, is that plugin's business.
     pub subnet: Value,
+    /// The gateway of that subnet, if it is configured.
+    pub gateway: Value,
     /// host-local's ranges.
     pub ranges: Value,
     /// static's addresses.
@@ -33,6 +37,18 @@ impl IpamConfig {
         let sets = self.ranges.as_array().into_iter().flatten();
         let of_ranges = sets.filter_map(Value::as_array).flatten().filter_map(|range| network_of(range, "subnet"));
         of_ranges.chain(network(&self.subnet)).collect()
+    }
+
+    /// What the first address of each of host-local's sets will come from, as far as it can be read here: the subnet, and its
+    /// gateway where one is configured.
+    pub fn first_subnets(&self) -> Vec<(IpNetwork, Option<IpAddr>)> {
+        let sets = self.ranges.as_array().into_iter().flatten();
+        let first = sets.filter_map(|set| set.as_array()?.first());
+        let of_ranges = first.filter_map(|range| {
+            let gateway = json::get(range.as_object()?, "gateway").and_then(address);
+            Some((network_of(range, "subnet")?, gateway))
+        });
+        of_ranges.chain(network(&self.subnet).map(|subnet| (subnet, address(&self.gateway)))).collect()
     }
 
     /// The subnets, and the addresses that static gives, as far as they can be read here.
@@ -48,6 +64,10 @@ fn network_of(entry: &Value, key: &str) -> Option<IpNetwork> {
 }
 
 fn network(text: &Value) -> Option<IpNetwork> {
+    text.as_str()?.parse().ok()
+}
+
+fn address(text: &Value) -> Option<IpAddr> {
     text.as_str()?.parse().ok()
 }
 
@@ -151,5 +171,12 @@ mod tests {
         let shown = |networks: Vec<IpNetwork>| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(shown(config.subnets()), ["fd00::/64", "10.0.0.0/24"]);
         assert_eq!(shown(config.networks()), ["fd00::/64", "10.0.0.0/24", "10.1.0.5/24"]);
+        let firsts: IpamConfig = json::decode(json!({
+            "subnet": "10.0.0.0/24", "gateway": "10.0.0.9", "ranges": [[{"subnet": "fd00::/64"}, {"subnet": "fd01::/64"}], []]
+        }))
+        .unwrap();
+        let shown: Vec<String> = firsts.first_subnets().iter().map(|found| format!("{found:?}")).collect();
+        assert_eq!(shown.len(), 2);
+        assert!(shown[0].contains("fd00::") && shown[0].contains("None") && shown[1].contains("10.0.0.9"), "{shown:?}");
     }
 }

@@ -143,17 +143,19 @@ impl FromStr for MacAddr {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
         let refused = || NameError::Mac { value: text.to_owned() };
-        let separator = if text.contains('-') { '-' } else { ':' };
-        let mut bytes = [0; 6];
-        let mut parts = text.split(separator);
-        for byte in &mut bytes {
-            let part = parts.next().ok_or_else(refused)?;
-            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return Err(refused());
-            }
-            *byte = u8::from_str_radix(part, 16).map_err(|_| refused())?;
+        // As Go's net.ParseMAC: 02:00:00:00:00:01, 02-00-00-00-00-01, 0200.0000.0001.
+        let (separator, parts, digits) = match text.find(['-', '.']).and_then(|at| text.get(at..at + 1)) {
+            Some(".") => (".", 3, 4),
+            Some(_) => ("-", 6, 2),
+            None => (":", 6, 2),
+        };
+        let is_part = |part: &str| part.len() == digits && part.bytes().all(|b| b.is_ascii_hexdigit());
+        if text.split(separator).count() != parts || !text.split(separator).all(is_part) {
+            return Err(refused());
         }
-        if parts.next().is_some() { Err(refused()) } else { Ok(Self(bytes)) }
+        let number = u64::from_str_radix(&text.replace(separator, ""), 16).map_err(|_| refused())?;
+        let [_, _, bytes @ ..] = number.to_be_bytes();
+        Ok(Self(bytes))
     }
 }
 
@@ -214,7 +216,19 @@ mod tests {
         let mac: MacAddr = "0A:00:00:00:00:ff".parse().unwrap();
         assert_eq!(mac.to_string(), "0a:00:00:00:00:ff");
         assert_eq!("0a-00-00-00-00-ff".parse(), Ok(mac));
-        for bad in ["", "0a:00:00:00:00", "0a:00:00:00:00:00:00", "+a:00:00:00:00:00", "a:0:0:0:0:0"] {
+        assert_eq!("0a00.0000.00ff".parse(), Ok(mac));
+        for bad in [
+            "",
+            "0a00.0000.00f",
+            "0a00.0000",
+            "0a00.0000.00ff.0000",
+            "0a00-0000-00ff",
+            "0a:00-00:00-00:ff",
+            "0a:00:00:00:00",
+            "0a:00:00:00:00:00:00",
+            "+a:00:00:00:00:00",
+            "a:0:0:0:0:0",
+        ] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad:?}");
         }
     }

@@ -59,7 +59,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     // 8. The container's addresses and routes; its interface goes up.
     let interfaces = told(request, attachment, &socket, (&bridge, &pair, gateway.as_ref()))?;
     let result = plan::result(interfaces, &addresses, dns);
-    let passes = || veth::wait_for_carrier(&socket, pair.host_index, bridge.index);
+    let passes = || veth::wait_for_carrier(&socket, pair.host_index, (bridge.index, &addresses.gateways));
     configure(&settings, owner, (&namespace, &inside, pair.container_index), &result, passes, undo)?;
     if !result.ips.is_empty() {
         veth::announce(&inside, &pair)?;

@@ -1,14 +1,18 @@
 //! The node as the containers' gateway: addresses on the bridge, or on an interface of its own in the containers' VLAN,
 //! and forwarding. Shared, and never taken back.
 
+use std::net::IpAddr;
+
 use cni_net::{
     AddressOptions, Family, Link, LinkChange, NetError, NetNs, Netlink, VethEnd, VethSpec, forwarding, random_mac,
+    sysctl,
 };
-use cni_plugin::{IfName, MacAddr, sha512_hex};
+use cni_plugin::{CniError, IfName, MacAddr, sha512_hex};
 use ipnetwork::IpNetwork;
 
+use crate::config::Config;
 use crate::host::{self, BridgeLink, HostError};
-use crate::plan::conflicts;
+use crate::plan::{conflicts, first_address};
 use crate::routed;
 use crate::settings::Settings;
 use crate::veth;
@@ -161,6 +165,50 @@ fn ensure_addresses(
     Ok(())
 }
 
+/// STATUS: says no where the gateways that host-local's first addresses will have can't be addresses of this link, which
+/// may not be there yet.
+pub fn refuse(socket: &Netlink, settings: &Settings, config: &Config, link: Option<u32>) -> Result<(), CniError> {
+    let subnets = config.ipam.first_subnets().into_iter();
+    let on_bridge = |(subnet, gateway): (IpNetwork, Option<IpAddr>)| {
+        IpNetwork::new(gateway.unwrap_or_else(|| first_address(subnet)), subnet.prefix()).ok()
+    };
+    let gateways: Vec<IpNetwork> = subnets.filter_map(on_bridge).collect();
+    let link = link.map(|index| socket.link_by_index(index)).transpose()?.flatten();
+    if let Some(wanted) = gateways.iter().find(|gateway| gateway.is_ipv6()) {
+        let path = format!("net/ipv6/conf/{}/disable_ipv6", link.as_ref().map_or("default", |link| &link.name));
+        if sysctl::read(&path).is_ok_and(|value| value != "0") {
+            let bridge = &settings.bridge;
+            let msg = format!("{bridge} can't have the gateway's address {wanted}: sysctl {path} is not 0");
+            return Err(CniError::plugin(msg));
+        }
+    }
+    let Some(link) = link else { return Ok(()) };
+    let link = GatewayLink { index: link.index, name: link.name.parse()?, mac: link.mac.unwrap_or(MacAddr([0; 6])) };
+    let present = addresses(socket, &link)?;
+    in_the_way(settings, &link, &gateways, &present)?;
+    Ok(())
+}
+
+/// The addresses that must go before the gateways that are missing can come.
+fn in_the_way(
+    settings: &Settings,
+    link: &GatewayLink,
+    gateways: &[IpNetwork],
+    present: &[IpNetwork],
+) -> Result<Vec<IpNetwork>, HostError> {
+    let mut found = Vec::new();
+    for other in present.iter().filter(|other| !gateways.contains(other)) {
+        let is_missing = |wanted: &&IpNetwork| !present.contains(wanted) && conflicts(*other, **wanted);
+        let Some(wanted) = gateways.iter().find(is_missing) else { continue };
+        if !settings.force_address {
+            let bridge = link.name.clone();
+            return Err(HostError::AddressConflict { bridge, wanted: *wanted, present: *other });
+        }
+        found.push(*other);
+    }
+    Ok(found)
+}
+
 fn addresses(socket: &Netlink, link: &GatewayLink) -> Result<Vec<IpNetwork>, NetError> {
     Ok(socket.addresses(link.index)?.into_iter().map(|found| found.network).collect())
 }
@@ -174,14 +222,8 @@ fn make_room(
     present: &[IpNetwork],
 ) -> Result<bool, HostError> {
     let mut deleted = false;
-    for found in present.iter().filter(|found| !gateways.contains(found)) {
-        let in_the_way_of = |wanted: &&IpNetwork| !present.contains(wanted) && conflicts(*found, **wanted);
-        let Some(wanted) = gateways.iter().find(in_the_way_of) else { continue };
-        if !settings.force_address {
-            let bridge = link.name.clone();
-            return Err(HostError::AddressConflict { bridge, wanted: *wanted, present: *found });
-        }
-        deleted |= socket.delete_address(link.index, *found)?;
+    for address in in_the_way(settings, link, gateways, present)? {
+        deleted |= socket.delete_address(link.index, address)?;
     }
     Ok(deleted)
 }

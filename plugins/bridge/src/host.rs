@@ -1,6 +1,8 @@
 //! The bridge itself, shared by every container of the network and by whoever else uses it: created if it is absent,
 //! completed where it lacks something, never taken back.
 
+use std::io::ErrorKind;
+
 use cni_net::{
     BridgeSpec, Link, LinkChange, Lock, NetError, NetNsError, Netlink, PairError, SysctlError, mac_of_link,
     mac_was_set, random_mac, sysctl,
@@ -163,6 +165,11 @@ pub fn ignore_router_advertisements(link: &IfName) -> Result<(), SysctlError> {
     match sysctl::ensure(&format!("net/ipv6/conf/{link}/accept_ra"), "0") {
         // A link without IPv6 accepts no advertisement either: the kernel has none, or its MTU is too small for it.
         Err(SysctlError::NotFound { .. }) => Ok(()),
+        // Where the node's settings can't be changed from here, as in a container, they are its administrator's.
+        Err(SysctlError::Write { source, .. }) if source.kind() == ErrorKind::ReadOnlyFilesystem => {
+            eprintln!("{link} may listen to router advertisements of containers: /proc/sys is read-only here");
+            Ok(())
+        }
         other => other.map(drop),
     }
 }

@@ -91,7 +91,7 @@ fn is_in_main(route: &Route) -> bool {
 }
 
 /// The network's address plus one.
-fn first_address(network: IpNetwork) -> IpAddr {
+pub fn first_address(network: IpNetwork) -> IpAddr {
     match network.network() {
         IpAddr::V4(ip) => Ipv4Addr::from(u32::from(ip).wrapping_add(1)).into(),
         IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip).wrapping_add(1)).into(),

@@ -26,6 +26,7 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     }
     if settings.gateway {
         routed::refuse(&socket, &request.config, own).map_err(unavailable)?;
+        gateway::refuse(&socket, &settings, &request.config, own).map_err(unavailable)?;
     }
     let filter = Netfilter::new();
     if settings.mac_guard {

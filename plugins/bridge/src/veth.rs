@@ -7,6 +7,7 @@ use cni_net::{
     LinkChange, NetError, NetNs, Netlink, OperState, Pair, PairError, PairSpec, PortChange, PortForwarding, pair,
 };
 use cni_plugin::{IfName, Owner, Undo};
+use ipnetwork::IpNetwork;
 
 use crate::host::{BridgeLink, HostError};
 use crate::settings::Settings;
@@ -54,16 +55,18 @@ pub fn set_vlans(socket: &Netlink, port: u32, vlans: &PortVlans, default_vlan: O
     Ok(socket.add_port_vlans(port, &vlans.wanted)?)
 }
 
-/// Waits until the port passes packets and the bridge has a carrier. Before, the bridge drops what the container sends,
-/// and a new bridge has its IPv6 addresses without the routes that make the node answer to them.
+/// Waits until the port passes packets and, if one of `gateways` is an IPv6 address, the bridge has a carrier. Before, the bridge
+/// drops what the container sends, and a new bridge has its IPv6 addresses without the routes that make the node answer to
+/// them. IPv4 doesn't need it, and a bridge that never had a port may keep it waiting for a second.
 ///
 /// The kernel notices a carrier later (`net/core/link_watch.c`): first the port's (`br_port_carrier_check` in
 /// `net/bridge/br_if.c`), then the bridge's. A port that spanning tree holds back is not waited for.
-pub fn wait_for_carrier(socket: &Netlink, port: u32, bridge: u32) -> Result<(), NetError> {
+pub fn wait_for_carrier(socket: &Netlink, port: u32, (bridge, gateways): (u32, &[IpNetwork])) -> Result<(), NetError> {
+    let ipv6 = gateways.iter().any(IpNetwork::is_ipv6);
     let begin = Instant::now();
     while begin.elapsed() < CARRIER_LIMIT {
         let state = socket.link_by_index(port)?.and_then(|link| link.port).map(|port| port.state);
-        let up = socket.link_by_index(bridge)?.is_none_or(|link| link.oper_state == OperState::Up);
+        let up = !ipv6 || socket.link_by_index(bridge)?.is_none_or(|link| link.oper_state == OperState::Up);
         match state {
             Some(PortForwarding::Disabled) => {}
             Some(PortForwarding::Forwarding) if !up => {}

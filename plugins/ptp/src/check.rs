@@ -14,6 +14,7 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
     let owner = &attachment.owner;
     let settings = Settings::resolve(&request.config)?;
     let told = request.require_result_of_add()?;
+    told.require_of_add(&owner.ifname, true)?;
     let namespace = NetNs::open(&attachment.netns)?;
     let socket = Netlink::open()?;
     let inside = Netlink::open_in(&namespace)?;
@@ -35,7 +36,8 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
     let (container, found) = pair.container(&inside, host.as_ref())?;
     differences.extend(found);
     if let Some(link) = container {
-        differences.extend(plan.layer3.check(&inside, link.index)?);
+        let layer3 = plan.layer3.without_routes_of_others(told, &inside)?;
+        differences.extend(layer3.check(&inside, link.index)?);
     }
 
     // 3. Masquerading.

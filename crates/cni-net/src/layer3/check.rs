@@ -1,13 +1,37 @@
 //! What of an interface's addresses and routes isn't as [`Layer3`] says.
 
-use cni_plugin::Difference;
 use cni_plugin::addr::same_family;
+use cni_plugin::{CniResult, Difference};
 use ipnetwork::IpNetwork;
 
-use super::{Layer3, Layer3Error};
-use crate::{Address, Family, Netlink, Route, RouteFilter};
+use super::{Layer3, Layer3Error, kernel_route};
+use crate::{Address, Family, NetError, Netlink, Route, RouteFilter};
 
 impl Layer3 {
+    /// Without the routes that lead through other interfaces of the container: later plugins of the chain have added those
+    /// to the result, with interfaces of their own. `self` is of `told`.
+    pub fn without_routes_of_others(self, told: &CniResult, socket: &Netlink) -> Result<Self, NetError> {
+        let mut elsewhere: Vec<Route> = Vec::new();
+        for other in &told.interfaces {
+            if other.sandbox.is_empty() || other.name == self.ifname.as_str() {
+                continue;
+            }
+            let Some(link) = socket.link_by_name(&other.name)? else { continue };
+            for family in Family::ALL {
+                elsewhere.extend(socket.routes(&RouteFilter { family, device: Some(link.index), table: None })?);
+            }
+        }
+        let is_elsewhere = |route: &cni_plugin::Route| {
+            elsewhere.iter().any(|found| {
+                let wanted = kernel_route(route, found.device);
+                // Its maker may have filled in a next hop.
+                Route { gateway: wanted.gateway.or(found.gateway), ..wanted }.is_met_by(found)
+            })
+        };
+        let own = told.routes.iter().zip(self.routes).filter(|(told, _)| !is_elsewhere(told));
+        Ok(Self { routes: own.map(|(_, route)| route).collect(), ..self })
+    }
+
     /// Compares: every address and every route, in whatever table it is. What is there beside them is nobody's concern.
     pub fn check(&self, socket: &Netlink, index: u32) -> Result<Vec<Difference>, Layer3Error> {
         let present = socket.addresses(index)?;

@@ -14,7 +14,8 @@ pub struct PairCheck<'a> {
     pub ifname: &'a IfName,
     /// Where it is.
     pub netns: &'a Path,
-    /// Of both ends, in bytes; not compared if none.
+    /// Of both ends, in bytes; not compared if none. Nor is the container's where no MTU was told of it, as before 1.1.0:
+    /// a later plugin may have changed it.
     pub mtu: Option<u32>,
     /// The container's end has been set up.
     pub up: bool,
@@ -26,7 +27,7 @@ impl PairCheck<'_> {
     /// Compares the host's end: that it is there, up, and as it was told.
     pub fn host(&self, link: Option<&Link>) -> Vec<Difference> {
         let Some(link) = link else { return vec![Difference::missing("the host's end of the veth pair")] };
-        let mut differences = self.end(link, self.told.host_interface(&link.name));
+        let mut differences = self.end(link, self.told.host_interface(&link.name), self.mtu);
         if !link.up {
             differences.push(Difference::new(format!("link {}", link.name), "up", "down"));
         }
@@ -43,7 +44,7 @@ impl PairCheck<'_> {
         let Some(link) = inside.link_by_name(self.ifname.as_str())? else {
             return Ok((None, vec![Difference::missing(format!("{thing} in {:?}", self.netns))]));
         };
-        let mut differences = self.end(&link, self.told.interface(self.ifname).map(|(_, told)| told));
+        let mut differences = self.end(&link, self.told.interface(self.ifname).map(|(_, told)| told), None);
         if !is_veth(&link) {
             differences.push(Difference::new(&thing, "veth", link.kind.as_deref().unwrap_or("physical")));
         } else if let Some(host) = host.filter(|host| link.peer_index != Some(host.index)) {
@@ -56,10 +57,10 @@ impl PairCheck<'_> {
         Ok((Some(link), differences))
     }
 
-    fn end(&self, link: &Link, told: Option<&Interface>) -> Vec<Difference> {
+    fn end(&self, link: &Link, told: Option<&Interface>, untold_mtu: Option<u32>) -> Vec<Difference> {
         let mut differences = Vec::new();
         let told_mtu = told.map(|told| told.mtu).filter(|mtu| *mtu > 0);
-        if let Some(mtu) = self.mtu.map(|mtu| told_mtu.unwrap_or(mtu)).filter(|mtu| *mtu != link.mtu) {
+        if let Some(mtu) = self.mtu.and(told_mtu.or(untold_mtu)).filter(|mtu| *mtu != link.mtu) {
             differences.push(Difference::new(format!("mtu of {}", link.name), mtu, link.mtu));
         }
         differences.extend(check_mac(link, told));

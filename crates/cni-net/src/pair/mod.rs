@@ -20,8 +20,9 @@ pub use delete::{delete, retain};
 const ALTNAME_PREFIX: &str = "cni-";
 /// How many names the host's end may have.
 const NAMES: u32 = 10;
-/// The longest text that a link carries (`IFALIASZ` in `include/uapi/linux/if.h`, less its end).
-const ALIAS_MAX: usize = 255;
+/// The longest text that a link carries: `IFALIASZ` of `include/uapi/linux/if.h`, less the zero that comes with it and one
+/// more (`dev_set_alias` in net/core/dev.c).
+const ALIAS_MAX: usize = 254;
 
 /// Why a pair could not be made, found or deleted.
 #[derive(Debug, thiserror::Error)]

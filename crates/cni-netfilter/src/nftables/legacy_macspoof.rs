@@ -20,6 +20,8 @@ const TABLE: TableId = TableId { family: Family::Bridge, name: "nat" };
 const PREROUTING: &str = "PREROUTING";
 const COMMENT: &str = "macspoofchk-";
 const CHAIN: &str = "cni-br-iface-";
+/// The kernel's longest name of a chain (`NFT_CHAIN_MAXNAMELEN` in include/uapi/linux/netfilter/nf_tables.h, less its end).
+const NAME_MAX: usize = 255;
 /// How often a deletion is tried while others delete the same things.
 const ATTEMPTS: u32 = 5;
 
@@ -77,7 +79,9 @@ pub(super) fn remove_dead(socket: &Socket) -> Result<(), NftError> {
 /// The one that the jump leads to, then the one that that leads to.
 fn existing_chains(socket: &Socket, of: &str) -> Result<Vec<String>, NftError> {
     let mut existing = Vec::new();
-    for name in [format!("{CHAIN}{of}"), format!("{CHAIN}{of}-mac")] {
+    let names = [format!("{CHAIN}{of}"), format!("{CHAIN}{of}-mac")];
+    // Of a longer name there can be none, and the kernel refuses to look for it.
+    for name in names.into_iter().filter(|name| name.len() <= NAME_MAX) {
         for answer in socket.ask("look for a chain", vec![Chain::question(TABLE, &name)])? {
             if !absent(answer)? {
                 existing.push(name.clone());

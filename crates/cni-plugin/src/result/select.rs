@@ -1,6 +1,7 @@
 //! What of a result concerns one interface.
 
 use super::{CniResult, Interface, IpConfig};
+use crate::error::CniError;
 use crate::names::IfName;
 
 impl CniResult {
@@ -14,6 +15,31 @@ impl CniResult {
     /// The node's interface `name`.
     pub fn host_interface(&self, name: &str) -> Option<&Interface> {
         self.interfaces.iter().find(|found| found.name == name && found.sandbox.is_empty())
+    }
+
+    /// Refuses a result that can't be that of an ADD which made the container's interface `ifname`, with at least one
+    /// address if it has `addresses`: what it doesn't tell would not be compared.
+    pub fn require_of_add(&self, ifname: &IfName, addresses: bool) -> Result<(), CniError> {
+        let Some((position, _)) = self.interface(ifname) else {
+            return Err(CniError::plugin(format!(
+                "prevResult has no interface {ifname}: CHECK compares with the result of this attachment's ADD"
+            )));
+        };
+        if let Some(ip) = self.ips.iter().find(|ip| ip.interface.is_some_and(|index| self.at(index).is_none())) {
+            let (address, index) = (ip.address, ip.interface.unwrap_or_default());
+            return Err(CniError::plugin(format!(
+                "prevResult: address {address} is of interface {index}, and interfaces has no such one"
+            )));
+        }
+        let position = i64::try_from(position).ok();
+        if addresses && !self.ips.iter().any(|ip| ip.interface.is_none() || ip.interface == position) {
+            return Err(CniError::plugin(format!("prevResult has no address of {ifname}, and ADD gave it one")));
+        }
+        Ok(())
+    }
+
+    fn at(&self, index: i64) -> Option<&Interface> {
+        self.interfaces.get(usize::try_from(index).ok()?)
     }
 
     /// The addresses of the container's interface `ifname`, each with the interface's index. Those that don't say whose
@@ -55,5 +81,16 @@ mod tests {
         assert_eq!(of("eth0"), ["10.0.0.1/24 Some(2)", "10.0.0.3/24 Some(2)"]);
         assert_eq!(of("eth1"), ["10.0.0.2/24 Some(1)", "10.0.0.3/24 Some(1)"]);
         assert_eq!(of("eth7"), ["10.0.0.3/24 None"]);
+        let refused = |result: &CniResult, name: &str, addresses| {
+            let outcome = result.require_of_add(&name.parse().unwrap(), addresses);
+            outcome.map_err(|error| error.msg).err().unwrap_or_default()
+        };
+        assert_eq!(refused(&result, "eth0", true), "");
+        assert!(refused(&result, "eth7", false).contains("no interface eth7"));
+        let without = CniResult { ips: vec![ip("10.0.0.2/24", Some(1))], ..result.clone() };
+        assert!(refused(&without, "eth0", true).contains("no address of eth0"));
+        assert_eq!(refused(&without, "eth0", false), "");
+        let misplaced = CniResult { ips: vec![ip("10.0.0.2/24", Some(3))], ..result };
+        assert!(refused(&misplaced, "eth0", true).contains("interface 3"));
     }
 }

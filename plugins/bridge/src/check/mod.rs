@@ -25,6 +25,8 @@ struct Wanted<'a> {
 pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config, &attachment.args, request.version)?;
     let told = request.require_result_of_add()?;
+    let ifname = &attachment.owner.ifname;
+    told.require_of_add(ifname, matches!(settings.mode, Mode::Layer3 { .. }))?;
     let namespace = NetNs::open(&attachment.netns)?;
     let socket = Netlink::open()?;
     let inside = Netlink::open_in(&namespace)?;
@@ -36,7 +38,6 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
     host::gateway(&wanted, &socket, bridge.as_ref(), &mut found)?;
     let port = pair::find_or_told(&socket, &attachment.owner, told)?;
     let up = settings.mode != (Mode::Layer2 { up: false });
-    let ifname = &attachment.owner.ifname;
     let ends = PairCheck { ifname, netns: &attachment.netns, mtu: settings.mtu, up, told };
     port::check(&wanted, &ends, &socket, bridge.as_ref(), port.as_ref(), &mut found)?;
     let mac = container::check(&wanted, &ends, &inside, port.as_ref(), &mut found)?;
