@@ -4,7 +4,7 @@
 use cni_tests::{Attachment, Chain, Netns, Sandbox, conf};
 use serde_json::{Value, json};
 
-use crate::case::{Case, improved, newer};
+use crate::case::{Case, improved};
 
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
@@ -12,9 +12,9 @@ pub(crate) fn cases() -> Vec<Case> {
     for main in ["bridge", "ptp"] {
         for version in ["0.4.0", "1.0.0", "1.1.0"] {
             let name = format!("check::{main}_mtu_of_a_later_plugin_{version}");
-            cases.push(newer(name, move |sb| later_mtu(sb, main, version)));
+            cases.push(improved(name, move |sb| later_mtu(sb, main, version)));
         }
-        cases.push(newer(format!("check::{main}_route_of_a_later_plugin"), move |sb| later_route(sb, main)));
+        cases.push(improved(format!("check::{main}_route_of_a_later_plugin"), move |sb| later_route(sb, main)));
         cases.push(improved(format!("check::{main}_result_that_tells_nothing"), move |sb| untold(sb, main)));
     }
     cases

@@ -2,7 +2,8 @@
 
 use cni_tests::conf::{self, Backend};
 use cni_tests::packets::{Outside, Proto, Server, ask, at};
-use cni_tests::{Attachment, Sandbox, rules};
+use cni_tests::{Attachment, Chain, Sandbox, rules};
+use serde_json::json;
 
 use crate::case::{Basis, Case, common, improved};
 use crate::story::Story;
@@ -23,6 +24,8 @@ pub(crate) fn cases() -> Vec<Case> {
         ];
         let after = move |sb: &Sandbox| given_again(sb, backend);
         cases.push(improved(name("an_address_of_a_dead_container_is_given_again"), after));
+        let twice = move |sb: &Sandbox| on_two_networks(sb, backend);
+        cases.push(improved(name("an_address_that_two_networks_have"), twice));
         cases.extend(stories.map(|(what, story)| common(name(what), move |sb| story(sb, backend)).based_on(basis)));
     }
     cases
@@ -73,6 +76,31 @@ fn one_of_two(sb: &Sandbox, backend: Backend) {
         let left = rules::naming(&story.node, &one.ip(v6));
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+/// Networks may have the same subnet. What the second one does is nothing to the first one's container, until that is gone.
+fn on_two_networks(sb: &Sandbox, backend: Backend) {
+    let story = Story::start(sb, backend);
+    let first = story.attach_bare("c1", &[]);
+    let mut bridge = conf::masquerading(backend);
+    bridge["bridge"] = "br-other".into();
+    bridge["isDefaultGateway"] = false.into();
+    let addresses = [false, true].map(|v6| format!("{}/{}", first.ip(v6), if v6 { 64 } else { 24 }));
+    bridge["ipam"] = json!({"type": "static", "addresses": addresses.map(|address| json!({"address": address}))});
+    let other = Chain::new("other", story.chain.version(), &[bridge]);
+    let mut second = Attachment::new("c2", &sb.container("c2"));
+    other.add(sb, &mut second);
+    for _ in 0..2 {
+        story.chain.check(sb, &first.at).silent();
+        assert_eq!(seen_outside(&story, &first.ns), node_addresses());
+        other.del(sb, &second);
+    }
+    first.ns.delete();
+    first.wait_for_its_link_to_go();
+    other.add(sb, &mut second);
+    other.check(sb, &second).silent();
+    story.chain.del(sb, &first.at);
+    other.check(sb, &second).silent();
 }
 
 fn off(sb: &Sandbox) {

@@ -53,20 +53,28 @@ impl Netfilter {
     /// Masquerades as `wanted` says, all of it `owner`'s, and pushes the removal to `undo`. Idempotent.
     ///
     /// The removal is pushed first: a transaction each family, and the second may fail. Who had one of the addresses before
-    /// and is gone without a DEL is named on stderr.
+    /// is named on stderr: gone without a DEL, or alive on another network, as `is_alive` says of an owner's key.
     pub fn masquerade(
         self: &Rc<Self>,
         backend: Backend,
         owner: &Owner,
         wanted: &[Masquerade],
+        is_alive: &dyn Fn(&str) -> bool,
         undo: &mut Undo,
     ) -> Result<(), FilterError> {
         let (taken_back, taken) = (Rc::clone(self), owner.clone());
         let hints: Vec<IpNetwork> = wanted.iter().map(|of| of.subnet).collect();
         undo.push("the masquerade rules", move || taken_back.remove_masquerade(&taken, &hints));
-        for evicted in self.add_masquerade(backend, wanted)? {
+        let holders = self.add_masquerade(backend, wanted, is_alive)?;
+        for gone in holders.gone {
             eprintln!(
-                "an address of {owner} was still masqueraded for {evicted}, which must be gone: that rule is withdrawn"
+                "an address of {owner} was still masqueraded for {gone}, which must be gone: that rule is withdrawn"
+            );
+        }
+        for alive in holders.alive {
+            eprintln!(
+                "an address of {owner} is masqueraded for {alive}, which has it too, and ends with that: give the \
+                 networks different subnets"
             );
         }
         Ok(())

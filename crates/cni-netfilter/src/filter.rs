@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
-use crate::intent::{Backend, MacGuard, MacGuardHint, Masquerade};
+use crate::intent::{Backend, FormerHolders, MacGuard, MacGuardHint, Masquerade};
 use crate::iptables::{Family, Iptables, IptablesError};
 use crate::nftables::{NftError, Nftables, TableFamily};
 
@@ -51,11 +51,17 @@ impl Netfilter {
     }
 
     /// Masquerades as `wanted` says. Idempotent. An address that another owner has is taken from it: it was given to this one,
-    /// so that one is gone. Returns those in words; with iptables they are in nobody's way.
-    pub fn add_masquerade(&self, backend: Backend, wanted: &[Masquerade]) -> Result<Vec<String>, FilterError> {
+    /// so that one is gone; unless it is of another network, and `is_alive` says yes to its key. With iptables they are in
+    /// nobody's way.
+    pub fn add_masquerade(
+        &self,
+        backend: Backend,
+        wanted: &[Masquerade],
+        is_alive: &dyn Fn(&str) -> bool,
+    ) -> Result<FormerHolders, FilterError> {
         match backend {
-            Backend::Iptables => Ok(Iptables::find()?.add_masquerade(wanted).map(|()| Vec::new())?),
-            Backend::Nftables => Ok(self.nftables()?.add_masquerade(wanted)?),
+            Backend::Iptables => Ok(Iptables::find()?.add_masquerade(wanted).map(|()| FormerHolders::default())?),
+            Backend::Nftables => Ok(self.nftables()?.add_masquerade(wanted, is_alive)?),
         }
     }
 

@@ -37,6 +37,15 @@ pub struct Masquerade {
     pub subnet: IpNetwork,
 }
 
+/// Who had addresses that were to be masqueraded for somebody else, in words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FormerHolders {
+    /// They are no longer masqueraded for these.
+    pub gone: Vec<String>,
+    /// They still are for these, and not for the other one.
+    pub alive: Vec<String>,
+}
+
 /// What arrives by a bridge's port with another source address than the container's is dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MacGuard {

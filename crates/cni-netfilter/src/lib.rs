@@ -17,7 +17,7 @@ pub use conntrack::Flush;
 pub use filter::{FilterError, Netfilter, Removal};
 pub use forwarding::{BadChainName, ChainName, Forwarding, Ingress, IngressPolicy, UnknownPolicy};
 pub use intent::{
-    Backend, Displaced, Evicted, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward, PortForwards, Protocol,
-    Snat,
+    Backend, Displaced, Evicted, FormerHolders, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward,
+    PortForwards, Protocol, Snat,
 };
 pub use nftables::{GoHeld, GoPorts, NftError, Nftables, TableFamily};

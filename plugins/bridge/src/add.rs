@@ -67,7 +67,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
 
     // 9. Masquerading.
     if let Some(backend) = backend {
-        filter.masquerade(backend, owner, &addresses.masquerade, undo)?;
+        let is_alive = |key: &str| pair::is_attached(&socket, key);
+        filter.masquerade(backend, owner, &addresses.masquerade, &is_alive, undo)?;
     }
     Ok(result)
 }

@@ -49,7 +49,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
 
     // 6. Masquerading.
     if let Some(backend) = backend {
-        filter.masquerade(backend, owner, &plan.masquerade, undo)?;
+        let is_alive = |key: &str| pair::is_attached(&socket, key);
+        filter.masquerade(backend, owner, &plan.masquerade, &is_alive, undo)?;
     }
     Ok(result)
 }

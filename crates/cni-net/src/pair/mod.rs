@@ -90,6 +90,12 @@ fn altname(owner: &Owner) -> String {
     format!("{ALTNAME_PREFIX}{}", owner.key())
 }
 
+/// True if the owner with this key ([`Owner::key`]) has a pair whose other end is still there, or if that can't be told.
+pub fn is_attached(socket: &Netlink, owner_key: &str) -> bool {
+    let found = socket.link_by_altname(&format!("{ALTNAME_PREFIX}{owner_key}"));
+    found.map_or(true, |link| link.is_some_and(|link| link.peer_netnsid.is_none_or(|id| id >= 0)))
+}
+
 /// The owner in words, for `ip link`.
 fn alias(owner: &Owner) -> Option<String> {
     let text = format!("cni {} {} {}", owner.network, owner.container_id, owner.ifname);

@@ -10,14 +10,14 @@ use netlink_packet_netfilter::nftables::InetHookNumber;
 
 use super::apply;
 use super::comment::{holder, same_owner};
-use super::element::{Element, Found, SetId, Value};
+use super::element::{self, Element, Found, SetId, Value};
 use super::error::NftError;
 use super::expr::{self, Ip, Side};
 use super::frame::{self, Base, Chain, Family, Frame, Rule, TableId, subnet_chain};
-use super::plan::{Failure, Plan};
+use super::plan::{Failure, Held, Plan};
 use super::set::{DataType, Maps, Set};
 use super::{Nftables, chains, check, index, legacy, raw, remove, valid_keys};
-use crate::Masquerade;
+use crate::{FormerHolders, Masquerade};
 
 const TABLE: TableId = TableId { family: Family::Inet, name: "cni_masquerade" };
 const HOSTS4: SetId = SetId { table: TABLE, name: "hosts4" };
@@ -113,25 +113,38 @@ impl Nftables {
     /// Masquerades what these containers send to outside of their subnet. One transaction; repeating it changes nothing.
     ///
     /// An address that is masqueraded for another owner is taken from it: address management has just given it to this one,
-    /// so that one is gone, and nobody has said so. Returns those in words.
+    /// so that one is gone, and nobody has said so. Not so if the other one is of another network, whose addresses may be
+    /// the same, and `is_alive` says yes to its key: then the address stays its, and this owner does without.
     ///
     /// # Errors
     /// If the kernel refuses, or a family is mixed up.
-    pub fn add_masquerade(&self, intents: &[Masquerade]) -> Result<Vec<String>, NftError> {
-        if intents.is_empty() {
-            return Ok(Vec::new());
-        }
-        let plan = plan(intents)?;
+    pub fn add_masquerade(
+        &self,
+        intents: &[Masquerade],
+        is_alive: &dyn Fn(&str) -> bool,
+    ) -> Result<FormerHolders, NftError> {
+        let Some(first) = intents.first() else { return Ok(FormerHolders::default()) };
+        let mut plan = plan(intents)?;
         let held = match apply::apply(&self.socket, &plan) {
             Err(Failure::Held(held)) => held,
-            outcome => return Ok(outcome.map(|_| Vec::new())?),
+            outcome => return Ok(outcome.map(|_| FormerHolders::default())?),
         };
+        let network = Owner::network_key(&first.owner.network);
+        let key = |comment: &str| comment.split(',').next().unwrap_or_default().to_owned();
+        let stays = |held: &Held| !held.comment.starts_with(&network) && is_alive(&key(&held.comment));
+        let (alive, gone): (Vec<Held>, Vec<Held>) = held.into_iter().partition(stays);
+        let is_of = |holders: &[Held], comment: &str| holders.iter().any(|held| same_owner(&held.comment, comment));
         let keys: Vec<_> = plan.elements.iter().map(|element| (element.set, element.key.clone())).collect();
-        let is_theirs = |comment: &str| held.iter().any(|held| same_owner(&held.comment, comment));
-        let removed = remove::remove_keys(&self.socket, &keys, &is_theirs)?;
-        apply::apply(&self.socket, &plan)?;
+        let removed = remove::remove_keys(&self.socket, &keys, &|comment| is_of(&gone, comment))?;
+        let found = element::look_up(&self.socket, keys.iter().map(|(set, key)| (*set, key.as_slice())))?;
+        let mut found = found.into_iter();
+        plan.elements.retain(|_| !found.next().flatten().is_some_and(|found| is_of(&alive, &found.comment)));
+        if !plan.elements.is_empty() {
+            apply::apply(&self.socket, &plan)?;
+        }
         chains::delete_unused(&self.socket, TABLE, &targets(&removed, TABLE), SUBNET_RULES)?;
-        Ok(held.iter().map(|held| holder(&held.comment)).collect())
+        let told = |held: Vec<Held>| held.iter().map(|held| holder(&held.comment)).collect();
+        Ok(FormerHolders { gone: told(gone), alive: told(alive) })
     }
 
     /// Compares what [`Nftables::add_masquerade`] makes with what is there: the containers' elements, the chains of their

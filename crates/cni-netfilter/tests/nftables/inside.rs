@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use cni_netfilter::{MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
+use cni_netfilter::{MarkChain, Masquerade, NftError, Nftables, PortForward, PortForwards, Protocol, Snat};
 use cni_plugin::Owner;
 use serde_json::Value;
 
@@ -94,6 +94,11 @@ pub(crate) fn owner(id: &str) -> Owner {
 
 pub(crate) fn owner_in(network: &str, id: &str) -> Owner {
     Owner { network: network.parse().unwrap(), container_id: id.parse().unwrap(), ifname: "eth0".parse().unwrap() }
+}
+
+/// With addresses that nobody else is alive with; who had them.
+pub(crate) fn add_masquerade(nft: &Nftables, intents: &[Masquerade]) -> Result<Vec<String>, NftError> {
+    nft.add_masquerade(intents, &|_| false).map(|holders| holders.gone)
 }
 
 pub(crate) fn masquerade(id: &str, address: &str, subnet: &str) -> Masquerade {

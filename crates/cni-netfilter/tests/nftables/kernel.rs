@@ -2,7 +2,7 @@
 
 use cni_netfilter::{Nftables, PortForwards, Snat, TableFamily};
 
-use crate::inside::{Attempt, elements, forwards, inside, masquerade, owner, ruleset, run};
+use crate::inside::{Attempt, add_masquerade, elements, forwards, inside, masquerade, owner, ruleset, run};
 
 const INET: &str = "inet cni_masquerade";
 
@@ -11,7 +11,7 @@ fn an_empty_namespace_is_left_empty() {
     inside("kernel::an_empty_namespace_is_left_empty", || {
         let nft = Nftables::open().unwrap();
         nft.usable().unwrap();
-        nft.add_masquerade(&[]).unwrap();
+        add_masquerade(&nft, &[]).unwrap();
         nft.add_ports(&[]).unwrap();
         nft.remove_masquerade(&owner("c1"), &["10.1.0.2".parse().unwrap()]).unwrap();
         nft.remove_ports(&owner("c1"), &[forwards("c1", "10.1.0.2/24", &["tcp 1 1"])]).unwrap();
@@ -43,7 +43,7 @@ fn check_names_what_is_wrong_with_the_shared_part() {
         let intents = [masquerade("c1", "10.1.0.2", "10.1.0.0/24")];
         let find = |damage: &str| {
             run("nft flush ruleset");
-            nft.add_masquerade(&intents).unwrap();
+            add_masquerade(&nft, &intents).unwrap();
             run(damage);
             let found = nft.check_masquerade(&intents).unwrap();
             found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -118,10 +118,10 @@ fn adding_repairs_what_somebody_removed() {
             "nft flush chain inet cni_masquerade postrouting; nft delete map inet cni_masquerade hosts4",
             "nft flush chain ip cni_ports postrouting; nft delete map ip cni_ports sources; nft delete chain ip cni_ports snat-local-10.1.0.0/24",
         ] {
-            nft.add_masquerade(&intents).unwrap();
+            add_masquerade(&nft, &intents).unwrap();
             nft.add_ports(&ports).unwrap();
             run(damage);
-            nft.add_masquerade(&intents).unwrap();
+            add_masquerade(&nft, &intents).unwrap();
             nft.add_ports(&ports).unwrap();
             let left: Vec<_> =
                 nft.check_ports(&ports).unwrap().into_iter().chain(nft.check_masquerade(&intents).unwrap()).collect();
@@ -143,9 +143,12 @@ fn the_next_one_fills_what_somebody_emptied() {
             PortForwards { conditions: vec!["tcp sport 9".to_owned()], ..forwards("c4", "10.1.0.5/24", &["udp 3 3"]) },
         ];
         let another = [forwards("c2", "10.1.0.3/24", &["tcp 8081 80"])];
-        nft.add_masquerade(&first).unwrap();
-        nft.add_masquerade(&[masquerade("c3", "10.1.0.4", "10.1.0.0/24"), masquerade("c4", "10.1.0.5", "10.1.0.0/24")])
-            .unwrap();
+        add_masquerade(&nft, &first).unwrap();
+        add_masquerade(
+            &nft,
+            &[masquerade("c3", "10.1.0.4", "10.1.0.0/24"), masquerade("c4", "10.1.0.5", "10.1.0.0/24")],
+        )
+        .unwrap();
         nft.add_ports(&port).unwrap();
         for emptied in [
             "chain inet cni_masquerade postrouting",
@@ -161,7 +164,7 @@ fn the_next_one_fills_what_somebody_emptied() {
             "table inet cni_masquerade",
         ] {
             run(&format!("nft flush {emptied}"));
-            nft.add_masquerade(&next).unwrap();
+            add_masquerade(&nft, &next).unwrap();
             nft.add_ports(&another).unwrap();
             let known = if emptied.starts_with("table ip ") { &port[..2] } else { &port };
             let left: Vec<_> =
@@ -189,10 +192,10 @@ fn the_next_one_repairs_an_emptied_table_for_all() {
             forwards("c2", "10.2.0.2/24", &["tcp 4 4", "tcp 5 5", "tcp 6 6"]),
             forwards("c3", "fd00::2/64", &["tcp 1 1", "tcp 2 2", "tcp 3 3"]),
         ];
-        nft.add_masquerade(&all).unwrap();
+        add_masquerade(&nft, &all).unwrap();
         nft.add_ports(&ports).unwrap();
         run("nft flush table inet cni_masquerade; nft flush table ip cni_ports; nft flush table ip6 cni_ports");
-        nft.add_masquerade(&[masquerade("c4", "10.3.0.2", "10.3.0.0/24")]).unwrap();
+        add_masquerade(&nft, &[masquerade("c4", "10.3.0.2", "10.3.0.0/24")]).unwrap();
         nft.add_ports(&[forwards("c4", "10.3.0.2/24", &["tcp 7 7"]), forwards("c4", "fd03::2/64", &["tcp 7 7"])])
             .unwrap();
         assert_eq!(nft.check_masquerade(&all).unwrap(), []);
@@ -210,7 +213,7 @@ fn the_listing_can_be_loaded_again() {
             forwards("c1", "fd00::2/64", &["tcp 8080 80", "udp [2001:db8::1]:53 53"]),
         ];
         ports[0].guard_localnet = Some("cni0".parse().unwrap());
-        nft.add_masquerade(&masquerading).unwrap();
+        add_masquerade(&nft, &masquerading).unwrap();
         nft.add_ports(&ports).unwrap();
         run(
             "nft list ruleset > /run/1; nft flush ruleset; nft -f /run/1; nft list ruleset > /run/2; cmp /run/1 /run/2",
@@ -282,7 +285,7 @@ fn many_at_once_do_not_disturb_one_another() {
                             &format!("{address}/24"),
                             &[&format!("tcp {} 80", 100 + u16::from(worker))],
                         )];
-                        nft.add_masquerade(&intent).attempt("add masquerade");
+                        add_masquerade(&nft, &intent).attempt("add masquerade");
                         nft.add_ports(&ports).attempt("add ports");
                         assert_eq!(nft.check_masquerade(&intent).unwrap(), []);
                         assert_eq!(nft.check_ports(&ports).unwrap(), []);

@@ -3,7 +3,7 @@
 use cni_netfilter::{Nftables, PortForwards};
 use cni_plugin::Owner;
 
-use crate::inside::{elements, forwards, inside, masquerade, owner, owner_in, ruleset, run};
+use crate::inside::{add_masquerade, elements, forwards, inside, masquerade, owner, owner_in, ruleset, run};
 
 fn ports() -> usize {
     elements("ip cni_ports", "ports").len()
@@ -40,8 +40,11 @@ fn hints_that_are_not_all_are_completed() {
             expected.sort();
             assert_eq!(withdrawn, expected);
         }
-        nft.add_masquerade(&[masquerade("c1", "10.1.0.2", "10.1.0.0/24"), masquerade("c1", "10.1.0.3", "10.1.0.0/24")])
-            .unwrap();
+        add_masquerade(
+            &nft,
+            &[masquerade("c1", "10.1.0.2", "10.1.0.0/24"), masquerade("c1", "10.1.0.3", "10.1.0.0/24")],
+        )
+        .unwrap();
         nft.remove_masquerade(&owner("c1"), &["10.1.0.2".parse().unwrap()]).unwrap();
         assert!(!ruleset().contains("id: c1"), "{}", ruleset());
     });
@@ -175,12 +178,12 @@ fn an_address_belongs_to_whom_it_was_given_last() {
     inside("owners::an_address_belongs_to_whom_it_was_given_last", || {
         let nft = Nftables::open().unwrap();
         let dead = [masquerade("c1", "10.1.0.2", "10.1.0.0/16"), masquerade("c1", "10.1.0.9", "10.1.0.0/16")];
-        nft.add_masquerade(&dead).unwrap();
+        add_masquerade(&nft, &dead).unwrap();
         let new = [masquerade("c2", "10.1.0.3", "10.1.0.0/24"), masquerade("c2", "10.1.0.2", "10.1.0.0/24")];
-        assert_eq!(nft.add_masquerade(&new).unwrap(), ["container c1 (eth0) of network net1"]);
+        assert_eq!(add_masquerade(&nft, &new).unwrap(), ["container c1 (eth0) of network net1"]);
         assert_eq!(nft.check_masquerade(&new).unwrap(), []);
         assert!(ruleset().contains("10.1.0.9") && ruleset().contains("subnet-10.1.0.0/16"), "{}", ruleset());
-        assert!(nft.add_masquerade(&new).unwrap().is_empty());
+        assert!(add_masquerade(&nft, &new).unwrap().is_empty());
         // Somebody remembers it after all.
         nft.remove_masquerade(&owner("c1"), &["10.1.0.2".parse().unwrap()]).unwrap();
         assert_eq!(nft.check_masquerade(&new).unwrap(), []);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cni_netfilter::conntrack::{Flush, flush_forwards};
 use cni_netfilter::{Nftables, Snat};
 
-use crate::inside::{forwards, inside, masquerade, output, owner, run};
+use crate::inside::{add_masquerade, forwards, inside, masquerade, output, owner, run};
 
 /// The test's own namespace is the node: `cni0` 10.1.0.1, fd00:1::1; `ext0` 192.0.2.1, 2001:db8::1; `far0` 203.0.113.1.
 /// Nobody outside has a route to the containers.
@@ -109,7 +109,7 @@ fn masquerading_leaves_with_the_nodes_address() {
         let nft = Nftables::open().unwrap();
         let intents = [masquerade("c1", "10.1.0.2", "10.1.0.0/24"), masquerade("c1", "fd00:1::2", "fd00:1::/64")];
         assert_eq!(ask("c1", "TCP:192.0.2.2:80"), "");
-        nft.add_masquerade(&intents).unwrap();
+        add_masquerade(&nft, &intents).unwrap();
         assert_eq!(ask("c1", "TCP:192.0.2.2:80"), "out 192.0.2.1");
         assert_eq!(ask("c1", "TCP:[2001:db8::2]:81"), "out [2001:0db8:0000:0000:0000:0000:0000:0001]");
         // Inside of the subnet, the other container, and a host that knows the way back.
@@ -129,7 +129,7 @@ fn routed_traffic_inside_the_subnet_and_multicast_keep_their_source() {
         let nft = Nftables::open().unwrap();
         // The node sends as the container would, through postrouting, and tcpdump tells with which source.
         run("ip addr add 10.1.0.77/24 dev cni0; ip route add 224.0.0.0/4 dev cni0");
-        nft.add_masquerade(&[masquerade("c1", "10.1.0.77", "10.1.0.0/24")]).unwrap();
+        add_masquerade(&nft, &[masquerade("c1", "10.1.0.77", "10.1.0.0/24")]).unwrap();
         run("ip addr add 10.9.0.1/24 dev cni0; ip -n c1 addr add 10.9.0.2/24 dev eth0");
         let source = |target: &str| {
             let script = format!(

@@ -2,7 +2,7 @@
 
 use cni_netfilter::Nftables;
 
-use crate::inside::{forwards, inside, masquerade, owner, ruleset};
+use crate::inside::{add_masquerade, forwards, inside, masquerade, owner, ruleset};
 
 /// A runtime that has lost patience sends DEL while ADD is still at work.
 #[test]
@@ -18,7 +18,7 @@ fn whoever_adds_and_removes_at_once_leaves_nothing_that_is_not_in_the_index() {
                 scope.spawn(|| {
                     let nft = Nftables::open().unwrap();
                     nft.add_ports(&new).unwrap();
-                    nft.add_masquerade(&[masquerade("c1", "10.1.0.2", "10.1.0.0/24")]).unwrap();
+                    add_masquerade(&nft, &[masquerade("c1", "10.1.0.2", "10.1.0.0/24")]).unwrap();
                 });
                 for hints in [&old[..], &[]] {
                     scope.spawn(move || {

@@ -2,7 +2,7 @@
 
 use cni_netfilter::{Masquerade, NftError, Nftables, Snat};
 
-use crate::inside::{elements, forwards, handles, inside, masquerade, owner, owner_in, ruleset, run};
+use crate::inside::{add_masquerade, elements, forwards, handles, inside, masquerade, owner, owner_in, ruleset, run};
 
 const INET: &str = "inet cni_masquerade";
 
@@ -10,7 +10,7 @@ const INET: &str = "inet cni_masquerade";
 fn masquerading_is_one_element_and_one_chain_for_the_subnet() {
     inside("rules::masquerading_is_one_element_and_one_chain_for_the_subnet", || {
         let nft = Nftables::open().unwrap();
-        nft.add_masquerade(&[masquerade("c1", "10.1.0.2", "10.1.0.1/20"), masquerade("c1", "fd00::2", "fd00::/64")])
+        add_masquerade(&nft, &[masquerade("c1", "10.1.0.2", "10.1.0.1/20"), masquerade("c1", "fd00::2", "fd00::/64")])
             .unwrap();
         let rules = ruleset();
         for line in [
@@ -61,10 +61,10 @@ fn adding_again_changes_nothing() {
         let nft = Nftables::open().unwrap();
         let intents = [masquerade("c1", "10.1.0.2", "10.1.0.0/24")];
         let ports = [forwards("c1", "10.1.0.2/24", &["tcp 8080 80", "tcp 8080 80"])];
-        nft.add_masquerade(&intents).unwrap();
+        add_masquerade(&nft, &intents).unwrap();
         nft.add_ports(&ports).unwrap();
         let before = handles();
-        nft.add_masquerade(&intents).unwrap();
+        add_masquerade(&nft, &intents).unwrap();
         nft.add_ports(&ports).unwrap();
         assert_eq!(handles(), before);
         // The same owner with another target: the new one holds.
@@ -79,7 +79,7 @@ fn adding_again_changes_nothing() {
 fn what_somebody_else_holds_is_refused_and_nothing_changes() {
     inside("rules::what_somebody_else_holds_is_refused_and_nothing_changes", || {
         let nft = Nftables::open().unwrap();
-        nft.add_masquerade(&[masquerade("c1", "10.1.0.2", "10.1.0.0/24")]).unwrap();
+        add_masquerade(&nft, &[masquerade("c1", "10.1.0.2", "10.1.0.0/24")]).unwrap();
         nft.add_ports(&[forwards("c1", "10.1.0.2/24", &["tcp 8080 80"])]).unwrap();
         nft.add_ports(&[forwards("c1", "fd00::2/64", &["tcp 8080 80"])]).unwrap();
         let before = handles();
@@ -113,7 +113,7 @@ fn contradictions_are_refused() {
         assert!(refused.to_string().contains("socket"), "{refused}");
         let mixed = nft.add_ports(&[forwards("c1", "10.1.0.2/24", &["tcp [::1]:8080 80"])]).unwrap_err();
         assert!(matches!(mixed, NftError::Family { .. }), "{mixed:?}");
-        let mixed = nft.add_masquerade(&[masquerade("c1", "10.1.0.2", "fd00::/64")]).unwrap_err();
+        let mixed = add_masquerade(&nft, &[masquerade("c1", "10.1.0.2", "fd00::/64")]).unwrap_err();
         assert!(matches!(mixed, NftError::Family { .. }), "{mixed:?}");
         assert_eq!(ruleset(), "");
     });
@@ -124,7 +124,7 @@ fn removing_takes_the_owners_elements_and_nobody_elses() {
     inside("rules::removing_takes_the_owners_elements_and_nobody_elses", || {
         let nft = Nftables::open().unwrap();
         let add = |id: &str, host: u8| {
-            nft.add_masquerade(&[masquerade(id, &format!("10.1.0.{host}"), "10.1.0.0/24")]).unwrap();
+            add_masquerade(&nft, &[masquerade(id, &format!("10.1.0.{host}"), "10.1.0.0/24")]).unwrap();
             let ports =
                 forwards(id, &format!("10.1.0.{host}/24"), &[&format!("tcp 80{host:02} 80"), "tcp 192.0.2.1:1 1"][..1]);
             nft.add_ports(std::slice::from_ref(&ports)).unwrap();
@@ -168,7 +168,7 @@ fn garbage_collection_keeps_valid_owners_and_other_networks() {
             forwards("c1", "10.1.0.2/24", &["tcp 8080 80"]),
             forwards("c2", "10.3.0.2/24", &["tcp 8081 80", "udp 1 1"]),
         );
-        nft.add_masquerade(&[one.clone(), two, other.clone()]).unwrap();
+        add_masquerade(&nft, &[one.clone(), two, other.clone()]).unwrap();
         nft.add_ports(&[ports.clone(), stale, other_ports.clone()]).unwrap();
         nft.retain_masquerade(&owner("c1").network, &[owner("c1")]).unwrap();
         nft.retain_ports(&owner("c1").network, &[owner("c1")]).unwrap();
