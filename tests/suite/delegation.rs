@@ -37,7 +37,8 @@ pub(crate) fn cases() -> Vec<Case> {
     for (label, script, judge) in rows {
         cases.push(common(format!("delegation::{label}"), move |sb| failing(sb, script, judge)));
     }
-    let rows: [(&str, &str, &[&str]); 5] = [
+    let rows: [(&str, &str, &[&str]); 6] = [
+        ("a_result_is_no_error", r#"echo '{"cniVersion":"1.0.0","ips":[]}'; exit 1"#, &["fake", "ips"]),
         ("nothing_is_explained", "exit 1", &["fake", "1"]),
         ("killed_is_explained", "kill -9 $$", &["fake", "9"]),
         ("unknown_version_is_refused", r#"echo '{"cniVersion":"7.7.7","ips":[]}'"#, &["7.7.7"]),

@@ -128,20 +128,22 @@ impl Drop for Running {
     }
 }
 
-/// The error object that a delegate printed is passed on unchanged; without one, what it left on stderr.
+/// The error object that a delegate printed is passed on unchanged; without one, what it left on stderr. What has neither a
+/// code nor a message is none: a result, say.
 fn told_error(plugin_type: &str, output: &Output) -> CniError {
     #[derive(Deserialize)]
     struct Told {
-        #[serde(default = "unspecified")]
-        code: u32,
+        #[serde(default)]
+        code: Option<u32>,
         #[serde(default)]
         msg: String,
         #[serde(default)]
         details: String,
     }
     let told = serde_json::from_slice::<Value>(&output.stdout).ok().filter(Value::is_object);
-    if let Some(told) = told.and_then(|value| crate::json::decode::<Told>(value).ok()) {
-        return CniError { code: told.code, msg: told.msg, details: told.details };
+    let told = told.and_then(|value| crate::json::decode::<Told>(value).ok());
+    if let Some(told) = told.filter(|told| told.code.is_some() || !told.msg.is_empty()) {
+        return CniError { code: told.code.unwrap_or(code::PLUGIN), msg: told.msg, details: told.details };
     }
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -153,8 +155,4 @@ fn told_error(plugin_type: &str, output: &Output) -> CniError {
         format!("netplugin failed: {:?}", stderr.trim_end())
     };
     CniError::plugin(format!("plugin {plugin_type:?}: {msg}"))
-}
-
-fn unspecified() -> u32 {
-    code::PLUGIN
 }

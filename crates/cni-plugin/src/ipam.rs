@@ -114,7 +114,7 @@ impl Ipam {
     /// Asks whether an ADD could succeed now.
     pub fn status(&self) -> Result<(), CniError> {
         self.find().map_err(CniError::unavailable)?;
-        self.run(Verb::Status)
+        self.delegates.start(&self.plugin_type, Verb::Status).map_err(CniError::unavailable)?.finish().map(drop)
     }
 
     fn run(&self, verb: Verb) -> Result<(), CniError> {

@@ -144,11 +144,9 @@ fn the_next_one_fills_what_somebody_emptied() {
         ];
         let another = [forwards("c2", "10.1.0.3/24", &["tcp 8081 80"])];
         add_masquerade(&nft, &first).unwrap();
-        add_masquerade(
-            &nft,
-            &[masquerade("c3", "10.1.0.4", "10.1.0.0/24"), masquerade("c4", "10.1.0.5", "10.1.0.0/24")],
-        )
-        .unwrap();
+        for (id, address) in [("c3", "10.1.0.4"), ("c4", "10.1.0.5")] {
+            add_masquerade(&nft, &[masquerade(id, address, "10.1.0.0/24")]).unwrap();
+        }
         nft.add_ports(&port).unwrap();
         for emptied in [
             "chain inet cni_masquerade postrouting",

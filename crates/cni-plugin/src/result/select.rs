@@ -56,24 +56,32 @@ impl CniResult {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_interface_has_its_own_addresses_and_those_that_are_nobodys() {
+    fn result(ips: &[(&str, Option<i64>)]) -> CniResult {
         let interface = |name: &str, sandbox: &str| Interface {
             name: name.to_owned(),
             sandbox: sandbox.to_owned(),
             ..Interface::default()
         };
-        let ip = |address: &str, interface| IpConfig { interface, address: address.parse().unwrap(), gateway: None };
-        let result = CniResult {
-            interfaces: vec![interface("eth0", ""), interface("eth1", "/n"), interface("eth0", "/n")],
-            ips: vec![
-                ip("10.0.0.1/24", Some(2)),
-                ip("10.0.0.2/24", Some(1)),
-                ip("10.0.0.3/24", None),
-                ip("10.0.0.4/24", Some(9)),
-            ],
-            ..CniResult::default()
+        let ip = |(address, interface): &(&str, Option<i64>)| IpConfig {
+            interface: *interface,
+            address: address.parse().unwrap(),
+            gateway: None,
         };
+        CniResult {
+            interfaces: vec![interface("eth0", ""), interface("eth1", "/n"), interface("eth0", "/n")],
+            ips: ips.iter().map(ip).collect(),
+            ..CniResult::default()
+        }
+    }
+
+    #[test]
+    fn an_interface_has_its_own_addresses_and_those_that_are_nobodys() {
+        let result = result(&[
+            ("10.0.0.1/24", Some(2)),
+            ("10.0.0.2/24", Some(1)),
+            ("10.0.0.3/24", None),
+            ("10.0.0.4/24", Some(9)),
+        ]);
         let of = |name: &str| -> Vec<String> {
             let ips = result.ips_of(&name.parse().unwrap());
             ips.iter().map(|ip| format!("{} {:?}", ip.address, ip.interface)).collect()
@@ -81,16 +89,20 @@ mod tests {
         assert_eq!(of("eth0"), ["10.0.0.1/24 Some(2)", "10.0.0.3/24 Some(2)"]);
         assert_eq!(of("eth1"), ["10.0.0.2/24 Some(1)", "10.0.0.3/24 Some(1)"]);
         assert_eq!(of("eth7"), ["10.0.0.3/24 None"]);
-        let refused = |result: &CniResult, name: &str, addresses| {
-            let outcome = result.require_of_add(&name.parse().unwrap(), addresses);
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_the_one_of_add_is_refused() {
+        let refused = |ips: &[(&str, Option<i64>)], name: &str, addresses| {
+            let outcome = result(ips).require_of_add(&name.parse().unwrap(), addresses);
             outcome.map_err(|error| error.msg).err().unwrap_or_default()
         };
-        assert_eq!(refused(&result, "eth0", true), "");
-        assert!(refused(&result, "eth7", false).contains("no interface eth7"));
-        let without = CniResult { ips: vec![ip("10.0.0.2/24", Some(1))], ..result.clone() };
-        assert!(refused(&without, "eth0", true).contains("no address of eth0"));
-        assert_eq!(refused(&without, "eth0", false), "");
-        let misplaced = CniResult { ips: vec![ip("10.0.0.2/24", Some(3))], ..result };
-        assert!(refused(&misplaced, "eth0", true).contains("interface 3"));
+        let (own, others) = ([("10.0.0.1/24", Some(2))], [("10.0.0.2/24", Some(1))]);
+        assert_eq!(refused(&own, "eth0", true), "");
+        assert_eq!(refused(&[("10.0.0.1/24", None)], "eth0", true), "");
+        assert!(refused(&own, "eth7", false).contains("no interface eth7"));
+        assert!(refused(&others, "eth0", true).contains("no address of eth0"));
+        assert_eq!(refused(&others, "eth0", false), "");
+        assert!(refused(&[own[0], ("10.0.0.2/24", Some(3))], "eth0", true).contains("interface 3"));
     }
 }
