@@ -15,7 +15,7 @@ use crate::config::{self, NetConf};
 use crate::delegate::Delegates;
 use crate::env::{self, Parameters, Vars};
 use crate::error::{CniError, code};
-use crate::json;
+use crate::json::{self, DecodeError};
 use crate::owner::Owner;
 use crate::plugin::{Attachment, Detachment, Plugin, Request};
 use crate::result::CniResult;
@@ -151,36 +151,45 @@ fn call<C: DeserializeOwned>(
     }
     let valid = if verb == Verb::Gc { config::valid_attachments(&conf)? } else { Vec::new() };
     let prev_result = prev_result(&conf, version, verb, io)?;
-    let config = own_keys::<C>(conf.object, verb, io)?;
+    let (config, passed_over) = own_keys::<C>(conf.object, verb, io)?;
     let delegates = Delegates::new(parameters.path.clone(), io.vars.clone(), stdin);
     let request = Request { network: conf.name, version, config, prev_result, delegates };
     match verb {
         Verb::Add => add(plugin, io, &request, &attachment(&request, parameters)?),
         Verb::Check => (plugin.check)(&request, &attachment(&request, parameters)?),
         Verb::Del => (plugin.del)(&request, &detachment(&request, parameters)?),
-        Verb::Gc => (plugin.gc)(&request, &valid),
+        Verb::Gc => (plugin.gc)(&request, &valid).and(collected_all(&passed_over)),
         Verb::Status => (plugin.status)(&request),
         Verb::Version => Ok(()),
     }
 }
 
 /// The plugin's own keys. DEL and GC must work with those that ADD refuses: the runtime calls DEL after that, and a plugin
-/// that fails then keeps those before it in the chain from being called. What they remove, they find by its owner.
+/// that fails then keeps those before it in the chain from being called. What they remove, they find by its owner. Returns
+/// also why keys were passed over, which goes to stderr.
 fn own_keys<C: DeserializeOwned>(
     object: Map<String, Value>,
     verb: Verb,
     io: &mut Surroundings<'_>,
-) -> Result<C, CniError> {
+) -> Result<(C, Vec<DecodeError>), CniError> {
     let decoded = match verb {
         Verb::Del | Verb::Gc => json::decode_what_is_right(object),
         _ => json::decode(Value::Object(object)).map(|config| (config, Vec::new())),
     };
     let (config, passed_over) =
         decoded.map_err(|error| CniError::plugin(format!("the network configuration is not valid: {error}")))?;
-    for error in passed_over {
+    for error in &passed_over {
         let _ = writeln!(io.stderr, "passed over in the network configuration: {error}");
     }
-    Ok(config)
+    Ok((config, passed_over))
+}
+
+/// Nobody waits for GC, so it tells that a key which it could not read may have led to more: `ipam`, above all.
+fn collected_all(passed_over: &[DecodeError]) -> Result<(), CniError> {
+    let Some(error) = passed_over.first() else { return Ok(()) };
+    Err(CniError::plugin(format!(
+        "the network configuration is not valid: {error}: what could be found without it has been collected"
+    )))
 }
 
 fn add<C>(
