@@ -191,7 +191,7 @@ mod tests {
         let long = owner(&"f".repeat(300));
         // ALTIFNAMSIZ is 128 with its end.
         assert!(altname(&long).len() < 128);
-        assert_eq!(alias(&long).unwrap().len(), 255);
+        assert_eq!(alias(&long).unwrap().len(), 254);
         assert_eq!(alias(&owner("c1")).unwrap(), "cni net c1 eth0");
     }
 }
