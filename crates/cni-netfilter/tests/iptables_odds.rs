@@ -174,11 +174,14 @@ fn many_at_once_build_one_frame() {
     });
 }
 
+/// Under a lock, as portmap's: iptables-nft repeats a transaction that another one made stale, and doesn't list again.
 #[test]
 fn of_many_that_want_a_port_one_gets_it() {
     in_either_variant("of_many_that_want_a_port_one_gets_it", || {
         let tools = tools();
+        let turn = std::sync::Mutex::new(());
         let publish = |id: String| {
+            let _turn = turn.lock().unwrap();
             let forward = port(Protocol::Tcp, 8080, "10.1.0.2:80");
             tools.add_ports(&[ports(&owner(&id, "eth0"), "10.1.0.2/24", vec![forward])])
         };

@@ -1,7 +1,9 @@
 //! Finds out whether a host port is published by somebody else.
 //!
 //! The first entry rule that matches wins, so whoever comes first holds the port, and appending an entry behind it
-//! takes nothing away from it. ADD therefore appends first and reads in the same process what was there before.
+//! takes nothing away from it. ADD therefore appends first and reads in the same process what was there before. Not beside
+//! another ADD of the same port: iptables-nft repeats a transaction that another one made stale, and doesn't list again, so
+//! the caller has a lock.
 
 use super::error::IptablesError;
 use super::names::{link_of, owner_comment};
