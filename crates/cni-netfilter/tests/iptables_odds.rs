@@ -140,10 +140,13 @@ fn inside_without_ip6tables() {
     assert_eq!(tools.check_masquerade(&[four]).unwrap().len(), 3, "the other family's rules were taken back");
 }
 
+/// Ports are added under a lock, as portmap's: iptables-nft repeats a transaction that another one made stale, and two that
+/// have seen that the frame is missing would both append it.
 #[test]
 fn many_at_once_build_one_frame() {
     in_either_variant("many_at_once_build_one_frame", || {
         let tools = tools();
+        let turn = &std::sync::Mutex::new(());
         std::thread::scope(|scope| {
             for n in 0..12u16 {
                 let tools = &tools;
@@ -155,7 +158,9 @@ fn many_at_once_build_one_frame() {
                     let intent = [intent];
                     let masquerade = [masquerade(&me, &format!("10.1.0.{}/24", n + 2))];
                     tools.add_masquerade(&masquerade).unwrap();
+                    let held = turn.lock().unwrap();
                     tools.add_ports(&intent).unwrap();
+                    drop(held);
                     assert!(tools.check_ports(&intent).unwrap().is_empty());
                     if n % 2 == 1 {
                         tools.remove_ports(&me, &intent).unwrap();
@@ -174,7 +179,7 @@ fn many_at_once_build_one_frame() {
     });
 }
 
-/// Under a lock, as portmap's: iptables-nft repeats a transaction that another one made stale, and doesn't list again.
+/// Under a lock for the same reason: what is repeated doesn't list again.
 #[test]
 fn of_many_that_want_a_port_one_gets_it() {
     in_either_variant("of_many_that_want_a_port_one_gets_it", || {
