@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks what needs no kernel: formatting, lints, documentation, the size of files.
+# Checks what needs no kernel: formatting, lints, documentation, the syntax of scripts.
 # Usage: hack/check.sh
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -15,10 +15,6 @@ cargo clippy --quiet --workspace --all-targets --locked -- -D warnings
 
 say "documentation"
 RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --workspace --no-deps --locked
-
-say "files of at most 300 lines"
-long=$(git ls-files -z -- '*.rs' | xargs -0 --no-run-if-empty wc -l | awk '$1 > 300 && $2 != "total"')
-[ -z "$long" ] || fail "longer than 300 lines: $long"
 
 say "scripts"
 for script in hack/*.sh hack/kubernetes/*.sh tests/e2e/*.sh .ci/run; do
