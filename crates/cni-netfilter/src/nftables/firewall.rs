@@ -81,7 +81,7 @@ fn policy(ingress: &Ingress) -> Vec<Element> {
     ]
 }
 
-fn plan(intent: &Forwarding) -> Result<Plan, NftError> {
+pub(super) fn plan(intent: &Forwarding) -> Result<Plan, NftError> {
     let mut plan = Plan { frames: vec![frame::frame()], elements: own(intent), ..Plan::default() };
     if let Some(ingress) = &intent.ingress {
         let chain = Chain { name: bridge_chain(ingress.bridge.as_str()), base: None, rules: Vec::new() };

@@ -159,7 +159,7 @@ fn markings() -> Vec<Rule> {
         ("ct status dnat ", &published, Side::Destination),
     ];
     let mark = |ip| {
-        let set = || ("| 0x1000", set_mark(!MARK, MARK));
+        let set = || ("| 0x00001000", set_mark(!MARK, MARK));
         conditions.map(|(text, condition, side)| marking((text, condition), ip, side, set()))
     };
     [Ip::V4, Ip::V6].into_iter().flat_map(mark).collect()
@@ -168,7 +168,7 @@ fn markings() -> Vec<Rule> {
 /// Whatever may have been marked is so no longer.
 fn unmarkings() -> Vec<Rule> {
     let sides = [Side::Source, Side::Destination];
-    let unmark = |ip| sides.map(|side| marking(("", &[]), ip, side, ("& ~0x1000", set_mark(!MARK, 0))));
+    let unmark = |ip| sides.map(|side| marking(("", &[]), ip, side, ("& 0xffffefff", set_mark(!MARK, 0))));
     [Ip::V4, Ip::V6].into_iter().flat_map(unmark).collect()
 }
 

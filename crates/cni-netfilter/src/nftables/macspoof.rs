@@ -72,7 +72,7 @@ fn pair_key(port: &str, mac: [u8; 6]) -> Vec<u8> {
     key
 }
 
-fn plan(guard: &MacGuard) -> Plan {
+pub(super) fn plan(guard: &MacGuard) -> Plan {
     let port = guard.port.as_str();
     let element = |set, key, name| Element { set, key, value: Value::Nothing, comment: guard.owner.comment(), name };
     Plan {

@@ -75,7 +75,7 @@ fn subnet_rules(subnet: IpNetwork) -> Chain {
     }
 }
 
-fn plan(intents: &[Masquerade]) -> Result<Plan, NftError> {
+pub(super) fn plan(intents: &[Masquerade]) -> Result<Plan, NftError> {
     let mut plan = Plan { frames: vec![frame()], ..Plan::default() };
     let mut subnets = BTreeSet::new();
     for intent in intents {

@@ -46,6 +46,7 @@ mod portforward;
 mod portframe;
 mod portholders;
 mod portkeys;
+mod print;
 mod probe;
 mod raw;
 mod remove;

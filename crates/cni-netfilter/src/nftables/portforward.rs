@@ -23,7 +23,7 @@ const TABLES: [Ip; 2] = [Ip::V4, Ip::V6];
 /// How often those in the way of a port are evicted.
 const EVICTIONS: u32 = 8;
 
-fn plan(intents: &[PortForwards]) -> Result<Plan, NftError> {
+pub(super) fn plan(intents: &[PortForwards]) -> Result<Plan, NftError> {
     let mut plan = Plan::default();
     let (mut tables, mut subnets) = (BTreeSet::new(), BTreeSet::new());
     for intent in intents {

@@ -31,7 +31,7 @@ impl DataType {
     }
 
     /// In a set, rounded up to whole registers.
-    fn length(self) -> u32 {
+    pub(super) fn length(self) -> u32 {
         match self {
             Self::Address(ip) => ip.length(),
             Self::Protocol | Self::Port | Self::Mark => 4,

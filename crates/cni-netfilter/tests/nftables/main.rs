@@ -9,5 +9,6 @@ mod inside;
 mod kernel;
 mod owners;
 mod packets;
+mod print;
 mod races;
 mod rules;
