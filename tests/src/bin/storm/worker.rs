@@ -61,7 +61,10 @@ impl<'a> Worker<'a> {
         let network = usize::try_from(self.random.below(self.node.chains.len() as u64)).unwrap_or(0);
         let id = Node::id(self.number, self.next);
         self.next += 1;
-        let port = u16::try_from(30_000 + self.random.below(PORTS)).unwrap_or(30_000);
+        // The other implementation doesn't notice that a port is taken.
+        let own = (self.number * 100 + self.next % 100) as u64;
+        let port = if self.node.scene == Scene::Mixed { own } else { self.random.below(PORTS) };
+        let port = 30_000 + u16::try_from(port).unwrap_or(0);
         let ns = self.node.sandbox.container(&id);
         let mut at = Attachment::new(&id, &ns).publish(&[(port, 80, "tcp"), (port, 53, "udp")]);
         self.node.announce(network, &at);
