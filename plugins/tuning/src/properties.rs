@@ -81,11 +81,8 @@ const PROBE: Plugin<Undecoded> = Plugin {
 fn backup_holds(content: &[u8]) {
     let dir = scratch();
     fs::create_dir_all(&dir).unwrap();
-    let owner = Owner {
-        network: "net".parse().unwrap(),
-        container_id: "c1".parse().unwrap(),
-        ifname: "eth0".parse().unwrap(),
-    };
+    let owner =
+        Owner { network: "net".parse().unwrap(), container_id: "c1".parse().unwrap(), ifname: "eth0".parse().unwrap() };
     let config: Undecoded = serde_json::from_value(json!({"dataDir": dir})).unwrap();
     let store = Store::of(&config).unwrap();
     let file = dir.join("c1_eth0.json");
