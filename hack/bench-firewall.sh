@@ -15,10 +15,12 @@ if [ -z "${CNI_BENCH_INSIDE:-}" ]; then
     need_root
     need_tools
     need_packages python3
+    [ -n "${1:-}" ] || "$repo/hack/build.sh"
+    [ -n "${2:-}" ] || need_packages containernetworking-plugins
     ours=$(realpath "${1:-$repo/bin/firewall}")
     other=$(realpath "${2:-/usr/lib/cni/firewall}")
-    [ -x "$ours" ] || fail "no $ours: run hack/build.sh first"
-    [ -x "$other" ] || fail "no $other: apt-get install containernetworking-plugins"
+    [ -x "$ours" ] || fail "no $ours"
+    [ -x "$other" ] || fail "no $other"
     # On one processor: where the scheduler puts client and server makes more difference than what is measured.
     exec taskset -c 1 env CNI_BENCH_INSIDE=1 unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private \
         "$repo/hack/bench-firewall.sh" "$ours" "$other"

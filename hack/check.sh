@@ -21,4 +21,10 @@ for script in hack/*.sh hack/kubernetes/*.sh tests/e2e/*.sh .ci/run; do
     bash -n "$script"
 done
 
+say "programs that tests run"
+grep -rhoE 'Command::new\("[^"/]+"\)' tests/s* crates/*/tests plugins/*/tests ipam/*/tests 2>/dev/null | cut -d'"' -f2 | sort -u |
+    while read -r program; do
+        grep -q "^$program " tests/tools || fail "a test runs $program, and tests/tools, which says what is installed, has no line for it"
+    done
+
 echo "OK: checks passed"

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Fuzzes what host-local reads: configuration, results, and the files of its state. Each target asserts what must hold.
+# Fuzzes what the plugins read: stdin in each verb, results, `iptables-save`, nf_tables' answers, conditions, backups, allow lists,
+# and the files of host-local's state. Each target asserts what must hold.
 # Usage: hack/fuzz.sh [TARGET]... [SECONDS]   without TARGET: all of them, one after the other; SECONDS for each (60)
-#   TARGET   one of config result reservation last_reserved index
-# What is found lies in ipam/host-local/fuzz/artifacts/TARGET; copied to fuzz/seeds/TARGET, `cargo test` tries it from then on.
+#   TARGET   a folder's name in tests/fuzz/seeds or ipam/host-local/fuzz/seeds
+# What is found lies in the fuzz folder's artifacts/TARGET; copied to its seeds/TARGET, `cargo test` tries it from then on.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
+folders=(tests/fuzz ipam/host-local/fuzz)
 seconds=60
 targets=()
 for word in "$@"; do
@@ -14,7 +16,10 @@ for word in "$@"; do
     *) seconds=$word ;;
     esac
 done
-[ ${#targets[@]} -gt 0 ] || targets=(config result reservation last_reserved index)
+cd "$repo"
+if [ ${#targets[@]} -eq 0 ]; then
+    mapfile -t targets < <(for folder in "${folders[@]}"; do ls "$folder/seeds"; done)
+fi
 
 need_build
 need_packages g++
@@ -22,7 +27,6 @@ command -v cargo-fuzz >/dev/null || {
     say "installing cargo-fuzz"
     cargo install --quiet --locked cargo-fuzz
 }
-cd "$repo/ipam/host-local"
 # Without the address sanitizer a stable toolchain is enough, and it is faster; the project has no unsafe code.
 options=(--sanitizer none)
 # The state's files are made and removed thousands of times: not on a disk.
@@ -30,19 +34,16 @@ options=(--sanitizer none)
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-status=0
 for target in "${targets[@]}"; do
-    [ -d "fuzz/seeds/$target" ] || fail "no target $target: see ipam/host-local/fuzz/targets/"
+    folder=''
+    for candidate in "${folders[@]}"; do [ ! -d "$candidate/seeds/$target" ] || folder=$candidate; done
+    [ -n "$folder" ] || fail "no target $target: see ${folders[*]/%//seeds}"
     say "$target, $seconds s"
-    mkdir -p "fuzz/corpus/$target"
-    cargo fuzz run "${options[@]}" "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
-        -max_total_time="$seconds" -timeout=20 -print_final_stats=1 -verbosity=0 >"$log" 2>&1 || status=1
-    if [ "$status" = 0 ]; then
-        sed -n 's/^stat::number_of_executed_units: */runs: /p' "$log"
-    else
-        cat "$log"
-        break
-    fi
+    mkdir -p "$folder/corpus/$target"
+    # cargo-fuzz wants to be called in the package that the folder belongs to.
+    (cd "$folder/.." && cargo fuzz run "${options[@]}" "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
+        -max_total_time="$seconds" -timeout=20 -print_final_stats=1 -verbosity=0) >"$log" 2>&1 ||
+        { cat "$log" && fail "$target: see above; the input is in $folder/artifacts/"; }
+    sed -n 's/^stat::number_of_executed_units: */runs: /p' "$log"
 done
-[ "$status" = 0 ] || fail "see above; the input is in ipam/host-local/fuzz/artifacts/"
 echo "OK: nothing found"

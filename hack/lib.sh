@@ -31,12 +31,26 @@ need_packages() {
         fail "apt-get could not install ${missing[*]}"
 }
 
-# What is needed to build, and to look at what the plugins did.
+# What is needed to build. The crates are fetched here, all of them: what runs later may be in a namespace without a network.
 need_build() {
     need_packages gcc libc6-dev file
     need_cargo
+    (cd "$repo" && cargo fetch --quiet --locked --target "$(host_target)") || fail "cargo could not fetch the crates of Cargo.lock"
 }
-need_tools() { need_packages iproute2 nftables iptables conntrack netcat-openbsd socat jq iputils-ping procps util-linux; }
+
+# What the scripts and the tests run beside the plugins: tests/tools says which package has it.
+need_tools() {
+    local packages
+    mapfile -t packages < <(awk '!/^#/ { print $2 }' "$repo/tests/tools" | sort -u)
+    need_packages "${packages[@]}" procps util-linux
+}
+
+# in_namespace COMMAND...: in network and mount namespaces of its own, with an empty /run. There is no network in there:
+# whatever is downloaded or built must be there before.
+in_namespace() {
+    unshare --net --mount --propagation private bash -c '
+        mount -t tmpfs tmpfs /run && ip link set lo up && exec "$@"' in_namespace "$@"
+}
 
 # The Rust target of this machine, as rustc names it.
 host_target() { rustc -vV | sed -n 's/^host: //p'; }

@@ -30,6 +30,7 @@ wanted() { case " ${clients[*]} " in *" $1 "*) true ;; *) false ;; esac; }
 
 need_root
 need_tools
+need_build
 # Package scripts must not start a daemon on the machine.
 RUNLEVEL=1 need_packages containerd runc podman conmon buildah catatonit uidmap busybox-static golang-go \
     golang-github-appc-cni-dev containernetworking-plugins python3 python3-venv bird2 dpkg-dev lintian yamllint curl file

@@ -20,7 +20,7 @@ seconds=${CNI_VM_SECONDS:-600}
 need_root
 need_tools
 need_build
-need_packages qemu-system-x86 busybox-static cpio kmod binutils tcpdump strace
+need_packages qemu-system-x86 busybox-static cpio kmod binutils
 cd "$repo"
 if [ -z "$dir" ]; then
     say "build"
@@ -87,9 +87,7 @@ put() {
 
 say "file system for Linux $release"
 mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc/iproute2,dev,proc,sys,run,tmp,var/lib,opt/cni,etc/cni,plugins}
-for tool in ip bridge nft conntrack ping sysctl unshare nsenter mount socat nc jq tcpdump strace modprobe arping tc ethtool setpriv flock; do
-    ! path=$(command -v "$tool") || put "$path"
-done
+for tool in $(awk '!/^#/ { print $1 }' tests/tools) modprobe; do put "$(command -v "$tool")"; done
 for tool in iptables ip6tables; do
     for kind in '' -nft -legacy; do
         for what in '' -save -restore; do put "$(command -v "$tool$kind$what")"; done

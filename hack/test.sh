@@ -2,6 +2,7 @@
 # Runs all tests: unit tests, then the black-box suite against a directory of plugin executables.
 # Usage: hack/test.sh [DIR] [-- SUITE ARGUMENTS]   without DIR: builds, runs the unit tests, judges bin/
 # With DIR the conformance table ends the output: what its plugins do with each sentence of the specification.
+# Everything is installed, fetched and built first; a build that fails, and a run in which no test passed, end it at once.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -22,29 +23,45 @@ findings=$(mktemp)
 trap 'rm -f "$log" "$findings"' EXIT
 ours=''
 status=0
+units=''
 
+# The packages whose tests are unit tests. Built and run with the same selection, or cargo would build anew.
+unit_tests=(--quiet --workspace --exclude cni-tests --locked)
+suite=(--quiet -p cni-tests --locked --test suite)
+
+# count passed|failed: of all results in the log
+count() { sed -n "s/^test result:.* \([0-9]*\) $1;.*/\1/p" "$log" | awk '{ n += $1 } END { print n + 0 }'; }
+
+# some_passed WHAT: a run in which nothing passed has not tested anything
+some_passed() { [ "$(count passed)" -gt 0 ] || { cat "$log" && fail "$1: no test passed"; }; }
+
+say "build"
 if [ -z "$dir" ]; then
-    say "build"
     hack/build.sh
     dir=$repo/bin
+    units=1
+    cargo test "${unit_tests[@]}" --no-run || fail "the unit tests don't build"
     # All cases: then the tables in the documentation can be compared with what is found.
     [ $# -gt 0 ] || { ours=1 && export CNI_TEST_FINDINGS=$findings; }
+fi
+cargo test "${suite[@]}" --no-run || fail "the suite doesn't build"
+
+if [ -n "$units" ]; then
     say "unit tests"
-    # Whatever a test does to links, rules or mounts stays in here.
-    unshare --net --mount --propagation private bash -c '
-        mount -t tmpfs tmpfs /run && ip link set lo up
-        exec cargo test --quiet --workspace --exclude cni-tests --locked --no-fail-fast
-    ' >"$log" 2>&1 || status=1
+    # Whatever a test does to links, rules or mounts stays in there.
+    in_namespace cargo test "${unit_tests[@]}" --offline --no-fail-fast >"$log" 2>&1 || status=1
     [ "$status" = 0 ] || cat "$log"
-    units=$(awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0, "passed,", failed + 0, "failed" }' "$log")
+    some_passed "unit tests"
+    units="$(count passed) passed, $(count failed) failed"
 fi
 
 say "black-box suite against $dir"
-CNI_TEST_DIR=$dir cargo test --quiet -p cni-tests --locked --test suite -- "$@" >"$log" 2>&1 || status=1
+CNI_TEST_DIR=$dir cargo test "${suite[@]}" -- "$@" >"$log" 2>&1 || status=1
 grep -v '\.\.\. ok$' "$log" || true
+some_passed "suite $*"
 
 say "totals"
-[ -z "${units:-}" ] || echo "unit tests: $units"
+[ -z "$units" ] || echo "unit tests: $units"
 grep '^test result:' "$log" | sed 's/^test result:/suite:/' || true
 grep '^  \(common\|newer\|spec\|improved\) ' "$log" || true
 if [ -n "$ours" ] && [ "$status" = 0 ]; then

@@ -169,19 +169,27 @@ impl Chain {
     /// GC: the attachments that are still valid, as `(container, interface)`.
     pub fn gc(&self, sandbox: &Sandbox, valid: &[(&str, &str)]) -> Outcome {
         let list: Value = valid.iter().map(|(id, ifname)| json!({"containerID": id, "ifname": ifname})).collect();
-        let mut outcomes = self.plugins().iter().map(|plugin| {
+        first_failure(&mut self.gc_calls(sandbox, &list).map(|call| call.run()))
+    }
+
+    /// The calls of GC, in order; `valid` is the list as the configuration has it.
+    pub fn gc_calls(&self, sandbox: &Sandbox, valid: &Value) -> impl Iterator<Item = Call> {
+        self.plugins().iter().map(|plugin| {
             let mut conf = self.injected(plugin);
-            conf["cni.dev/valid-attachments"] = list.clone();
-            conf["cni.dev/attachments"] = list.clone();
-            self.named(sandbox, plugin, "GC").conf(&conf).run()
-        });
-        first_failure(&mut outcomes)
+            conf["cni.dev/valid-attachments"] = valid.clone();
+            conf["cni.dev/attachments"] = valid.clone();
+            self.named(sandbox, plugin, "GC").conf(&conf)
+        })
     }
 
     /// STATUS, plugin by plugin, until one complains.
     pub fn status(&self, sandbox: &Sandbox) -> Outcome {
-        let ask = |p: &Value| self.named(sandbox, p, "STATUS").conf(&self.injected(p)).run();
-        first_failure(&mut self.plugins().iter().map(ask))
+        first_failure(&mut self.status_calls(sandbox).map(|call| call.run()))
+    }
+
+    /// The calls of STATUS, in order.
+    pub fn status_calls(&self, sandbox: &Sandbox) -> impl Iterator<Item = Call> {
+        self.plugins().iter().map(|p| self.named(sandbox, p, "STATUS").conf(&self.injected(p)))
     }
 
     /// The list's version.

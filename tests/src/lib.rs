@@ -20,6 +20,7 @@ pub mod rules;
 pub mod run;
 pub mod sandbox;
 pub mod snapshot;
+pub mod tools;
 pub mod verdict;
 
 pub use chain::{Attachment, Chain};

@@ -7,7 +7,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::verdict;
+use crate::{tools, verdict};
 
 /// A network namespace: the node's own, or one that `ip netns` made.
 #[derive(Debug, Clone)]
@@ -81,5 +81,10 @@ pub fn sh(words: &[&str]) -> String {
 }
 
 fn output(words: &[&str]) -> std::process::Output {
+    assert!(
+        tools::is_listed(words[0]),
+        "{} is not in tests/tools, so a fresh machine lacks it: add its line",
+        words[0]
+    );
     Command::new(words[0]).args(&words[1..]).output().unwrap_or_else(|e| panic!("{}: {e}", words[0]))
 }

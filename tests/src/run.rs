@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[derive(Debug, Clone)]
 pub struct Call {
     program: PathBuf,
+    args: Vec<String>,
     env: BTreeMap<String, String>,
     stdin: Vec<u8>,
 }
@@ -55,7 +56,8 @@ impl Call {
     /// `program` with nothing in the environment but `PATH` and, if not empty, `CNI_COMMAND`.
     pub fn new(program: PathBuf, verb: &str) -> Self {
         let path = std::env::var("PATH").unwrap_or_default();
-        let call = Self { program, env: BTreeMap::from([("PATH".to_owned(), path)]), stdin: Vec::new() };
+        let call =
+            Self { program, args: Vec::new(), env: BTreeMap::from([("PATH".to_owned(), path)]), stdin: Vec::new() };
         if verb.is_empty() { call } else { call.env("CNI_COMMAND", verb) }
     }
 
@@ -104,13 +106,44 @@ impl Call {
         Self { program, ..self }
     }
 
+    /// The same call as the last arguments of another command: `prlimit --nofile=8 --`, say.
+    #[must_use]
+    pub fn under(mut self, wrapper: &[String]) -> Self {
+        let Some((first, rest)) = wrapper.split_first() else { return self };
+        let program = std::mem::replace(&mut self.program, PathBuf::from(first));
+        let own = std::mem::take(&mut self.args);
+        self.args = rest.iter().cloned().chain([program.display().to_string()]).chain(own).collect();
+        self
+    }
+
+    /// The process to start, with nothing decided about its streams.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).env_clear().envs(&self.env);
+        command
+    }
+
+    /// What it is to read from its stdin.
+    pub fn input(&self) -> &[u8] {
+        &self.stdin
+    }
+
+    /// A line for a shell that makes the same call.
+    pub fn shell(&self) -> String {
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+        let env: Vec<_> =
+            self.env.iter().filter(|(k, _)| *k != "PATH").map(|(k, v)| format!("{k}={}", quoted(v))).collect();
+        let words: Vec<_> = [self.program.display().to_string()].into_iter().chain(self.args.iter().cloned()).collect();
+        format!("env {} {} <<<{}", env.join(" "), words.join(" "), quoted(&String::from_utf8_lossy(&self.stdin)))
+    }
+
     /// A script that was written a moment ago can't be started while a process that another thread forked at that moment
     /// still has it open for writing.
     fn spawn(&self) -> std::io::Result<Child> {
         let mut tries = 0;
         loop {
-            let mut command = Command::new(&self.program);
-            command.env_clear().envs(&self.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut command = self.command();
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             match command.spawn() {
                 Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy && tries < 100 => tries += 1,
                 other => return other,

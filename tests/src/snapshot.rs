@@ -1,7 +1,6 @@
 //! Everything that an attachment could leave on a node, as comparable lines.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -44,15 +43,16 @@ impl Snapshot {
     /// Like [`Self::same_as`], ignoring lines that contain one of `shared`: what belongs to all attachments.
     #[track_caller]
     pub fn same_but(&self, before: &Self, shared: &[&str]) {
-        let own = |line: &&String| !shared.iter().any(|s| line.contains(s));
-        let mut text = String::new();
-        for line in self.lines.difference(&before.lines).filter(own) {
-            let _ = write!(text, "\n  left: {line}");
-        }
-        for line in before.lines.difference(&self.lines).filter(own) {
-            let _ = write!(text, "\n  lost: {line}");
-        }
+        let text: String = self.differences(before, shared).iter().map(|line| format!("\n  {line}")).collect();
         assert!(text.is_empty(), "the node is not as it was:{text}");
+    }
+
+    /// What `self` has more than `before` (`left: …`) and what it lacks (`lost: …`), but for lines that contain one of `shared`.
+    pub fn differences(&self, before: &Self, shared: &[&str]) -> Vec<String> {
+        let own = |line: &&String| !shared.iter().any(|s| line.contains(s));
+        let left = self.lines.difference(&before.lines).filter(own).map(|line| format!("left: {line}"));
+        let lost = before.lines.difference(&self.lines).filter(own).map(|line| format!("lost: {line}"));
+        left.chain(lost).collect()
     }
 
     /// The lines that contain `part`.

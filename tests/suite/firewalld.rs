@@ -252,7 +252,7 @@ fn real(sb: &Sandbox) {
         .unwrap();
     let daemon = Command::new("/usr/sbin/firewalld").args(["--nofork", "--nopid"]).stderr(Stdio::null()).spawn();
     let _firewalld = Daemon(daemon.unwrap());
-    wait_until("firewalld runs", || sb.node().holds(&["firewall-cmd", "--state", "-q"]));
+    wait_until("firewalld runs", || sb.node().holds(&["/usr/bin/firewall-cmd", "--state", "-q"]));
 
     let node = Node::accepting(sb, Backend::Nftables);
     let closed = node.network(1, None).attach("closed", &[]);
@@ -267,6 +267,6 @@ fn real(sb: &Sandbox) {
     assert!(answer.is_ok_and(|answer| answer.starts_with("web ")), "the published port");
     net.chain.check(sb, &web.at).silent();
     net.chain.del(sb, &web.at);
-    let left = node.ns.sh(&["firewall-cmd", "--zone=trusted", "--list-sources"]);
+    let left = node.ns.sh(&["/usr/bin/firewall-cmd", "--zone=trusted", "--list-sources"]);
     assert_eq!(left.trim(), "");
 }

@@ -76,7 +76,7 @@ mod versions;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cni_tests::verdict;
+use cni_tests::{tools, verdict};
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
@@ -89,6 +89,12 @@ fn main() -> ExitCode {
         Ok(dir) => dir,
         Err(code) => return code,
     };
+    let missing = tools::missing();
+    if !missing.is_empty() && !args.list {
+        let named: Vec<_> = missing.iter().map(|(program, package)| format!("{program} (package {package})")).collect();
+        println!("programs that the suite runs are missing: {}", named.join(", "));
+        return ExitCode::FAILURE;
+    }
     verdict::install_hook();
     let code = case::judge(&args, &dir, SUBJECTS.iter().flat_map(|cases| cases()).collect());
     if let Err(error) = conformance::report(&dir) {

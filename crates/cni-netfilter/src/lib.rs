@@ -11,6 +11,8 @@ pub mod iptables;
 mod links;
 mod nftables;
 mod port_filter;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 
 pub use configured::UnknownBackend;
 pub use conntrack::Flush;

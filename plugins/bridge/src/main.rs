@@ -1,5 +1,6 @@
 //! The CNI plugin `bridge`: wires a container to a Linux bridge with a veth pair, sets addresses and routes, acts as its
 //! gateway and masquerades what it sends out.
+#![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
 
 mod add;
 mod check;
@@ -11,6 +12,8 @@ mod host;
 mod mac;
 mod names;
 mod plan;
+#[cfg(any(test, fuzzing))]
+mod properties;
 mod routed;
 mod settings;
 mod status;

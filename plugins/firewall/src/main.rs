@@ -1,10 +1,13 @@
 //! The CNI plugin `firewall`: lets containers' traffic through the node's firewall, and keeps networks apart.
+#![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
 
 mod add;
 mod check;
 mod config;
 mod del;
 mod plan;
+#[cfg(any(test, fuzzing))]
+mod properties;
 mod settings;
 mod status;
 

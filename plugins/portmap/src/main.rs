@@ -1,4 +1,5 @@
 //! The CNI plugin `portmap`: publishes container ports on the host.
+#![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
 
 mod add;
 mod check;
@@ -10,6 +11,8 @@ mod link;
 mod listener;
 mod localnet;
 mod plan;
+#[cfg(any(test, fuzzing))]
+mod properties;
 mod settings;
 mod status;
 mod twice;

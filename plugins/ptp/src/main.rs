@@ -1,4 +1,5 @@
 //! The CNI plugin `ptp`: connects a container to the node with a veth pair that has nobody else on it; the node routes.
+#![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
 
 mod add;
 mod check;
@@ -6,6 +7,8 @@ mod config;
 mod del;
 mod gc;
 mod plan;
+#[cfg(any(test, fuzzing))]
+mod properties;
 mod settings;
 mod status;
 

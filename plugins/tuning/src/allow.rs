@@ -22,7 +22,8 @@ pub fn permit(settings: &Settings) -> Result<(), CniError> {
     }
 }
 
-fn matches(settings: &Settings, list: &str) -> Result<(), CniError> {
+/// The same by the text of a list.
+pub fn matches(settings: &Settings, list: &str) -> Result<(), CniError> {
     let lines: Vec<&str> = list.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let patterns: Vec<Regex> = lines.iter().map(|line| compile(line)).collect::<Result<_, _>>()?;
     match settings.sysctls.values().find(|sysctl| !patterns.iter().any(|pattern| pattern.is_match(&sysctl.key))) {

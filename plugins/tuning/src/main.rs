@@ -1,5 +1,6 @@
 //! The CNI plugin `tuning`: sets sysctls of a container's namespace and attributes of its interface, as a link of a chain,
 //! and puts them back.
+#![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
 
 mod add;
 mod allow;
@@ -9,6 +10,8 @@ mod config;
 mod del;
 mod gc;
 mod plan;
+#[cfg(any(test, fuzzing))]
+mod properties;
 mod restore;
 mod settings;
 

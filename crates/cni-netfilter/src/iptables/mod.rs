@@ -20,6 +20,8 @@ mod masquerade;
 mod names;
 mod plan;
 mod ports;
+#[cfg(any(test, fuzzing))]
+mod properties;
 mod rules;
 mod run;
 mod save;
@@ -34,6 +36,8 @@ use cni_plugin::{Difference, IfName, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
 pub use error::IptablesError;
+#[cfg(any(test, fuzzing))]
+pub use properties::saved_table_holds;
 pub use tool::Family;
 pub(crate) use tool::Variant;
 

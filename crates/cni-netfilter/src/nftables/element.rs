@@ -164,7 +164,7 @@ pub(super) fn keys_of_any(socket: &Socket, family: u8, table: &str, set: &str) -
 }
 
 /// The elements in a message. Read by hand: see [`Raw::decode`].
-fn read(message: &Raw) -> Vec<Found> {
+pub(super) fn read(message: &Raw) -> Vec<Found> {
     // NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_LIST_ELEM
     nested(message.attributes(), 3).flat_map(|list| nested(list, 1)).filter_map(read_element).collect()
 }

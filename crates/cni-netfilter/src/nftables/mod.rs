@@ -48,6 +48,8 @@ mod portholders;
 mod portkeys;
 mod print;
 mod probe;
+#[cfg(any(test, fuzzing))]
+mod properties;
 mod raw;
 mod remove;
 mod set;
@@ -63,6 +65,8 @@ pub(crate) use firewall_iptables::COMMENT as MARK_COMMENT;
 pub use legacy_ports::{GoHeld, GoPorts};
 pub(crate) use portframe::number as protocol_number;
 pub use probe::TableFamily;
+#[cfg(any(test, fuzzing))]
+pub use properties::{answers_hold, conditions_hold};
 pub(crate) use transport::Socket;
 
 /// A session with nf_tables of one network namespace.
