@@ -13,6 +13,7 @@
 mod blocks;
 mod table;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -86,11 +87,15 @@ impl Index {
     pub(super) fn build(data_dir: &Path, network: &NetworkName, walked: &Walked) -> io::Result<Self> {
         let holders = walked.taken.len() as u64;
         let mut table = Table::with_room_for(holders + blocks::count(walked.taken.keys()), HEADER as u64);
+        let mut held: BTreeMap<String, Vec<Address>> = BTreeMap::new();
         for (ip, holder) in &walked.taken {
             blocks::insert(&mut table, *ip)?;
             if let Some(key) = holder.as_ref().and_then(Holder::key) {
-                hold(&mut table, &key, *ip)?;
+                held.entry(key).or_default().push(*ip);
             }
+        }
+        for (key, ips) in &held {
+            (0..ips.len().div_ceil(PER_RECORD)).try_for_each(|page| set_page(&mut table, key, ips, page))?;
         }
         fs::mkdirat(CWD, data_dir.join(DIR), Mode::from_raw_mode(0o700)).or_else(|errno| match errno {
             rustix::io::Errno::EXIST => Ok(()),
@@ -248,15 +253,6 @@ fn holdings<B: table::Bytes>(table: &Table<B>, key: &str) -> io::Result<Vec<Addr
         }
     }
     Ok(ips)
-}
-
-fn hold<B: table::Bytes>(table: &mut Table<B>, key: &str, ip: Address) -> io::Result<()> {
-    let mut ips = holdings(table, key)?;
-    if !ips.contains(&ip) {
-        ips.push(ip);
-        set_page(table, key, &ips, (ips.len() - 1) / PER_RECORD)?;
-    }
-    Ok(())
 }
 
 /// Writes the record with this number of the holder who has `ips`, or removes it where they don't reach that far.
