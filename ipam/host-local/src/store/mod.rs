@@ -194,7 +194,7 @@ impl Store {
     pub(crate) fn set_last_reserved(&mut self, set: usize, ip: Address) {
         let written = self.with_room(|dir| dir.overwrite(&last_reserved_name(set), &ip.to_string()));
         if let Err(error) = written {
-            eprintln!("{error}: addresses are given again at once after their release; remove what is there");
+            eprintln!("{error}: until it can be written, addresses are given again right after their release");
         }
     }
 
