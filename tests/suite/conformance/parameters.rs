@@ -10,7 +10,11 @@ const ALONE: [&str; 6] = ["loopback", "host-local", "static", "portmap", "firewa
 
 /// All of this subject.
 pub(super) fn requirements() -> Vec<Requirement> {
-    let (conf, env) = (Section("1 Configuration"), Section("2 Parameters"));
+    configuration().into_iter().chain(environment()).collect()
+}
+
+fn configuration() -> Vec<Requirement> {
+    let conf = Section("1 Configuration");
     vec![
         conf.must(
             "config::must_refuse_a_type_that_is_a_path",
@@ -36,6 +40,12 @@ pub(super) fn requirements() -> Vec<Requirement> {
             masquerade,
         )
         .since("1.0.0"),
+    ]
+}
+
+fn environment() -> Vec<Requirement> {
+    let env = Section("2 Parameters");
+    vec![
         env.must("parameters::must_refuse_an_empty_container_id", "no `CNI_CONTAINERID`, no success", &ALL, empty_id)
             .since("0.4.0"),
         env.must(
