@@ -139,7 +139,7 @@ pub fn reasons(ours: &Findings) -> String {
             let _ = writeln!(text, "* `{}`: {}.", s.id, s.known);
         }
     }
-    text
+    if text.is_empty() { "* nothing at present.\n".to_owned() } else { text }
 }
 
 /// What one directory does with one requirement: `met`, `not met`, who doesn't meet it, or `–` where it can't be asked.

@@ -94,6 +94,13 @@ impl Call {
         self
     }
 
+    /// Sets stdin to bytes that are no text.
+    #[must_use]
+    pub fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.stdin = bytes.to_vec();
+        self
+    }
+
     /// Sets stdin to a configuration.
     #[must_use]
     pub fn conf(self, conf: &Value) -> Self {

@@ -10,6 +10,7 @@ use crate::story::Story;
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
+        improved("check::each_difference_is_said_once", said_once),
         improved("check::l2_bridge", l2),
         common("check::host_local_without_reservation", reservation),
         common("check::bridge_needs_prev_result", needs_result),
@@ -83,6 +84,25 @@ fn rule_deleted(sb: &Sandbox, backend: Backend, about: &str) {
     let gone = rules::delete_one(&story.node, about);
     let error = story.chain.check(sb, &container.at).error();
     assert!(error.text().contains(about), "after deleting {gone}: {error:?}");
+}
+
+/// Runtimes print both, one after the other.
+fn said_once(sb: &Sandbox) {
+    let ns: Netns = sb.container("c1");
+    let chain = Chain::new("testnet", sb.newest(&["bridge", "host-local"]), &[conf::bridge()]);
+    let mut at = cni_tests::Attachment::new("c1", &ns);
+    chain.add(sb, &mut at);
+    let difference = |part: &str| part.contains(": expected ");
+    ns.sh(&["ip", "addr", "del", &format!("{}/24", at.ip(false)), "dev", "eth0"]);
+    let several = chain.check(sb, &at).error();
+    let others: Vec<&str> = several.details.split("; ").filter(|part| difference(part)).collect();
+    assert!(!others.is_empty() && others.iter().all(|other| !several.msg.contains(other)), "{several:?}");
+    ns.sh(&["ip", "addr", "add", &format!("{}/24", at.ip(false)), "dev", "eth0"]);
+    ns.sh(&["ip", "route", "replace", "default", "via", conf::V4_GATEWAY]);
+    chain.check(sb, &at).silent();
+    ns.sh(&["ip", "-6", "route", "del", "default"]);
+    let single = chain.check(sb, &at).error();
+    assert!(difference(&single.msg) && single.details.is_empty(), "{single:?}");
 }
 
 fn l2(sb: &Sandbox) {

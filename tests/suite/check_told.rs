@@ -16,6 +16,7 @@ pub(crate) fn cases() -> Vec<Case> {
         }
         cases.push(improved(format!("check::{main}_route_of_a_later_plugin"), move |sb| later_route(sb, main)));
         cases.push(improved(format!("check::{main}_result_that_tells_nothing"), move |sb| untold(sb, main)));
+        cases.push(improved(format!("check::{main}_behind_another_plugin"), move |sb| behind(sb, main)));
     }
     cases
 }
@@ -65,6 +66,40 @@ fn later_route(sb: &Sandbox, main: &str) {
     chain.check(sb, &at).silent();
     ns.sh(&["ip", "route", "del", "default"]);
     chain.check(sb, &at).error().names(&["oute", "default"]);
+}
+
+/// What the plugin before reports is in the result too, and every verb still knows what is its own.
+fn behind(sb: &Sandbox, main: &str) {
+    let ns = sb.container("c1");
+    ns.sh(&["ip", "link", "add", "eth7", "type", "veth", "peer", "name", "other"]);
+    ns.sh(&["ip", "addr", "add", "10.88.0.8/24", "dev", "eth7"]);
+    ["other", "eth7"].iter().for_each(|name| drop(ns.sh(&["ip", "link", "set", name, "up"])));
+    ns.sh(&["ip", "route", "add", "10.89.0.0/16", "via", "10.88.0.1"]);
+    let before = cni_tests::Snapshot::of(&[&ns]);
+    let told = json!({
+        "cniVersion": "1.0.0", "interfaces": [{"name": "eth7", "sandbox": ns.path()}], "dns": {"nameservers": ["10.88.0.53"]},
+        "ips": [{"address": "10.88.0.8/24", "interface": 0}], "routes": [{"dst": "10.89.0.0/16", "gw": "10.88.0.1"}]
+    });
+    let chain = Chain::new(
+        "net",
+        "1.0.0",
+        &[main_plugin(main), json!({"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}})],
+    );
+    let mut at = Attachment::new("c1", &ns).publish(&[(8080, 80, "tcp")]);
+    let call = |verb: &str, plugin: &Value, prev: &Value| chain.call(sb, verb, plugin, &at, Some(prev)).run();
+    let own = call("ADD", &chain.plugins()[0], &told).result();
+    let owner_of = |address: &str| {
+        let ip = own["ips"].as_array().unwrap().iter().find(|ip| ip["address"] == address).unwrap();
+        own["interfaces"][usize::try_from(ip["interface"].as_u64().unwrap()).unwrap()]["name"].clone()
+    };
+    assert_eq!((owner_of("10.88.0.8/24"), owner_of("10.77.0.2/24")), (json!("eth7"), json!("eth0")));
+    assert_eq!(own["dns"]["nameservers"], json!(["10.88.0.53"]));
+    let result = call("ADD", &chain.plugins()[1], &own).result();
+    assert!(!cni_tests::rules::naming(&sb.node(), "10.77.0.2").is_empty(), "the port leads to this plugin's address");
+    at.result = Some(result);
+    chain.check(sb, &at).silent();
+    chain.del(sb, &at);
+    cni_tests::Snapshot::of(&[&ns]).same_but(&before, &["/var/lib/cni"]);
 }
 
 fn untold(sb: &Sandbox, main: &str) {

@@ -20,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     for backend in Backend::ALL {
         let name = |what: &str| format!("gc::{}_{what}", backend.name());
+        cases.push(newer(name("without_a_list_succeeds_and_removes_nothing"), move |sb| no_list(sb, backend)));
         cases.push(improved(name("a_subset_survives_and_works"), move |sb| subset(sb, backend)));
         cases.push(improved(name("of_nothing_removes_everything"), move |sb| nothing_valid(sb, backend)));
         cases.push(newer(name("of_all_changes_nothing"), move |sb| all_valid(sb, backend)));
@@ -116,6 +117,20 @@ fn subset(sb: &Sandbox, backend: Backend) {
 }
 
 /// The base chains, the bridge and the cursor stay; of the attachments nothing does.
+/// What `cnitool gc` sends, as libcni leaves the key out where its caller has no list.
+fn no_list(sb: &Sandbox, backend: Backend) {
+    let story = story(sb, backend);
+    let container = story.attach("c1", &[(8080, 80, "tcp")]);
+    let before = Snapshot::of(&[&story.node]);
+    for plugin in story.chain.plugins() {
+        let mut conf = plugin.clone();
+        (conf["name"], conf["cniVersion"]) = (story.chain.name().into(), "1.1.0".into());
+        sb.plugin(plugin["type"].as_str().unwrap(), "GC").conf(&conf).run().silent();
+    }
+    Snapshot::of(&[&story.node]).same_as(&before);
+    story.chain.check(sb, &container.at).silent();
+}
+
 fn nothing_valid(sb: &Sandbox, backend: Backend) {
     let story = story(sb, backend);
     story.chain.del(sb, &story.attach_bare("first", &[(1111, 80, "tcp")]).at);

@@ -1,6 +1,7 @@
 //! host-local: requested addresses, DEL, and files that others left.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use cni_tests::{Sandbox, conf};
 use serde_json::{Value, json};
@@ -31,6 +32,11 @@ pub(crate) fn cases() -> Vec<Case> {
         common("host_local::files_overwritten_in_place_are_the_new_holders", overwritten),
         improved("host_local::empty_files_are_no_reservation", empty_file),
         improved("host_local::exhaustion_by_empty_files_is_none", empty_file_exhaustion),
+        improved("host_local::what_stands_in_a_hint_s_place_stops_nothing", planted_hint),
+        improved("host_local::a_resolv_conf_that_is_no_file_is_refused", resolv_conf),
+        improved("host_local::status_says_that_the_directory_cannot_be_made", no_directory),
+        improved("host_local::thousands_of_pools", pools),
+        improved("host_local::thousands_of_ranges_in_a_pool", ranges),
     ]
 }
 
@@ -212,4 +218,98 @@ fn empty_file_exhaustion(sb: &Sandbox) {
     fs::create_dir_all(file("")).unwrap();
     fs::write(file("10.1.2.2"), "").unwrap();
     assert_eq!(added(sb, "c1", &conf), ["10.1.2.2/30"]);
+}
+
+/// Where the next address is looked for is a hint: it is worth no failure, and STATUS says so too.
+fn planted_hint(sb: &Sandbox) {
+    sb.needs("host-local", "1.1.0");
+    let conf = conf::host_local("1.1.0", &["10.1.2.0/24"]);
+    let hint = file("last_reserved_ip.0");
+    let hint = hint.to_str().unwrap();
+    let rows: [&[&str]; 6] = [
+        &["mkfifo", hint],
+        &["mknod", hint, "c", "1", "5"],
+        &["ln", "-s", "/run/victim", hint],
+        &["truncate", "-s", "300M", hint],
+        &["mkdir", hint],
+        &["mkdir", "-p", &format!("{hint}/not-empty")],
+    ];
+    fs::write("/run/victim", "10.1.2.9").unwrap();
+    for (n, row) in rows.iter().enumerate() {
+        let _ = fs::remove_dir_all("/var/lib/cni");
+        fs::create_dir_all(file("")).unwrap();
+        sb.node().sh(row);
+        sb.plugin("host-local", "STATUS").conf(&conf).run().silent();
+        let added = call(sb, "ADD", "c1", &conf).run();
+        assert_eq!(added.result()["ips"][0]["address"], "10.1.2.2/24", "{row:?}");
+        // Only where an operator has to do something.
+        assert_eq!(added.stderr.contains("last_reserved_ip.0"), n == rows.len() - 1, "{row:?}: {added}");
+        call(sb, "CHECK", "c1", &conf).run().silent();
+        call(sb, "DEL", "c1", &conf).run().silent();
+        assert_eq!(fs::read_to_string("/run/victim").unwrap(), "10.1.2.9");
+    }
+}
+
+fn resolv_conf(sb: &Sandbox) {
+    let path = "/run/resolv.conf";
+    let conf = with("1.0.0", &json!({"subnet": "10.1.2.0/24", "resolvConf": path}));
+    let rows: [&[&str]; 3] = [&["mkfifo", path], &["ln", "-s", "/dev/zero", path], &["truncate", "-s", "300M", path]];
+    for row in rows {
+        sb.node().sh(row);
+        add(sb, "c1", &conf).error().names(&[path]);
+        call(sb, "DEL", "c1", &conf).run().silent();
+        fs::remove_file(path).unwrap();
+    }
+}
+
+/// Permissions don't tell: root may write anywhere, and there still are places where nothing can be made.
+fn no_directory(sb: &Sandbox) {
+    sb.needs("host-local", "1.1.0");
+    fs::write("/run/victim", "").unwrap();
+    let long = format!("/run/{}", "d".repeat(256));
+    for dir in ["/run/victim", "/run/victim/below", "/sys/none", "/proc/none", &long] {
+        let mut conf = conf::host_local("1.1.0", &["10.1.2.0/24"]);
+        conf["ipam"]["dataDir"] = dir.into();
+        let error = call(sb, "STATUS", "c1", &conf).run().error();
+        assert_eq!(error.code, 50, "{error:?}");
+        error.names(&[dir]);
+        add(sb, "c1", &conf).error().names(&[dir]);
+        call(sb, "DEL", "c1", &conf).run().silent();
+        conf["cni.dev/valid-attachments"] = json!([]);
+        call(sb, "GC", "c1", &conf).run().silent();
+    }
+}
+
+fn subnets(count: u32) -> Vec<String> {
+    (0..count).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256)).collect()
+}
+
+/// What takes seconds where each is compared with each.
+fn pools(sb: &Sandbox) {
+    let subnets = subnets(5000);
+    let mut conf = conf::host_local("1.0.0", &subnets.iter().map(String::as_str).collect::<Vec<_>>());
+    let started = Instant::now();
+    assert_eq!(added(sb, "c1", &conf).len(), 5000);
+    let taken: Vec<Value> = subnets.iter().map(|subnet| subnet.replace(".0/24", ".9").into()).collect();
+    conf["runtimeConfig"] = json!({"ips": taken});
+    assert_eq!(added(sb, "c2", &conf)[4999], "10.19.135.9/24");
+    conf["runtimeConfig"] = json!({});
+    // The last pool is full: all the others are given back.
+    conf["ipam"]["ranges"][4999] =
+        json!([{"subnet": "10.19.135.0/24", "rangeStart": "10.19.135.9", "rangeEnd": "10.19.135.9"}]);
+    add(sb, "c3", &conf).error().names(&["10.19.135.9"]);
+    for id in ["c1", "c2", "c3"] {
+        call(sb, "DEL", id, &conf).run().silent();
+    }
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(!names().iter().any(|name| name.starts_with("10.")));
+}
+
+fn ranges(sb: &Sandbox) {
+    let set: Vec<Value> = subnets(20_000).iter().map(|subnet| json!({"subnet": subnet})).collect();
+    let conf = with("1.0.0", &json!({"ranges": [set]}));
+    let started = Instant::now();
+    assert_eq!(added(sb, "c1", &conf), ["10.0.0.2/24"]);
+    call(sb, "CHECK", "c1", &conf).run().silent();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }

@@ -19,7 +19,10 @@ type Told = fn(&Story, &Container);
 
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = vec![improved("leftovers::two_interfaces_of_one_container", two_interfaces)];
+    let mut cases = vec![
+        improved("leftovers::two_interfaces_of_one_container", two_interfaces),
+        improved("leftovers::ipam_gets_no_namespace_of_the_node", no_namespace_for_ipam),
+    ];
     for backend in Backend::ALL {
         let basis = if backend == Backend::Nftables { Basis::Newer } else { Basis::Common };
         let rows: [(&str, Basis, Told); 7] = [
@@ -45,6 +48,8 @@ pub(crate) fn cases() -> Vec<Case> {
     for plugin in PLUGINS {
         let name = format!("leftovers::{plugin}_del_after_the_netns_became_a_file");
         cases.push(improved(name, move |sb| became_a_file(sb, plugin)));
+        let name = format!("leftovers::{plugin}_del_after_the_netns_became_the_node_s");
+        cases.push(improved(name, move |sb| became_the_nodes(sb, plugin)));
         for version in VERSIONS {
             let name = format!("leftovers::{plugin}_del_never_added_{version}");
             cases.push(common(name, move |sb| never_added(sb, plugin, version)));
@@ -95,12 +100,7 @@ fn vanished(story: &Story, container: &Container) {
 fn became_a_file(sb: &Sandbox, plugin: &str) {
     let node = sb.node();
     let ns = if plugin == "tuning" { container(sb) } else { sb.container("c1") };
-    let mut conf = minimal(plugin, "1.0.0");
-    if matches!(plugin, "bridge" | "ptp") {
-        (conf["ipMasq"], conf["ipMasqBackend"]) = (true.into(), "nftables".into());
-        conf["ipam"] = json!({"type": "host-local", "subnet": "10.1.2.0/24"});
-    }
-    conf["mtu"] = 1400.into();
+    let conf = with_state(plugin);
     let call = |verb: &str, conf: &Value| ready(sb, plugin, verb, "1.0.0", &ns).conf(conf);
     call("ADD", &conf).run().result();
     call("DEL", &conf).run().silent();
@@ -124,6 +124,66 @@ fn became_a_file(sb: &Sandbox, plugin: &str) {
     } else {
         Snapshot::of(&[&node]).same_but(&before, &CURSOR);
     }
+}
+
+/// A configuration with which the plugin leaves as much on the node as it can.
+fn with_state(plugin: &str) -> Value {
+    let mut conf = minimal(plugin, "1.0.0");
+    if matches!(plugin, "bridge" | "ptp") {
+        (conf["ipMasq"], conf["ipMasqBackend"]) = (true.into(), "nftables".into());
+        conf["ipam"] = json!({"type": "host-local", "subnet": "10.1.2.0/24"});
+    }
+    conf["mtu"] = 1400.into();
+    if plugin == "portmap" {
+        let mapping = json!({"hostPort": 8080, "containerPort": 80, "protocol": "tcp"});
+        conf["runtimeConfig"] = json!({"portMappings": [mapping]});
+    }
+    if plugin == "tuning" {
+        conf["sysctl"] = json!({"net.ipv4.conf.eth0.arp_filter": "1"});
+    }
+    conf
+}
+
+/// The runtime still has `/proc/PID/ns/net`, and PID is a process of the node by now. Its links, of the same names as the
+/// container's, are nobody's business, and everything of the owner goes.
+fn became_the_nodes(sb: &Sandbox, plugin: &str) {
+    let node = sb.node();
+    node.sh(&["ip", "link", "add", "eth0", "mtu", "1480", "type", "veth", "peer", "name", "other"]);
+    node.sh(&["ip", "addr", "add", "10.99.0.1/24", "dev", "eth0"]);
+    node.sh(&["ip", "link", "set", "eth0", "up"]);
+    let ns = if plugin == "tuning" { container(sb) } else { sb.container("c1") };
+    let conf = with_state(plugin);
+    let call = |verb: &str| ready(sb, plugin, verb, "1.0.0", &ns).conf(&conf);
+    call("ADD").run().result();
+    call("DEL").run().silent();
+    let before = Snapshot::of(&[&node]);
+    let result = call("ADD").run().result();
+    let mut told = conf.clone();
+    if plugin != "tuning" {
+        told["prevResult"] = result;
+    }
+    for conf in [&told, &conf] {
+        call("DEL").conf(conf).env("CNI_NETNS", &node.path()).run().silent();
+        Snapshot::of(&[&node]).same_but(&before, &CURSOR);
+        assert_eq!(cni_tests::kernel::sysctl(&node, "ipv4/conf/eth0/arp_filter").as_deref(), Some("0"));
+    }
+}
+
+/// A Go plugin refuses the node's own namespace after it has released the address, and so do those that aren't ours.
+fn no_namespace_for_ipam(sb: &Sandbox) {
+    let ns = sb.container("c1");
+    let answer = r#"{"cniVersion":"1.0.0","ips":[{"address":"10.5.0.9/24"}]}"#;
+    sb.fake(
+        "fake",
+        &format!("cat >/run/stdin; env >/run/env-$CNI_COMMAND; [ $CNI_COMMAND != ADD ] || echo '{answer}'"),
+    );
+    let conf = conf::named("1.0.0", json!({"type": "bridge", "bridge": "br-test", "ipam": {"type": "fake"}}));
+    let call = |verb: &str| ready(sb, "bridge", verb, "1.0.0", &ns).conf(&conf);
+    call("ADD").run().result();
+    call("DEL").env("CNI_NETNS", &sb.node().path()).run().silent();
+    let env = std::fs::read_to_string("/run/env-DEL").unwrap();
+    assert!(env.contains("CNI_IFNAME=eth0") && !env.contains("CNI_NETNS"), "{env}");
+    assert!(cni_tests::kernel::link(&ns, "eth0").is_none());
 }
 
 fn without_result(story: &Story, container: &Container) {

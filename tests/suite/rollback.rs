@@ -22,9 +22,9 @@ pub(crate) fn cases() -> Vec<Case> {
         common("rollback::netns_that_is_a_directory", |sb| no_netns(sb, "/run/netns")),
         common("rollback::netns_of_another_kind", |sb| wrong_kind(sb, "ADD")),
     ];
-    for (plugin, verb) in [("bridge", "ADD"), ("bridge", "DEL"), ("loopback", "ADD"), ("loopback", "DEL")] {
-        let name = format!("rollback::own_netns_is_refused_before_any_effect_{plugin}_{verb}");
-        cases.push(improved(name, move |sb| own_netns(sb, plugin, verb)));
+    for plugin in ["bridge", "loopback"] {
+        let name = format!("rollback::own_netns_is_refused_before_any_effect_{plugin}");
+        cases.push(improved(name, move |sb| own_netns(sb, plugin)));
     }
     cases.push(common("rollback::own_netns_override", own_netns_override));
     cases
@@ -125,10 +125,10 @@ fn wrong_kind(sb: &Sandbox, verb: &str) {
     }
 }
 
-fn own_netns(sb: &Sandbox, plugin: &str, verb: &str) {
+fn own_netns(sb: &Sandbox, plugin: &str) {
     let node = sb.node();
     let before = Snapshot::of(&[&node]);
-    let error = ready(sb, plugin, verb, "1.0.0", &node).run().error();
+    let error = ready(sb, plugin, "ADD", "1.0.0", &node).run().error();
     // The spec has no code for it; 8 is the Go library's.
     assert_eq!(error.code, 8, "{error:?}");
     error.names(&["/proc/self/ns/net"]);

@@ -26,6 +26,12 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("tuning::del_without_namespace_removes_the_backup", del_without_namespace),
         improved("tuning::del_with_a_broken_backup", broken_backup),
         improved("tuning::gc_removes_backups_of_its_own_network_only", gc),
+        improved("tuning::gc_goes_on_past_what_is_no_backup", gc_past_others),
+        improved("tuning::what_stands_in_a_backup_s_place_is_not_followed", planted),
+        improved("tuning::an_allow_list_that_is_no_file_is_refused", allow_list),
+        improved("tuning::del_under_another_network_s_name_puts_back", renamed),
+        improved("tuning::gc_finds_the_backup_of_a_long_id", long_id),
+        improved("tuning::status_says_that_no_backup_can_be_written", status),
     ]
 }
 
@@ -188,6 +194,156 @@ fn broken_backup(sb: &Sandbox) {
     add(sb, &json!({"mtu": 1400}), &ns);
     del(sb, &json!({"mtu": "x", "sysctl": 3}), &ns);
     assert_eq!(eth0(&ns)["mtu"], 1500);
+}
+
+/// Things that nobody may follow, wait for or read to the end; each with how it is made at a path.
+const OTHERS: [(&str, &[&str]); 6] = [
+    ("fifo", &["mkfifo", "PATH"]),
+    ("endless", &["mknod", "PATH", "c", "1", "5"]),
+    ("link", &["ln", "-s", VICTIM, "PATH"]),
+    ("link_to_endless", &["ln", "-s", "/dev/zero", "PATH"]),
+    ("huge", &["truncate", "-s", "300M", "PATH"]),
+    ("directory", &["mkdir", "PATH"]),
+];
+const VICTIM: &str = "/run/victim";
+const DIR: &str = "/run/cni/tuning";
+
+fn plant(sb: &Sandbox, how: &[&str], path: &str) {
+    let words: Vec<&str> = how.iter().map(|word| if *word == "PATH" { path } else { word }).collect();
+    sb.node().sh(&words);
+}
+
+fn stale_backups() {
+    for id in ["a", "m", "z"] {
+        fs::write(format!("{DIR}/{id}_eth0.json"), r#"{"network": "testnet", "mtu": 1500}"#).unwrap();
+    }
+}
+
+fn collect(sb: &Sandbox, valid: Value) -> Outcome {
+    let mut conf = conf("1.1.0", &json!({}));
+    conf["cni.dev/valid-attachments"] = valid;
+    sb.plugin("tuning", "GC").conf(&conf).run()
+}
+
+fn gc_past_others(sb: &Sandbox) {
+    sb.needs("tuning", "1.1.0");
+    fs::create_dir_all(DIR).unwrap();
+    fs::write(VICTIM, r#"{"network": "testnet"}"#).unwrap();
+    for (name, how) in OTHERS {
+        plant(sb, how, &format!("{DIR}/f-{name}_eth0.json"));
+    }
+    stale_backups();
+    collect(sb, json!([])).silent();
+    assert_eq!(
+        fs::read_dir(DIR).unwrap().count(),
+        OTHERS.len(),
+        "the stale ones are gone, the others are as they were"
+    );
+    // One that can't be removed is reported, after all others.
+    stale_backups();
+    sb.node().sh(&["mount", "--bind", &format!("{DIR}/m_eth0.json"), &format!("{DIR}/m_eth0.json")]);
+    collect(sb, json!([])).error().names(&["m_eth0.json"]);
+    assert_eq!(fs::read_dir(DIR).unwrap().count(), OTHERS.len() + 1);
+}
+
+fn planted(sb: &Sandbox) {
+    let ns = container(sb);
+    let keys = json!({"mtu": 1400});
+    for (name, how) in OTHERS {
+        for place in [FILE, "/run/cni/tuning/.c1_eth0.json.new"] {
+            let _ = fs::remove_dir_all("/run/cni");
+            fs::create_dir_all(DIR).unwrap();
+            fs::write(VICTIM, r#"{"mtu": 1300}"#).unwrap();
+            plant(sb, how, place);
+            // Nothing is put back of what is none of ours.
+            let before = eth0(&ns);
+            del(sb, &keys, &ns);
+            assert_eq!(eth0(&ns), before, "{name}");
+            if name == "directory" {
+                plant(sb, &["mkdir", "-p", "PATH"], place);
+                call(sb, "ADD", &conf("1.0.0", &keys), &ns).run().error().names(&[FILE]);
+                assert_eq!(eth0(&ns), before);
+            } else {
+                plant(sb, &["rm", "-f", "PATH"], place);
+                plant(sb, how, place);
+                add(sb, &keys, &ns);
+                assert_eq!(eth0(&ns)["mtu"], 1400, "{name}");
+            }
+            del(sb, &keys, &ns);
+            assert_eq!(eth0(&ns), before, "{name}");
+            assert_eq!(fs::read_to_string(VICTIM).unwrap(), r#"{"mtu": 1300}"#);
+        }
+    }
+}
+
+/// A symbolic link to a list is how a mounted ConfigMap looks.
+fn allow_list(sb: &Sandbox) {
+    let ns = container(sb);
+    let keys = json!({"sysctl": {"net.core.somaxconn": "77"}});
+    let list = "/etc/cni/tuning/allowlist.conf";
+    fs::create_dir_all("/etc/cni/tuning").unwrap();
+    for how in [&["mkfifo", "PATH"][..], &["ln", "-s", "/dev/zero", "PATH"], &["truncate", "-s", "300M", "PATH"]] {
+        plant(sb, how, list);
+        call(sb, "ADD", &conf("1.0.0", &keys), &ns).run().error().names(&[list]);
+        fs::remove_file(list).unwrap();
+    }
+    fs::write("/run/list", "^net\\.core").unwrap();
+    plant(sb, &["ln", "-s", "/run/list", "PATH"], list);
+    add(sb, &keys, &ns);
+}
+
+fn renamed(sb: &Sandbox) {
+    let ns = container(sb);
+    let before = (sysctl(&ns, "core/somaxconn"), eth0(&ns));
+    let keys = json!({"sysctl": {"net.core.somaxconn": "77"}, "mtu": 1400});
+    let mut other = conf("1.0.0", &keys);
+    other["name"] = "another".into();
+    add(sb, &keys, &ns);
+    // Not of this interface: the other network's backup is none of its business.
+    let elsewhere = sb.container("c2");
+    call(sb, "DEL", &other, &elsewhere).run().silent();
+    call(sb, "DEL", &other, &ns).without("CNI_NETNS").run().silent();
+    assert!(Path::new(FILE).exists());
+    assert_eq!(eth0(&ns)["mtu"], 1400);
+    call(sb, "DEL", &other, &ns).run().silent();
+    assert_eq!((sysctl(&ns, "core/somaxconn"), eth0(&ns)), before);
+    assert!(!Path::new(FILE).exists());
+}
+
+fn long_id(sb: &Sandbox) {
+    sb.needs("tuning", "1.1.0");
+    let ns = container(sb);
+    let id = |last: char| format!("{}{last}", "i".repeat(400));
+    for last in ['1', '2'] {
+        call(sb, "ADD", &conf("1.0.0", &json!({"mtu": 1400})), &ns).names(&id(last), "eth0").run().result();
+    }
+    let count = || fs::read_dir(DIR).unwrap().count();
+    assert_eq!(count(), 2);
+    collect(sb, json!([{"containerID": id('2'), "ifname": "eth0"}])).silent();
+    assert_eq!(count(), 1);
+    call(sb, "DEL", &conf("1.0.0", &json!({})), &ns).names(&id('2'), "eth0").run().silent();
+    assert_eq!((count(), &eth0(&ns)["mtu"]), (0, &json!(1400)), "what was before it is what the first one set");
+}
+
+/// What ADD can't do without and STATUS said nothing about.
+fn status(sb: &Sandbox) {
+    sb.needs("tuning", "1.1.0");
+    let ns = container(sb);
+    fs::write(VICTIM, "").unwrap();
+    for dir in [VICTIM, "/run/victim/below", "/sys/none", "/proc/none"] {
+        let keys = json!({"mtu": 1400, "dataDir": dir});
+        let error = sb.plugin("tuning", "STATUS").conf(&conf("1.1.0", &keys)).run().error();
+        assert_eq!(error.code, 50, "{error:?}");
+        error.names(&[dir]);
+        call(sb, "ADD", &conf("1.0.0", &keys), &ns).run().error().names(&[dir]);
+        call(sb, "DEL", &conf("1.0.0", &keys), &ns).run().silent();
+        // With nothing to set, nothing is written.
+        let nothing = json!({"dataDir": dir});
+        sb.plugin("tuning", "STATUS").conf(&conf("1.1.0", &nothing)).run().silent();
+        add(sb, &nothing, &ns);
+    }
+    sb.plugin("tuning", "STATUS").conf(&conf("1.1.0", &json!({"mtu": 1400}))).run().silent();
+    assert!(!Path::new(DIR).exists(), "STATUS makes nothing");
 }
 
 fn gc(sb: &Sandbox) {

@@ -18,7 +18,7 @@ pub(crate) struct NetConf {
 
 /// Decodes stdin: code 6 for what isn't the JSON expected, 7 for a name that is missing or not allowed.
 pub(crate) fn parse(stdin: &[u8]) -> Result<NetConf, CniError> {
-    let value: Value = serde_json::from_slice(stdin).map_err(|error| {
+    let value = json::parse(stdin).map_err(|error| {
         CniError::new(code::DECODE, format!("the network configuration on stdin is not JSON: {error}"))
     })?;
     let Value::Object(object) = value else {
@@ -28,8 +28,7 @@ pub(crate) fn parse(stdin: &[u8]) -> Result<NetConf, CniError> {
     if name.is_empty() {
         return Err(CniError::new(code::CONFIG, "missing network name: the configuration needs a \"name\""));
     }
-    let name =
-        name.parse().map_err(|error| CniError::new(code::CONFIG, format!("name: {error}")).details(name.clone()))?;
+    let name = name.parse().map_err(|error| CniError::new(code::CONFIG, format!("name: {error}")))?;
     Ok(NetConf { name, cni_version: text(&object, "cniVersion")?, object })
 }
 
@@ -43,14 +42,16 @@ fn text(object: &Map<String, Value>, key: &str) -> Result<String, CniError> {
 
 /// The attachments that GC must keep (`cni.dev/valid-attachments`, SPEC.md "GC"), as owners in `network`.
 ///
-/// The key must be there: a runtime that doesn't say what is valid must not lose everything. An empty list, or the null
-/// that a Go program makes of one, means that nothing is valid. The key's older spelling `cni.dev/attachments` counts
-/// where the other is absent.
-pub(crate) fn valid_attachments(conf: &NetConf) -> Result<Vec<Owner>, CniError> {
+/// `None` where the key is absent: then nothing is said about any attachment, and what nothing is said about isn't removed. The
+/// specification has the runtime give the key. libcni leaves it out where its caller has no list (`cnitool gc`), after a DEL
+/// of each attachment in its own cache; but attachments of other runtimes, or of another cache, may be on the network too.
+/// An empty list, or the null that a Go program makes of one, means that nothing is valid. The key's older spelling
+/// `cni.dev/attachments` counts where the other is absent.
+pub(crate) fn valid_attachments(conf: &NetConf) -> Result<Option<Vec<Owner>>, CniError> {
     const KEY: &str = "cni.dev/valid-attachments";
-    let value = [KEY, "cni.dev/attachments"].iter().find_map(|key| conf.object.get(*key)).ok_or_else(|| {
-        CniError::new(code::CONFIG, format!("GC needs {KEY:?}, the list of attachments to keep; nothing was removed"))
-    })?;
+    let Some(value) = [KEY, "cni.dev/attachments"].iter().find_map(|key| conf.object.get(*key)) else {
+        return Ok(None);
+    };
     let entries = match value {
         Value::Null => &[],
         Value::Array(entries) => entries.as_slice(),
@@ -58,7 +59,7 @@ pub(crate) fn valid_attachments(conf: &NetConf) -> Result<Vec<Owner>, CniError> 
             return Err(CniError::new(code::CONFIG, format!("{KEY}: a list is expected, and this is {other}")));
         }
     };
-    entries.iter().map(|entry| owner(&conf.name, entry)).collect()
+    entries.iter().map(|entry| owner(&conf.name, entry)).collect::<Result<_, _>>().map(Some)
 }
 
 fn owner(network: &NetworkName, entry: &Value) -> Result<Owner, CniError> {
@@ -93,14 +94,14 @@ mod tests {
         assert_eq!((conf.name.as_str(), conf.cni_version.as_str()), ("a", "1.0.0"));
     }
 
-    fn valid(text: &str) -> Result<Vec<Owner>, u32> {
+    fn valid(text: &str) -> Result<Option<Vec<Owner>>, u32> {
         let conf = parse(format!(r#"{{"name":"net"{text}}}"#).as_bytes()).unwrap();
         valid_attachments(&conf).map_err(|error| error.code)
     }
 
     #[test]
-    fn gc_without_its_list_is_refused() {
-        assert_eq!(valid(""), Err(7));
+    fn a_list_that_is_none_is_refused_and_its_absence_says_nothing() {
+        assert_eq!(valid(""), Ok(None));
         assert_eq!(valid(r#","cni.dev/valid-attachments":{}"#), Err(7));
         assert_eq!(valid(r#","cni.dev/valid-attachments":[{"containerID":"a"}]"#), Err(7));
         assert_eq!(valid(r#","cni.dev/valid-attachments":[{"containerID":"a b","ifname":"eth0"}]"#), Err(7));
@@ -108,9 +109,9 @@ mod tests {
 
     #[test]
     fn gc_takes_the_list_by_either_name() {
-        assert_eq!(valid(r#","cni.dev/valid-attachments":[]"#), Ok(vec![]));
-        assert_eq!(valid(r#","cni.dev/valid-attachments":null"#), Ok(vec![]));
-        let owners = valid(r#","cni.dev/attachments":[{"containerID":"a","ifname":"eth0"}]"#).unwrap();
+        assert_eq!(valid(r#","cni.dev/valid-attachments":[]"#), Ok(Some(vec![])));
+        assert_eq!(valid(r#","cni.dev/valid-attachments":null"#), Ok(Some(vec![])));
+        let owners = valid(r#","cni.dev/attachments":[{"containerID":"a","ifname":"eth0"}]"#).unwrap().unwrap();
         assert_eq!(owners[0].to_string(), "container a (eth0) of network net");
     }
 }

@@ -49,6 +49,10 @@ impl Delegates {
                 "invalid plugin name: {plugin_type:?} (a type is a file name, without '/')"
             )));
         }
+        if self.path.is_empty() {
+            let msg = format!("required env variables [CNI_PATH] missing: plugin {plugin_type:?} is searched there");
+            return Err(CniError::new(code::ENVIRONMENT, msg));
+        }
         let is_file = |candidate: &PathBuf| candidate.metadata().is_ok_and(|metadata| metadata.is_file());
         self.path.iter().map(|dir| dir.join(plugin_type)).find(is_file).ok_or_else(|| {
             let path: Vec<String> = self.path.iter().map(|dir| dir.display().to_string()).collect();
@@ -140,7 +144,7 @@ fn told_error(plugin_type: &str, output: &Output) -> CniError {
         #[serde(default)]
         details: String,
     }
-    let told = serde_json::from_slice::<Value>(&output.stdout).ok().filter(Value::is_object);
+    let told = crate::json::parse(&output.stdout).ok().filter(Value::is_object);
     let told = told.and_then(|value| crate::json::decode::<Told>(value).ok());
     if let Some(told) = told.filter(|told| told.code.is_some() || !told.msg.is_empty()) {
         return CniError { code: told.code.unwrap_or(code::PLUGIN), msg: told.msg, details: told.details };

@@ -33,13 +33,28 @@ impl fmt::Display for Difference {
     }
 }
 
-/// CHECK's verdict: an error that names every difference, if there is one.
+/// CHECK's verdict: an error that names every difference, if there is one; the first in its message, the others in its
+/// details, as runtimes print both.
 pub fn verdict(differences: &[Difference]) -> Result<(), CniError> {
-    let Some(first) = differences.first() else { return Ok(()) };
-    let all: Vec<String> = differences.iter().map(Difference::to_string).collect();
-    let others = match differences.len() - 1 {
-        0 => String::new(),
-        n => format!(" (and {n} more)"),
-    };
-    Err(CniError::plugin(format!("{first}{others}")).details(all.join("; ")))
+    let Some((first, others)) = differences.split_first() else { return Ok(()) };
+    if others.is_empty() {
+        return Err(CniError::plugin(first.to_string()));
+    }
+    let rest: Vec<String> = others.iter().map(Difference::to_string).collect();
+    Err(CniError::plugin(format!("{first} (and {} more)", rest.len())).details(rest.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_difference_is_told_once() {
+        let differences = [Difference::missing("a"), Difference::missing("b"), Difference::missing("c")];
+        let told = |count: usize| verdict(&differences[..count]).map_err(|error| (error.msg, error.details));
+        assert_eq!(told(0), Ok(()));
+        assert_eq!(told(1), Err(("a: expected present, found nothing".into(), String::new())));
+        let rest = "b: expected present, found nothing; c: expected present, found nothing";
+        assert_eq!(told(3), Err(("a: expected present, found nothing (and 2 more)".into(), rest.into())));
+    }
 }

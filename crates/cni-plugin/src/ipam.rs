@@ -141,7 +141,7 @@ impl PendingAdd {
     pub fn finish(self) -> Result<CniResult, CniError> {
         let plugin_type = &self.ipam.plugin_type;
         let stdout = self.running.finish()?;
-        let value: Value = serde_json::from_slice(&stdout).map_err(|error| {
+        let value = json::parse(&stdout).map_err(|error| {
             let text = String::from_utf8_lossy(&stdout);
             CniError::plugin(format!("IPAM plugin {plugin_type:?} printed no JSON result: {error}")).details(text)
         })?;

@@ -17,6 +17,8 @@ mod owner;
 mod plugin;
 mod result;
 mod run;
+pub mod state;
+mod stdout;
 mod undecoded;
 mod undo;
 mod verb;

@@ -69,6 +69,15 @@ impl<C> Request<C> {
             .ok_or_else(|| CniError::plugin("Required prevResult missing: CHECK compares with the result of ADD"))
     }
 
+    /// The result of a plugin that makes an interface: its own, and behind it the previous one. Before 0.3.0 a result has room
+    /// for one address a family, and that is its own.
+    pub fn with_prev_result(&self, own: CniResult) -> CniResult {
+        match &self.prev_result {
+            Some(previous) if self.version >= SpecVersion::V0_3_0 => own.followed_by(previous),
+            _ => own,
+        }
+    }
+
     /// An interface's MTU as this version's result tells it: 0, which is left out, before 1.1.0.
     pub fn mtu_told(&self, mtu: u32) -> u32 {
         if self.version >= SpecVersion::V1_1_0 { mtu } else { 0 }

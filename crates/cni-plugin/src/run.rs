@@ -1,8 +1,7 @@
 //! One call from top to bottom: environment and stdin in, one JSON document and an exit status out.
 
-use std::fs::File;
+use std::ffi::OsStr;
 use std::io::{IsTerminal, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,9 +18,17 @@ use crate::json::{self, DecodeError};
 use crate::owner::Owner;
 use crate::plugin::{Attachment, Detachment, Plugin, Request};
 use crate::result::CniResult;
+use crate::stdout;
 use crate::undo::Undo;
 use crate::verb::Verb;
 use crate::version::{self, SpecVersion};
+
+/// The release of the Go plugins whose keys and behaviour these plugins have.
+///
+/// It is what the first line of the text without `CNI_COMMAND` ends in, as theirs does: nerdctl reads a semantic version from
+/// it and does without `"ingressPolicy": "isolated"` below v1.7.1, and installers compare the whole line with the one of the
+/// release that they want. Our own version has a line of its own, after theirs.
+const REFERENCE_SET: &str = "v1.9.1";
 
 /// The plugin's surroundings. Injected, so that a whole call can be tested without a process.
 pub struct Surroundings<'io> {
@@ -39,14 +46,12 @@ pub struct Surroundings<'io> {
     pub own_netns: PathBuf,
 }
 
+/// Why GC has removed nothing, and what to do about it.
+const NO_LIST: &str = "the configuration has no \"cni.dev/valid-attachments\"; an empty list there removes everything";
+
 /// Runs `plugin` as this process's only purpose.
 pub fn main<C: DeserializeOwned>(plugin: &Plugin<C>) -> ExitCode {
-    // Without std's buffer: what could not be written stays there, and would come out before the error object.
-    let unbuffered = std::io::stdout().as_fd().try_clone_to_owned().map(File::from);
-    let mut stdout: Box<dyn Write> = match unbuffered {
-        Ok(file) => Box::new(file),
-        Err(_) => Box::new(std::io::stdout()),
-    };
+    let mut stdout = stdout::open();
     let mut surroundings = Surroundings {
         vars: std::env::vars_os().collect(),
         stdin: &mut std::io::stdin().lock(),
@@ -89,17 +94,17 @@ fn about<C>(plugin: &Plugin<C>, io: &mut Surroundings<'_>) -> u8 {
     // Nobody to tell if stderr is closed.
     let _ = writeln!(
         io.stderr,
-        "CNI {} plugin {}\nCNI protocol versions supported: {}",
+        "CNI {} plugin {REFERENCE_SET}\nCNI protocol versions supported: {}\nCNI plugins in Rust {}",
         plugin.name,
+        versions.join(", "),
         env!("CARGO_PKG_VERSION"),
-        versions.join(", ")
     );
     0
 }
 
 /// The configuration's version, if it says one that we know; else the newest.
 fn version_in(stdin: &[u8]) -> SpecVersion {
-    let conf = serde_json::from_slice::<Map<String, Value>>(stdin).unwrap_or_default();
+    let Ok(Value::Object(conf)) = json::parse(stdin) else { return SpecVersion::NEWEST };
     json::get(&conf, "cniVersion").and_then(Value::as_str).and_then(SpecVersion::parse).unwrap_or(SpecVersion::NEWEST)
 }
 
@@ -137,7 +142,7 @@ fn fail(io: &mut Surroundings<'_>, version: SpecVersion, error: &CniError) -> u8
 fn call<C: DeserializeOwned>(
     plugin: &Plugin<C>,
     io: &mut Surroundings<'_>,
-    parameters: Parameters,
+    mut parameters: Parameters,
     conf: NetConf,
     stdin: Vec<u8>,
 ) -> Result<(), CniError> {
@@ -146,19 +151,35 @@ fn call<C: DeserializeOwned>(
         .clone()
         .map_err(|text| CniError::new(code::ENVIRONMENT, format!("unknown CNI_COMMAND: {text}")))?;
     let version = version::gate(&conf.cni_version, verb, plugin.versions)?;
-    if matches!(verb, Verb::Add | Verb::Del) && !parameters.netns_override {
-        refuse_own_netns(parameters.netns.as_deref(), &io.own_netns)?;
+    let mut vars = io.vars.clone();
+    if !parameters.netns_override && is_own_netns(parameters.netns.as_deref(), &io.own_netns) {
+        match verb {
+            Verb::Add => return Err(own_netns(parameters.netns.as_deref())),
+            // The container has ended and its process ID is another process's: there is no namespace any more. Delegates get
+            // none either, as those of Go refuse this one.
+            Verb::Del => {
+                parameters.netns = None;
+                vars.remove(OsStr::new("CNI_NETNS"));
+            }
+            _ => {}
+        }
     }
-    let valid = if verb == Verb::Gc { config::valid_attachments(&conf)? } else { Vec::new() };
+    let valid = if verb == Verb::Gc { config::valid_attachments(&conf)? } else { None };
     let prev_result = prev_result(&conf, version, verb, io)?;
     let (config, passed_over) = own_keys::<C>(conf.object, verb, io)?;
-    let delegates = Delegates::new(parameters.path.clone(), io.vars.clone(), stdin);
+    let delegates = Delegates::new(parameters.path.clone(), vars, stdin);
     let request = Request { network: conf.name, version, config, prev_result, delegates };
     match verb {
         Verb::Add => add(plugin, io, &request, &attachment(&request, parameters)?),
         Verb::Check => (plugin.check)(&request, &attachment(&request, parameters)?),
         Verb::Del => (plugin.del)(&request, &detachment(&request, parameters)?),
-        Verb::Gc => (plugin.gc)(&request, &valid).and(collected_all(&passed_over)),
+        Verb::Gc => match valid {
+            Some(valid) => (plugin.gc)(&request, &valid).and(collected_all(&passed_over)),
+            None => {
+                let _ = writeln!(io.stderr, "GC removed nothing: {NO_LIST}");
+                Ok(())
+            }
+        },
         Verb::Status => (plugin.status)(&request),
         Verb::Version => Ok(()),
     }
@@ -209,16 +230,19 @@ fn add<C>(
     Ok(())
 }
 
-/// The Go skeleton makes this test after the deed; made before, it protects the node's own interfaces.
-fn refuse_own_netns(netns: Option<&Path>, own: &Path) -> Result<(), CniError> {
-    let Some(netns) = netns else { return Ok(()) };
-    // A path that can't be looked at is the plugin's business: gone is fine on DEL.
-    let (Ok(theirs), Ok(ours)) = (netns.metadata(), own.metadata()) else { return Ok(()) };
-    if (theirs.dev(), theirs.ino()) != (ours.dev(), ours.ino()) {
-        return Ok(());
-    }
-    let msg = format!("CNI_NETNS {netns:?} is the network namespace that the plugin itself runs in");
-    Err(CniError::new(code::OWN_NETNS, msg).details("CNI_NETNS_OVERRIDE=1 lets it pass"))
+/// True if `CNI_NETNS` is the namespace that the plugin itself runs in: the node's.
+///
+/// The Go skeleton makes this test after the deed; made before, it protects the node's own interfaces. A path that can't be
+/// looked at is the plugin's business: gone is fine on DEL.
+fn is_own_netns(netns: Option<&Path>, own: &Path) -> bool {
+    let metadata = |path: &Path| path.metadata().ok().map(|file| (file.dev(), file.ino()));
+    netns.and_then(metadata).is_some_and(|given| metadata(own) == Some(given))
+}
+
+fn own_netns(netns: Option<&Path>) -> CniError {
+    let path = netns.unwrap_or(Path::new(""));
+    let msg = format!("CNI_NETNS {path:?} is the network namespace that the plugin itself runs in");
+    CniError::new(code::OWN_NETNS, msg).details("CNI_NETNS_OVERRIDE=1 lets it pass")
 }
 
 /// DEL must work with whatever is left, so there a previous result that can't be read counts as none.

@@ -65,6 +65,9 @@ fn verbs_get_what_they_need() {
     assert_eq!((outcome.log, outcome.stdout.as_str()), (vec!["CHECK mtu 1400".to_owned()], ""));
     let stdin = conf("1.1.0", r#","cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}]"#);
     assert_eq!(call(&vars("GC"), &stdin).log, [format!("GC [{owner}]")]);
+    let without_list = call(&vars("GC"), &conf("1.1.0", ""));
+    assert!(without_list.status == 0 && without_list.log.is_empty(), "{without_list:?}");
+    assert!(without_list.stderr.contains("cni.dev/valid-attachments"), "{without_list:?}");
     assert_eq!(call(&vars("STATUS"), &conf("1.1.0", "")).log, ["STATUS"]);
     let mut without_netns = vars("DEL");
     without_netns.retain(|(name, _)| *name != "CNI_NETNS");
@@ -96,7 +99,7 @@ fn a_result_that_the_version_cannot_tell_is_taken_back() {
 }
 
 #[test]
-fn the_own_namespace_is_refused_before_anything_happens() {
+fn the_own_namespace_is_refused_by_add_and_none_for_del() {
     let own = std::env::temp_dir();
     let with_netns = |verb: &str, more: &[(&'static str, &str)]| {
         let mut vars = vars(verb);
@@ -105,13 +108,13 @@ fn the_own_namespace_is_refused_before_anything_happens() {
         vars.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
         call_in(&vars, &conf("1.0.0", ""), &own.display().to_string())
     };
-    for verb in ["ADD", "DEL"] {
-        let outcome = with_netns(verb, &[]);
-        assert_eq!(outcome.error().0, 8);
-        assert!(outcome.log.is_empty(), "{:?}", outcome.log);
-        for allowed in ["1", "true", "TRUE"] {
-            assert_eq!(with_netns(verb, &[("CNI_NETNS_OVERRIDE", allowed)]).status, 0);
-        }
+    let refused = with_netns("ADD", &[]);
+    assert_eq!(refused.error().0, 8);
+    assert!(refused.log.is_empty(), "{:?}", refused.log);
+    assert_eq!(with_netns("DEL", &[]).log, ["DEL container c1 (eth0) of network net None without prevResult"]);
+    for (verb, allowed) in [("ADD", "1"), ("ADD", "true"), ("DEL", "TRUE")] {
+        let outcome = with_netns(verb, &[("CNI_NETNS_OVERRIDE", allowed)]);
+        assert!(outcome.status == 0 && outcome.log[0].contains(&own.display().to_string()), "{outcome:?}");
     }
     assert_eq!(with_netns("CHECK", &[]).status, 0);
 }

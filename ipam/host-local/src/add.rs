@@ -1,6 +1,8 @@
 //! ADD: one address of every range set, or nothing.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use cni_plugin::{Attachment, CniError, CniResult, IpConfig, Owner, Request, Undo};
 use ipnetwork::IpNetwork;
@@ -33,37 +35,44 @@ pub(crate) fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut
     let settings = Settings::resolve(&request.config, Some(&attachment.args), request.version)?;
     let place = crate::place(request)?;
     let owner = &attachment.owner;
-    let wanted = assign(&settings.requested, &settings.sets)?;
+    let wanted = assign(&settings)?;
 
     // 2. Until the end nobody else reserves or releases here.
     let mut store = place.create()?;
-    refuse_repetition(&mut store, &settings.sets, owner)?;
+    refuse_repetition(&mut store, &settings, owner)?;
 
     // 3. One address of each set; what was taken goes back if a later step fails.
+    let taken = take_back(undo, &place, owner);
     let mut ips = Vec::with_capacity(settings.sets.len());
     for (index, (set, wanted)) in settings.sets.iter().zip(wanted).enumerate() {
         let (ip, range) = reserve(&mut store, set, index, wanted, owner)
             .map_err(|error| CniError::plugin(format!("failed to allocate for range {index}: {error}")))?;
-        take_back(undo, &place, owner, ip);
-        store.set_last_reserved(index, ip)?;
+        taken.borrow_mut().push(ip);
+        store.set_last_reserved(index, ip);
         ips.push(ip_config(ip, range));
     }
     Ok(CniResult { ips, routes: settings.routes, dns: settings.dns, ..CniResult::default() })
 }
 
 /// The requested address of each set: the first that lies in it. One that no set is left for is a failure.
-fn assign(requested: &[IpAddr], sets: &[RangeSet]) -> Result<Vec<Option<IpAddr>>, CniError> {
-    let inside = |set: &RangeSet, ip: &IpAddr| set.range_of((*ip).into()).is_some();
-    let assigned: Vec<Option<IpAddr>> =
-        sets.iter().map(|set| requested.iter().find(|ip| inside(set, ip)).copied()).collect();
-    let left: Vec<&IpAddr> = requested.iter().filter(|ip| !assigned.contains(&Some(**ip))).collect();
+fn assign(settings: &Settings) -> Result<Vec<Option<IpAddr>>, CniError> {
+    let mut assigned: Vec<Option<IpAddr>> = vec![None; settings.sets.len()];
+    let mut left: Vec<IpAddr> = Vec::new();
+    let mut outside = false;
+    for ip in &settings.requested {
+        let set = settings.set_of((*ip).into());
+        outside |= set.is_none();
+        match set.and_then(|set| assigned.get_mut(set)).filter(|assigned| assigned.is_none()) {
+            Some(place) => *place = Some(*ip),
+            None => left.push(*ip),
+        }
+    }
     if left.is_empty() {
         return Ok(assigned);
     }
-    let outside = left.iter().any(|ip| !sets.iter().any(|set| inside(set, ip)));
     let why = if outside { "out of range" } else { "each range set gives one address only" };
     let left: Vec<String> = left.iter().map(ToString::to_string).collect();
-    let sets: Vec<String> = sets.iter().map(RangeSet::to_string).collect();
+    let sets: Vec<String> = settings.sets.iter().map(RangeSet::to_string).collect();
     Err(CniError::plugin(format!(
         "failed to allocate all requested IPs: {}: {why}; the range sets are {}",
         left.join(" "),
@@ -71,10 +80,10 @@ fn assign(requested: &[IpAddr], sets: &[RangeSet]) -> Result<Vec<Option<IpAddr>>
     )))
 }
 
-fn refuse_repetition(store: &mut Store, sets: &[RangeSet], owner: &Owner) -> Result<(), CniError> {
+fn refuse_repetition(store: &mut Store, settings: &Settings, owner: &Owner) -> Result<(), CniError> {
     let held = store.held_by(owner, &[])?;
     // What is left over from other ranges of the same network isn't this attachment's address.
-    match held.iter().find(|ip| sets.iter().any(|set| set.range_of(**ip).is_some())) {
+    match held.iter().find(|ip| settings.set_of(**ip).is_some()) {
         None => Ok(()),
         Some(ip) => Err(CniError::plugin(format!(
             "{ip} has been allocated to {}, duplicate allocation is not allowed: it stays reserved for {}; DEL releases it",
@@ -117,9 +126,12 @@ fn reserve<'s>(
     }
 }
 
-fn take_back(undo: &mut Undo, place: &Place, owner: &Owner, ip: Address) {
-    let (place, owner) = (place.clone(), owner.clone());
-    undo.push(format!("the reservation of {ip}"), move || place.release(&owner, ip));
+/// What is put into the list is given back if the rest fails: all at once, for a set may be one of thousands.
+fn take_back(undo: &mut Undo, place: &Place, owner: &Owner) -> Rc<RefCell<Vec<Address>>> {
+    let taken = Rc::new(RefCell::new(Vec::new()));
+    let (place, owner, list) = (place.clone(), owner.clone(), Rc::clone(&taken));
+    undo.push("the reservations", move || place.release(&owner, &list.borrow()));
+    taken
 }
 
 fn ip_config(ip: Address, range: &Range) -> IpConfig {

@@ -16,7 +16,7 @@ pub(crate) fn check(request: &Request<Config>, attachment: &Attachment) -> Resul
         CniError::plugin(format!("host-local: Failed to find address added by container {id} ({})", owner.ifname))
     };
     let mut expected = told(request.prev_result.as_ref(), &owner.ifname);
-    expected.retain(|ip| settings.sets.iter().any(|set| set.range_of(*ip).is_some()));
+    expected.retain(|ip| settings.set_of(*ip).is_some());
     let mut store = crate::place(request)?.open()?.ok_or_else(absent)?;
     let held = store.held_by(owner, &expected)?;
     let mut differences = Vec::new();

@@ -109,6 +109,13 @@ impl fmt::Display for Range {
     }
 }
 
+/// First and last addresses with a number, in the order of the first ones. Of ranges that overlap, there are two neighbours.
+pub(crate) fn sorted(ranges: impl Iterator<Item = (Address, Address, usize)>) -> Vec<(Address, Address, usize)> {
+    let mut ranges: Vec<_> = ranges.collect();
+    ranges.sort_unstable();
+    ranges
+}
+
 fn optional(key: &'static str, text: &str) -> Result<Option<Address>, RangeError> {
     if text.is_empty() {
         return Ok(None);
@@ -129,7 +136,10 @@ impl RangeSet {
         if let Some(other) = ranges.iter().find(|range| range.subnet.is_ipv4() != first.subnet.is_ipv4()) {
             return Err(RangeError::MixedFamilies(first.subnet, other.subnet));
         }
-        for (i, range) in ranges.iter().enumerate() {
+        // Comparing each with each is for the message only.
+        let order = sorted(ranges.iter().map(|range| (range.start, range.end, 0)));
+        let overlaps = order.windows(2).any(|pair| pair[1].0 <= pair[0].1);
+        for (i, range) in ranges.iter().enumerate().filter(|_| overlaps) {
             if let Some(other) = ranges[i + 1..].iter().find(|other| range.overlaps(other)) {
                 return Err(RangeError::Overlap(range.to_string(), other.to_string()));
             }

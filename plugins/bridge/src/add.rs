@@ -70,7 +70,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
         let is_alive = |key: &str| pair::is_attached(&socket, key);
         filter.masquerade(backend, owner, &addresses.masquerade, &is_alive, undo)?;
     }
-    Ok(result)
+    Ok(request.with_prev_result(result))
 }
 
 /// The links for the result.

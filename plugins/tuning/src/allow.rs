@@ -1,22 +1,26 @@
 //! The node's own list of sysctls that networks may set.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
-use cni_plugin::CniError;
+use cni_plugin::{CniError, state};
 use regex_lite::Regex;
 
 use crate::settings::Settings;
 
 /// One regular expression a line; without the file everything below `net/` is allowed. The path is the Go plugin's.
 const ALLOW_LIST: &str = "/etc/cni/tuning/allowlist.conf";
+/// No list is as long, in bytes.
+const LENGTH_MAX: u64 = 1024 * 1024;
 
 /// Refuses a sysctl that no line of the list matches, anywhere in the name as it is configured.
 pub fn permit(settings: &Settings) -> Result<(), CniError> {
     if settings.sysctls.is_empty() {
         return Ok(());
     }
-    match std::fs::read_to_string(ALLOW_LIST) {
-        Ok(list) => matches(settings, &list),
+    match state::read_config(Path::new(ALLOW_LIST), LENGTH_MAX) {
+        // What isn't UTF-8 can match nothing that a configuration says.
+        Ok(list) => matches(settings, &String::from_utf8_lossy(&list)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(CniError::plugin(format!("cannot read {ALLOW_LIST}: {error}"))),
     }

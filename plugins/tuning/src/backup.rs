@@ -1,16 +1,18 @@
 //! What was before ADD, in the Go plugin's files: either can put back what the other has changed.
 
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 
-use cni_net::{LinkChange, sysctl};
+use cni_net::{Link, LinkChange, NetNs, sysctl};
+use cni_plugin::state::{self, Entry, StateDir};
 use cni_plugin::{CniError, NetworkName, Owner, Undecoded};
 use serde::{Deserialize, Serialize};
 
 /// Where the Go plugin keeps its backups, and so where this one does.
 const DEFAULT_DIR: &str = "/run/cni/tuning";
+/// No backup is as long, in bytes.
+const CONTENT_MAX: u64 = 4 * 1024 * 1024;
 
 /// Why a backup could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +91,17 @@ impl Backup {
         self.network.as_deref().is_none_or(|found| found == network.as_str())
     }
 
+    /// True if it was made in this namespace.
+    pub fn is_of_namespace(&self, namespace: &NetNs) -> bool {
+        self.netns == Some(namespace.inode())
+    }
+
+    /// True if it was made of this link, as far as it says of which.
+    pub fn is_of_link(&self, link: &Link) -> bool {
+        self.ifindex.is_none_or(|index| index == link.index)
+            && self.peer.is_none_or(|peer| link.peer_index == Some(peer))
+    }
+
     /// Completed by an earlier one of the same interface, made by a plugin before this one in the chain or by an ADD
     /// that is repeated: what was before both counts.
     pub fn after(self, earlier: Self) -> Self {
@@ -125,96 +138,94 @@ impl Store {
         Ok(Self { dir: config.directory(&["dataDir"], DEFAULT_DIR)? })
     }
 
-    /// The attachment's backup, if there is one. One that can't be understood has nothing to put back.
+    /// The attachment's backup, if there is one. One that can't be understood has nothing to put back, and what is no regular
+    /// file is no backup.
     pub fn read(&self, owner: &Owner) -> Result<Option<Backup>, BackupError> {
-        read(&self.dir.join(file_name(owner)))
+        let name = file_name(owner);
+        let failed = |source| self.failed("read", &name, source);
+        match self.open().map_err(failed)? {
+            Some(dir) => read(&dir, &name).map_err(failed),
+            None => Ok(None),
+        }
     }
 
     /// Writes the attachment's backup, whole or not at all, readable by root only. Replaces the one that is there.
     pub fn write(&self, owner: &Owner, backup: &Backup) -> Result<(), BackupError> {
-        let path = self.dir.join(file_name(owner));
-        self.replace(&path, backup).map_err(|source| BackupError { verb: "write", path, source })
+        let name = file_name(owner);
+        self.replace(&name, backup).map_err(|source| self.failed("write", &name, source))
     }
 
     /// Removes the attachment's backup. Idempotent.
     pub fn remove(&self, owner: &Owner) -> Result<(), BackupError> {
-        let path = self.dir.join(file_name(owner));
-        unlink(&unfinished(&path)).and_then(|()| unlink(&path)).map_err(|source| BackupError {
-            verb: "remove",
-            path,
-            source,
-        })
+        let name = file_name(owner);
+        let removed = self.open().and_then(|dir| dir.map_or(Ok(()), |dir| dir.remove_with_unfinished(&name)));
+        removed.map_err(|source| self.failed("remove", &name, source))
     }
 
     /// Removes the network's backups whose owners aren't in `valid`. Those of others and of the Go plugin, which don't
-    /// say whose they are, stay.
+    /// say whose they are, stay. Goes on past what can't be read or removed, and reports the first such failure at the end.
     pub fn retain(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), BackupError> {
-        let failed = |source| BackupError { verb: "list", path: self.dir.clone(), source };
-        let entries = match std::fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if is_absent(&error) => return Ok(()),
-            Err(error) => return Err(failed(error)),
-        };
-        let kept: Vec<String> = valid.iter().map(file_name).collect();
-        for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if !name.ends_with(".json") || kept.iter().any(|kept| kept == name) {
-                continue;
-            }
-            if read(&path)?.is_some_and(|backup| backup.network.as_deref() == Some(network.as_str())) {
-                unlink(&path).map_err(|source| BackupError { verb: "remove", path, source })?;
-            }
+        let failed = |source| self.failed("list", "", source);
+        let Some(dir) = self.open().map_err(failed)? else { return Ok(()) };
+        let kept: BTreeSet<String> = valid.iter().map(file_name).collect();
+        let mut failure = None;
+        let names = dir.names().map_err(failed)?;
+        for name in names.iter().filter(|name| name.ends_with(".json") && !kept.contains(*name)) {
+            let stale = read(&dir, name)
+                .map(|found| found.is_some_and(|backup| backup.network.as_deref() == Some(network.as_str())))
+                .map_err(|source| self.failed("read", name, source));
+            let removed = stale.and_then(|stale| match stale {
+                true => dir.remove(name).map(drop).map_err(|source| self.failed("remove", name, source)),
+                false => Ok(()),
+            });
+            failure = failure.or(removed.err());
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
-    fn replace(&self, path: &Path, backup: &Backup) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        let unfinished = unfinished(path);
-        unlink(&unfinished)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    /// Fails if no backup could be written. Leaves nothing behind.
+    pub fn probe(&self) -> Result<(), BackupError> {
+        let probed = self.open().and_then(|dir| match dir {
+            Some(dir) => dir.probe(),
+            None => StateDir::probe_make(&self.dir),
+        });
+        probed.map_err(|source| self.failed("write", "", source))
+    }
+
+    /// The directory, if it is there: below an ordinary file there is none.
+    fn open(&self) -> io::Result<Option<StateDir>> {
+        match StateDir::open(&self.dir, true) {
+            Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(None),
+            result => result,
+        }
+    }
+
+    fn replace(&self, name: &str, backup: &Backup) -> io::Result<()> {
+        StateDir::make(&self.dir, 0o700)?;
+        let dir = StateDir::open(&self.dir, true)?.ok_or(ErrorKind::NotFound)?;
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b" ");
         let mut text = Vec::new();
         backup.serialize(&mut serde_json::Serializer::with_formatter(&mut text, formatter))?;
-        let written = file.write_all(&text).and_then(|()| std::fs::rename(&unfinished, path));
-        if written.is_err() {
-            // The first error is the one to report.
-            let _ = unlink(&unfinished);
-        }
-        written
+        dir.replace(name, &text)
+    }
+
+    fn failed(&self, verb: &'static str, name: &str, source: io::Error) -> BackupError {
+        let path = if name.is_empty() { self.dir.clone() } else { self.dir.join(name) };
+        BackupError { verb, path, source }
     }
 }
 
-/// As the Go plugin names it. IDs and interface names have no '/', so it stays in the directory.
+/// As the Go plugin names it, but for container IDs that don't fit into a file's name. IDs and interface names have no '/', so
+/// it stays in the directory.
 fn file_name(owner: &Owner) -> String {
-    format!("{}_{}.json", owner.container_id, owner.ifname)
+    state::file_name(owner.container_id.as_str(), &format!("_{}.json", owner.ifname))
 }
 
-/// IDs begin with a letter or digit, so this is nobody's backup.
-fn unfinished(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.new"))
-}
-
-fn unlink(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if !is_absent(&error) => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Below an ordinary file there is nothing either.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-fn read(path: &Path) -> Result<Option<Backup>, BackupError> {
-    match std::fs::read(path) {
-        Ok(text) => Ok(Some(serde_json::from_slice(&text).unwrap_or_default())),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(source) => Err(BackupError { verb: "read", path: path.to_owned(), source }),
-    }
+fn read(dir: &StateDir, name: &str) -> io::Result<Option<Backup>> {
+    Ok(match dir.read(name, CONTENT_MAX)? {
+        Entry::File(text) => Some(serde_json::from_slice(&text).unwrap_or_default()),
+        Entry::Absent | Entry::Other => None,
+    })
 }
 
 #[cfg(test)]

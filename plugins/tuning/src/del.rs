@@ -4,10 +4,12 @@ use cni_net::NetNs;
 use cni_plugin::{CniError, Detachment, Request, Undecoded};
 
 use crate::backup::Store;
-use crate::restore::restore;
+use crate::restore::{is_of, restore};
 
 /// Puts back what can be put back, and removes the backup. What fails is told on stderr and isn't an error: the
 /// interface is about to go, and the rest of the chain has things on the node to remove.
+///
+/// Another network's backup is left to that network, unless it is of this very interface: then the network has been renamed.
 pub fn del(request: &Request<Undecoded>, detachment: &Detachment) -> Result<(), CniError> {
     let owner = &detachment.owner;
     let store = Store::of(&request.config)?;
@@ -15,10 +17,12 @@ pub fn del(request: &Request<Undecoded>, detachment: &Detachment) -> Result<(), 
         // An ADD that was killed while it wrote may have left half of one.
         return Ok(store.remove(owner)?);
     };
-    if !backup.may_be_of(&owner.network) {
+    let namespace = NetNs::open_if_there(detachment.netns.as_deref());
+    let renamed = || namespace.as_ref().ok().and_then(Option::as_ref).map(|found| is_of(found, &owner.ifname, &backup));
+    if !backup.may_be_of(&owner.network) && !matches!(renamed(), Some(Ok(true))) {
         return Ok(());
     }
-    let failures = match NetNs::open_if_there(detachment.netns.as_deref()) {
+    let failures = match namespace {
         Ok(None) => Vec::new(),
         Ok(Some(namespace)) => restore(&namespace, &owner.ifname, &backup),
         Err(error) => vec![error.to_string()],

@@ -14,12 +14,11 @@ mod plan;
 mod properties;
 mod restore;
 mod settings;
+mod status;
 
 use std::process::ExitCode;
 
-use cni_plugin::{CniArgs, Plugin, SpecVersion};
-
-use crate::settings::Settings;
+use cni_plugin::{Plugin, SpecVersion};
 
 fn main() -> ExitCode {
     cni_plugin::main(&Plugin {
@@ -29,7 +28,6 @@ fn main() -> ExitCode {
         del: del::del,
         check: check::check,
         gc: gc::gc,
-        // The configuration and the node's allow list decide whether an ADD can succeed.
-        status: |request| allow::permit(&Settings::resolve(request, &CniArgs::default())?),
+        status: status::status,
     })
 }

@@ -1,6 +1,6 @@
 //! Putting back what was before.
 
-use cni_net::{Link, NetError, NetNs, Netlink, sysctl};
+use cni_net::{NetError, NetNs, Netlink, sysctl};
 use cni_plugin::IfName;
 
 use crate::backup::Backup;
@@ -20,14 +20,19 @@ pub fn restore(namespace: &NetNs, ifname: &IfName, backup: &Backup) -> Vec<Strin
     failures
 }
 
+/// True if the backup was made in this namespace and of the interface that has the name there now.
+pub fn is_of(namespace: &NetNs, ifname: &IfName, backup: &Backup) -> Result<bool, NetError> {
+    if !backup.is_of_namespace(namespace) {
+        return Ok(false);
+    }
+    let link = Netlink::open_in(namespace)?.link_by_name(ifname.as_str())?;
+    Ok(link.is_some_and(|link| backup.is_of_link(&link)))
+}
+
 fn restore_link(namespace: &NetNs, ifname: &IfName, backup: &Backup) -> Result<Vec<NetError>, NetError> {
     let inside = Netlink::open_in(namespace)?;
     let link = inside.link_by_name(ifname.as_str())?;
-    let is_same = |link: &Link| {
-        backup.ifindex.is_none_or(|index| index == link.index)
-            && backup.peer.is_none_or(|peer| link.peer_index == Some(peer))
-    };
-    let same = link.filter(is_same);
+    let same = link.filter(|link| backup.is_of_link(link));
     let put_back = |index| backup.link().each().filter_map(|change| inside.change_link(index, &change).err()).collect();
     Ok(same.map(|link| put_back(link.index)).unwrap_or_default())
 }

@@ -39,7 +39,7 @@ pub enum SettingsError {
 }
 
 /// A configuration without contradictions.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// By their path below `/proc/sys`, with `IFNAME` still in it.
     pub sysctls: BTreeMap<String, Sysctl>,
@@ -73,6 +73,11 @@ impl Settings {
             }
         }
         Self::of(request.config.decode()?, request.config.decode()?, args)
+    }
+
+    /// True if there is nothing to set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 
     /// `args.cni` goes over everything else, key by key; the other channels have a hardware address only.

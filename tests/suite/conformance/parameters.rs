@@ -10,19 +10,79 @@ const ALONE: [&str; 6] = ["loopback", "host-local", "static", "portmap", "firewa
 
 /// All of this subject.
 pub(super) fn requirements() -> Vec<Requirement> {
-    let (conf, env) = (Section("1 Configuration"), Section("2 Parameters"));
+    configuration().into_iter().chain(environment()).collect()
+}
+
+fn configuration() -> Vec<Requirement> {
+    let conf = Section("1 Configuration");
     vec![
-        conf.must("config::must_refuse_a_type_that_is_a_path", "`ipam.type` with `/` is an error", &INTERFACE, type_is_a_path).since("1.0.0"),
-        conf.should("config::should_ignore_args_not_understood", "unknown keys in `args` do no harm", &ALL, unknown_args).since("0.4.0").until("0.4.0"),
-        conf.should("config::should_respect_dns", "the configuration's `dns` reaches the result", &INTERFACE, dns).since("1.0.0"),
-        conf.should("config::should_respect_ip_masq", "`ipMasq` makes rules for the container's address", &INTERFACE, masquerade).since("1.0.0"),
-        env.must("parameters::must_refuse_an_empty_container_id", "no `CNI_CONTAINERID`, no success", &ALL, empty_id).since("0.4.0"),
-        env.must("parameters::must_refuse_a_malformed_container_id", "IDs begin with a letter or digit, then also `_`, `.`, `-`", &ALL, malformed_id).since("1.0.0"),
-        env.must("parameters::must_accept_any_well_formed_container_id", "what the grammar allows is accepted", &ALL, well_formed_id).since("1.0.0"),
-        env.must("parameters::must_refuse_an_unusable_ifname", "an interface name that can't be used is an error", &ALL, unusable_ifname).since("0.3.0"),
-        env.must("parameters::must_use_the_given_ifname", "the container's interface is called `CNI_IFNAME`", &INTERFACE, given_ifname).since("0.3.0"),
-        env.must("parameters::must_do_without_cni_path", "`CNI_PATH` is optional where nothing is delegated", &ALONE, no_path).since("1.0.0")
-            .known("asks for `CNI_PATH` in every call, as the Go plugins do: runtimes always give it, and a call without it is a mistake"),
+        conf.must(
+            "config::must_refuse_a_type_that_is_a_path",
+            "`ipam.type` with `/` is an error",
+            &INTERFACE,
+            type_is_a_path,
+        )
+        .since("1.0.0"),
+        conf.should(
+            "config::should_ignore_args_not_understood",
+            "unknown keys in `args` do no harm",
+            &ALL,
+            unknown_args,
+        )
+        .since("0.4.0")
+        .until("0.4.0"),
+        conf.should("config::should_respect_dns", "the configuration's `dns` reaches the result", &INTERFACE, dns)
+            .since("1.0.0"),
+        conf.should(
+            "config::should_respect_ip_masq",
+            "`ipMasq` makes rules for the container's address",
+            &INTERFACE,
+            masquerade,
+        )
+        .since("1.0.0"),
+    ]
+}
+
+fn environment() -> Vec<Requirement> {
+    let env = Section("2 Parameters");
+    vec![
+        env.must("parameters::must_refuse_an_empty_container_id", "no `CNI_CONTAINERID`, no success", &ALL, empty_id)
+            .since("0.4.0"),
+        env.must(
+            "parameters::must_refuse_a_malformed_container_id",
+            "IDs begin with a letter or digit, then also `_`, `.`, `-`",
+            &ALL,
+            malformed_id,
+        )
+        .since("1.0.0"),
+        env.must(
+            "parameters::must_accept_any_well_formed_container_id",
+            "what the grammar allows is accepted",
+            &ALL,
+            well_formed_id,
+        )
+        .since("1.0.0"),
+        env.must(
+            "parameters::must_refuse_an_unusable_ifname",
+            "an interface name that can't be used is an error",
+            &ALL,
+            unusable_ifname,
+        )
+        .since("0.3.0"),
+        env.must(
+            "parameters::must_use_the_given_ifname",
+            "the container's interface is called `CNI_IFNAME`",
+            &INTERFACE,
+            given_ifname,
+        )
+        .since("0.3.0"),
+        env.must(
+            "parameters::must_do_without_cni_path",
+            "`CNI_PATH` is optional where nothing is delegated",
+            &ALONE,
+            no_path,
+        )
+        .since("1.0.0"),
         env.must("parameters::must_do_without_cni_args", "`CNI_ARGS` is optional", &ALL, |s| drop(s.attached("c1"))),
     ]
 }

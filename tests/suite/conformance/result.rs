@@ -70,8 +70,7 @@ fn given_and_delegated() -> Vec<Requirement> {
                 &["bridge", "ptp", "loopback", "portmap", "firewall", "tuning"],
                 previous,
             )
-            .since("1.0.0")
-            .known("`bridge` and `ptp` output their own result only, as the Go plugins do; put them first in a list"),
+            .since("1.0.0"),
         result
             .must(
                 "result::must_equal_prev_result_if_unchanged",

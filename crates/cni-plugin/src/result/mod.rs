@@ -28,6 +28,24 @@ pub struct CniResult {
     pub dns: Dns,
 }
 
+impl CniResult {
+    /// This result with what an earlier plugin of the chain reported behind it: its interfaces, its addresses (which keep
+    /// theirs), its routes, and its name resolution where this one has none (SPEC.md, "Success").
+    #[must_use]
+    pub fn followed_by(mut self, previous: &Self) -> Self {
+        let own = i64::try_from(self.interfaces.len()).unwrap_or(i64::MAX);
+        let moved =
+            |ip: &IpConfig| IpConfig { interface: ip.interface.map(|index| index.saturating_add(own)), ..ip.clone() };
+        self.ips.extend(previous.ips.iter().map(moved));
+        self.interfaces.extend_from_slice(&previous.interfaces);
+        self.routes.extend_from_slice(&previous.routes);
+        if self.dns.is_empty() {
+            self.dns = previous.dns.clone();
+        }
+        self
+    }
+}
+
 /// An interface of a result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -164,4 +182,27 @@ impl DnsConfig {
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde's skip_serializing_if passes a reference
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_before_follows_and_keeps_its_interfaces() {
+        let result = |name: &str, address: &str, server: &[&str]| CniResult {
+            interfaces: vec![Interface { name: name.into(), ..Interface::default() }],
+            ips: vec![IpConfig { interface: Some(0), address: address.parse().unwrap(), gateway: None }],
+            routes: vec![Route::new(address.parse().unwrap(), None)],
+            dns: Dns { nameservers: server.iter().map(ToString::to_string).collect(), ..Dns::default() },
+        };
+        let (own, previous) = (result("eth0", "10.0.0.2/24", &[]), result("eth7", "10.1.0.2/24", &["10.1.0.53"]));
+        let both = own.followed_by(&previous);
+        for ip in &both.ips {
+            let interface = &both.interfaces[usize::try_from(ip.interface.unwrap()).unwrap()];
+            assert_eq!(interface.name == "eth0", ip.address.to_string() == "10.0.0.2/24");
+        }
+        assert_eq!((both.ips.len(), both.routes.len(), both.dns.nameservers.len()), (2, 2, 1));
+        assert_eq!(result("a", "10.0.0.2/24", &["10.0.0.53"]).followed_by(&previous).dns.nameservers, ["10.0.0.53"]);
+    }
 }

@@ -12,18 +12,18 @@ use super::holder::Holder;
 pub(crate) enum StoreError {
     #[error("cannot create the directory of reservations {}: {source}", path.display())]
     CreateDir { path: PathBuf, source: std::io::Error },
-    #[error("cannot open the directory of reservations {}: {source}{}", path.display(), symlink_hint(*source))]
-    OpenDir { path: PathBuf, source: Errno },
-    #[error("cannot lock {}/lock: {source}{}", path.display(), symlink_hint(*source))]
+    #[error("cannot open the directory of reservations {}: {source}{}", path.display(), symlink_hint(source))]
+    OpenDir { path: PathBuf, source: std::io::Error },
+    #[error("cannot lock {}/lock: {source}{}", path.display(), symlink_hint(&(*source).into()))]
     Lock { path: PathBuf, source: Errno },
     #[error("cannot list the reservations in {}: {source}", path.display())]
-    List { path: PathBuf, source: Errno },
+    List { path: PathBuf, source: std::io::Error },
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot remove {}: {source}", path.display())]
-    Remove { path: PathBuf, source: Errno },
+    Remove { path: PathBuf, source: std::io::Error },
     #[error("{ip} is held by {holder}")]
     Held { ip: IpAddr, holder: Holder },
     #[error("{ip} is blocked: {} is not a regular file", path.display())]
@@ -38,8 +38,8 @@ impl StoreError {
     }
 }
 
-fn symlink_hint(errno: Errno) -> &'static str {
-    if errno == Errno::LOOP || errno == Errno::NOTDIR {
+fn symlink_hint(error: &std::io::Error) -> &'static str {
+    if [Some(Errno::LOOP), Some(Errno::NOTDIR)].contains(&Errno::from_io_error(error)) {
         " (symbolic links are not followed here; ipam.dataDir itself may be one)"
     } else {
         ""

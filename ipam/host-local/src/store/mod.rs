@@ -12,8 +12,9 @@ mod tests;
 mod walked;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use cni_plugin::state::Entry;
 use cni_plugin::{NetworkName, Owner};
 
 pub(crate) use error::{FirstFailure, StoreError};
@@ -21,7 +22,7 @@ pub(crate) use holder::Holder;
 
 use crate::address::Address;
 use crate::allocator::Taken;
-use dir::{Entry, NetworkDir};
+use dir::NetworkDir;
 use index::Index;
 use walked::Walked;
 
@@ -63,18 +64,22 @@ impl Place {
         Ok(Store::new(self, NetworkDir::create(&self.data_dir, &self.network)?))
     }
 
-    /// Fails if the directory of a network that has none yet could not be created. Changes nothing.
+    /// Fails if the directory of a network that has none yet could not be created. Leaves nothing behind.
     pub(crate) fn probe(&self) -> Result<(), StoreError> {
-        let existing = self.data_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
-        dir::writable(if existing.as_os_str().is_empty() { Path::new(".") } else { existing })
+        dir::probe_create(&self.data_dir, &self.network)
     }
 
-    /// Takes back one reservation, if it is still `owner`'s.
-    pub(crate) fn release(&self, owner: &Owner, ip: Address) -> Result<(), StoreError> {
-        match self.open()? {
-            Some(mut store) => store.release(ip, |holder| holder.is(owner)).map(drop),
-            None => Ok(()),
+    /// Takes back those of these reservations that are still `owner`'s; past a failure, reporting the first.
+    pub(crate) fn release(&self, owner: &Owner, ips: &[Address]) -> Result<(), StoreError> {
+        if ips.is_empty() {
+            return Ok(());
         }
+        let Some(mut store) = self.open()? else { return Ok(()) };
+        let mut failure = FirstFailure::default();
+        for ip in ips {
+            failure.note(store.release(*ip, |holder| holder.is(owner)));
+        }
+        failure.verdict()
     }
 }
 
@@ -184,9 +189,13 @@ impl Store {
         }
     }
 
-    /// Remembers the address reserved last for this set.
-    pub(crate) fn set_last_reserved(&mut self, set: usize, ip: Address) -> Result<(), StoreError> {
-        self.with_room(|dir| dir.overwrite(&last_reserved_name(set), &ip.to_string()))
+    /// Remembers the address reserved last for this set. Where that can't be written, an address may be given again soon after
+    /// it was released, which is no reason to give none: the failure goes to stderr.
+    pub(crate) fn set_last_reserved(&mut self, set: usize, ip: Address) {
+        let written = self.with_room(|dir| dir.overwrite(&last_reserved_name(set), &ip.to_string()));
+        if let Err(error) = written {
+            eprintln!("{error}: until it can be written, addresses are given again right after their release");
+        }
     }
 
     /// Fails if no reservation could be written. Changes nothing.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::dir::{Entry, NetworkDir};
+use cni_plugin::state::Entry;
+
+use super::dir::NetworkDir;
 use super::error::StoreError;
 use super::holder::Holder;
 use crate::address::Address;

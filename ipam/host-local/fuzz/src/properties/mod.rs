@@ -62,7 +62,7 @@ impl Network {
                 Err(_) => drop(store.rebuild().unwrap()),
             }
         };
-        store.set_last_reserved(0, ip).unwrap();
+        store.set_last_reserved(0, ip);
         let reserved = |content: &Vec<u8>| crate::store::Holder::parse(content).is_some();
         assert!(!before.get(&ip).is_some_and(reserved), "{ip} was handed out twice");
         Some(ip)

@@ -13,6 +13,7 @@
 mod blocks;
 mod table;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,8 +21,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use cni_plugin::state::file_name;
 use cni_plugin::{NetworkName, sha512_hex};
-use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps};
 
 use super::holder::Holder;
 use super::walked::Walked;
@@ -48,6 +50,8 @@ pub(super) struct Index {
     /// When the files were read that it was made of, in seconds of the epoch.
     built: u64,
     changed: bool,
+    /// What the holder that was changed last has: who has thousands of addresses gets and loses them in one call.
+    known: Option<(String, Vec<Address>)>,
 }
 
 /// What was found in the index's place.
@@ -76,18 +80,22 @@ impl Index {
             return Ok(Found::Stale { this_boot });
         }
         let table = Table::existing(file, HEADER as u64, number(&header, 8), number(&header, 16))?;
-        Ok(Found::Valid(Self { table, boot, built: number(&header, 48), changed: false }))
+        Ok(Found::Valid(Self { table, boot, built: number(&header, 48), changed: false, known: None }))
     }
 
     /// Writes an index of what was walked, in place of the one that is there. It doesn't count before [`Index::stamp`].
     pub(super) fn build(data_dir: &Path, network: &NetworkName, walked: &Walked) -> io::Result<Self> {
         let holders = walked.taken.len() as u64;
         let mut table = Table::with_room_for(holders + blocks::count(walked.taken.keys()), HEADER as u64);
+        let mut held: BTreeMap<String, Vec<Address>> = BTreeMap::new();
         for (ip, holder) in &walked.taken {
             blocks::insert(&mut table, *ip)?;
             if let Some(key) = holder.as_ref().and_then(Holder::key) {
-                hold(&mut table, &key, *ip)?;
+                held.entry(key).or_default().push(*ip);
             }
+        }
+        for (key, ips) in &held {
+            (0..ips.len().div_ceil(PER_RECORD)).try_for_each(|page| set_page(&mut table, key, ips, page))?;
         }
         fs::mkdirat(CWD, data_dir.join(DIR), Mode::from_raw_mode(0o700)).or_else(|errno| match errno {
             rustix::io::Errno::EXIST => Ok(()),
@@ -105,13 +113,13 @@ impl Index {
         let (slots, used) = table.shape();
         let table = Table::existing(file, HEADER as u64, slots, used)?;
         let built = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_err(|_| corrupt())?.as_secs();
-        Ok(Self { table, boot: boot_id()?, built, changed: true })
+        Ok(Self { table, boot: boot_id()?, built, changed: true, known: None })
     }
 
     /// Removes the index, for it was wrong.
     pub(super) fn discard(data_dir: &Path, network: &NetworkName) {
         // One that can't be removed is found wrong again the next time.
-        let _ = fs::unlinkat(CWD, data_dir.join(DIR).join(network.as_str()), AtFlags::empty());
+        let _ = fs::unlinkat(CWD, data_dir.join(DIR).join(file_name(network.as_str(), "")), AtFlags::empty());
     }
 
     /// True if there is no room for what one more reservation needs.
@@ -135,20 +143,39 @@ impl Index {
         blocks::next_free(&self.table, from, to)
     }
 
-    /// Notes a reservation that has been made.
+    /// Notes a reservation that has been made. Constant cost, whatever the holder has already.
     pub(super) fn insert(&mut self, key: &str, ip: Address) -> io::Result<()> {
         self.changed = true;
         blocks::insert(&mut self.table, ip)?;
-        hold(&mut self.table, key, ip)
+        let mut ips = self.take_known(key)?;
+        if !ips.contains(&ip) {
+            ips.push(ip);
+            set_page(&mut self.table, key, &ips, (ips.len() - 1) / PER_RECORD)?;
+        }
+        self.known = Some((key.to_owned(), ips));
+        Ok(())
     }
 
-    /// Notes that a reservation is gone.
+    /// Notes that a reservation is gone. Constant cost, whatever the holder has left.
     pub(super) fn remove(&mut self, key: &str, ip: Address) -> io::Result<()> {
         self.changed = true;
         blocks::remove(&mut self.table, ip)?;
-        let mut ips = holdings(&self.table, key)?;
-        ips.retain(|held| *held != ip);
-        set_holdings(&mut self.table, key, &ips)
+        let mut ips = self.take_known(key)?;
+        if let Some(position) = ips.iter().position(|held| *held == ip) {
+            // The last one takes its place.
+            ips.swap_remove(position);
+            set_page(&mut self.table, key, &ips, position / PER_RECORD)?;
+            set_page(&mut self.table, key, &ips, ips.len() / PER_RECORD)?;
+        }
+        self.known = Some((key.to_owned(), ips));
+        Ok(())
+    }
+
+    fn take_known(&mut self, key: &str) -> io::Result<Vec<Address>> {
+        match self.known.take().filter(|(known, _)| known == key) {
+            Some((_, ips)) => Ok(ips),
+            None => holdings(&self.table, key),
+        }
     }
 
     /// Makes the index count: the last thing done while the lock is held.
@@ -193,8 +220,16 @@ fn fingerprint(dir: &OwnedFd) -> io::Result<[u8; 24]> {
 fn open_file(data_dir: &Path, network: &NetworkName, create: OFlags) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let dir = fs::openat(CWD, data_dir.join(DIR), flags, Mode::empty())?;
+    let name = file_name(network.as_str(), "");
+    // To open a device can be a deed of its own.
+    if create.is_empty() {
+        let stat = fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(corrupt());
+        }
+    }
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | create;
-    Ok(fs::openat(dir, network.as_str(), flags, Mode::from_raw_mode(0o600))?)
+    Ok(fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?)
 }
 
 fn boot_id() -> io::Result<String> {
@@ -220,27 +255,17 @@ fn holdings<B: table::Bytes>(table: &Table<B>, key: &str) -> io::Result<Vec<Addr
     Ok(ips)
 }
 
-fn hold<B: table::Bytes>(table: &mut Table<B>, key: &str, ip: Address) -> io::Result<()> {
-    let mut ips = holdings(table, key)?;
-    if !ips.contains(&ip) {
-        ips.push(ip);
-        set_holdings(table, key, &ips)?;
+/// Writes the record with this number of the holder who has `ips`, or removes it where they don't reach that far.
+fn set_page<B: table::Bytes>(table: &mut Table<B>, key: &str, ips: &[Address], page: usize) -> io::Result<()> {
+    let ips = ips.chunks(PER_RECORD).nth(page).unwrap_or_default();
+    if ips.is_empty() {
+        return table.remove(record_key(key, page)?);
     }
-    Ok(())
-}
-
-/// Writes all records of the holder, and removes the one after the last.
-fn set_holdings<B: table::Bytes>(table: &mut Table<B>, key: &str, ips: &[Address]) -> io::Result<()> {
-    let mut page = 0;
-    for ips in ips.chunks(PER_RECORD) {
-        let mut value = [0xff; VALUE];
-        for (place, ip) in value.chunks_exact_mut(16).zip(ips) {
-            place.copy_from_slice(&ip.0.to_be_bytes());
-        }
-        table.put(record_key(key, page)?, &value)?;
-        page += 1;
+    let mut value = [0xff; VALUE];
+    for (place, ip) in value.chunks_exact_mut(16).zip(ips) {
+        place.copy_from_slice(&ip.0.to_be_bytes());
     }
-    table.remove(record_key(key, page)?)
+    table.put(record_key(key, page)?, &value)
 }
 
 fn record_key(key: &str, page: usize) -> io::Result<table::Key> {
