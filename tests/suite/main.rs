@@ -36,6 +36,7 @@ mod firewall_foreign;
 mod firewall_go;
 mod firewall_legacy;
 mod firewall_matrix;
+mod firewall_mixed;
 mod firewall_state;
 mod firewalld;
 mod gc;
@@ -102,7 +103,7 @@ fn main() -> ExitCode {
 type Subject = fn() -> Vec<case::Case>;
 
 /// All of them, in the order in which they are told.
-const SUBJECTS: [Subject; 62] = [
+const SUBJECTS: [Subject; 63] = [
     protocol::cases,
     versions::cases,
     backends::cases,
@@ -136,6 +137,7 @@ const SUBJECTS: [Subject; 62] = [
     reach::cases,
     firewall::cases,
     firewall_matrix::cases,
+    firewall_mixed::cases,
     firewall_legacy::cases,
     firewall_state::cases,
     firewall_check::cases,

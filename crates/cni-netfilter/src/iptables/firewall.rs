@@ -191,7 +191,7 @@ fn check(family: Family, wanted: Wanted<'_>) -> Result<Vec<Difference>, Iptables
             None
         }
         Change::Insert(rule) | Change::Append(rule) if before.has(rule) => {
-            Some(Difference::new(name(rule), format!("in front of the jump to {}", rules::ACCEPTS), "behind it"))
+            Some(Difference::new(name(rule), "in front of the rules that accept", "behind one"))
         }
         Change::Insert(rule) | Change::Append(rule) => Some(Difference::missing(name(rule))),
         Change::Delete(rule) if rule.chain == rules::OWNERS => {

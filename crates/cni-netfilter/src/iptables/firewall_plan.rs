@@ -8,6 +8,7 @@ use super::firewall_model::Model;
 use super::firewall_rules as rules;
 use super::rules::Rule;
 use super::tool::Family;
+use crate::nftables::MARK_COMMENT;
 use crate::{Forwarding, Ingress};
 
 /// What one attachment wants in one family's `filter` table.
@@ -76,13 +77,7 @@ impl<'a> Wanted<'a> {
         for rule in self.own() {
             model.have_once(&rule);
         }
-        if is_out_of_order(model) {
-            let entry = model.rules(rules::FORWARD).iter().find(|rule| rule.target() == Some(rules::STAGE1)).cloned();
-            if let Some(entry) = entry {
-                model.delete(&entry);
-                model.insert(entry);
-            }
-        }
+        put_policies_first(model);
     }
 
     /// True if the owner had something in `before` that it no longer has.
@@ -129,10 +124,24 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// True if the accepts come before the policies, which would then drop nothing.
+/// True if accepts come before the policies, which would then drop nothing: those of this backend, or the one of what
+/// nftables has marked.
 pub(super) fn is_out_of_order(model: &Model) -> bool {
-    let place = |target: &str| model.rules(rules::FORWARD).iter().position(|rule| rule.target() == Some(target));
-    matches!((place(rules::ACCEPTS), place(rules::STAGE1)), (Some(accepts), Some(stage1)) if accepts < stage1)
+    let place = |is: &dyn Fn(&Rule) -> bool| model.rules(rules::FORWARD).iter().position(is);
+    let accepts = place(&|rule| rule.target() == Some(rules::ACCEPTS) || rule.comment() == Some(MARK_COMMENT));
+    let policies = place(&|rule| rule.target() == Some(rules::STAGE1));
+    matches!((accepts, policies), (Some(accepts), Some(policies)) if accepts < policies)
+}
+
+/// Moves the jump to the policies to the head of `FORWARD` if it comes too late.
+pub(super) fn put_policies_first(model: &mut Model) {
+    if is_out_of_order(model) {
+        let entry = model.rules(rules::FORWARD).iter().find(|rule| rule.target() == Some(rules::STAGE1)).cloned();
+        if let Some(entry) = entry {
+            model.delete(&entry);
+            model.insert(entry);
+        }
+    }
 }
 
 /// Puts the policy of a bridge in place of any other that it had.
