@@ -6,7 +6,7 @@ use std::rc::Rc;
 use cni_plugin::{Difference, IfName, NetworkName, Owner, Undo};
 
 use crate::filter::{FilterError, Netfilter};
-use crate::forwarding::Forwarding;
+use crate::forwarding::{Attachments, Forwarding};
 use crate::intent::Backend;
 use crate::iptables::{Family, Iptables, Variant, firewall_legacy as legacy};
 use crate::nftables::{ACCEPT_MARK, MARK_COMMENT};
@@ -55,31 +55,53 @@ impl Netfilter {
         }
     }
 
-    /// What of `wanted` is missing or altered, and whoever drops it in spite of our rules.
-    pub fn check_forwarding(&self, backend: Backend, wanted: &Forwarding) -> Result<Vec<Difference>, FilterError> {
+    /// What of `wanted` is missing or altered, and the chains of others that drop it in spite of our rules.
+    ///
+    /// Before an upgrade or a change of the configuration ADD may have used the other backend: where nothing is wrong with
+    /// that, nothing is wrong.
+    pub fn check_forwarding(
+        &self,
+        backend: Backend,
+        wanted: &Forwarding,
+        attached: &dyn Attachments,
+    ) -> Result<Vec<Difference>, FilterError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let mut differences = match backend {
+        let mut differences = self.check_in(backend, wanted, attached)?;
+        let mut used = backend;
+        let other = backend.other();
+        if !differences.is_empty() && self.check_in(other, wanted, attached).is_ok_and(|found| found.is_empty()) {
+            (differences, used) = (Vec::new(), other);
+        }
+        differences.extend(self.obstacles(used, &wanted.addresses)?);
+        Ok(differences)
+    }
+
+    fn check_in(
+        &self,
+        backend: Backend,
+        wanted: &Forwarding,
+        attached: &dyn Attachments,
+    ) -> Result<Vec<Difference>, FilterError> {
+        let families = families(&wanted.addresses);
+        match backend {
             Backend::Iptables => {
-                let mut differences = Iptables::find()?.check_forwarding(wanted)?;
+                let mut differences = Iptables::find()?.check_forwarding(wanted, attached)?;
                 let bridges = self.closed_in_nftables(wanted)?;
                 if !bridges.is_empty() {
                     differences.extend(self.nftables()?.check_apart(&bridges, &wanted.addresses)?);
-                    differences.extend(legacy::check(legacy_needs(&families(&wanted.addresses), None, &bridges))?);
+                    differences.extend(legacy::check(legacy_needs(&families, None, &bridges))?);
                 }
-                differences
+                Ok(differences)
             }
             Backend::Nftables => {
                 let mut differences = self.nftables()?.check_forwarding(wanted, iptables_may_come())?;
                 let bridges: Vec<IfName> = wanted.ingress.iter().map(|ingress| ingress.bridge.clone()).collect();
-                let families = families(&wanted.addresses);
                 differences.extend(legacy::check(legacy_needs(&families, Some(ACCEPT_MARK), &bridges))?);
-                differences
+                Ok(differences)
             }
-        };
-        differences.extend(self.obstacles(backend, &wanted.addresses)?);
-        Ok(differences)
+        }
     }
 
     /// Removes what the owner may forward, and policies that nobody needs any more, from both backends. `hint` is what it

@@ -20,6 +20,15 @@ pub struct Forwarding {
     pub ingress: Option<Ingress>,
 }
 
+/// Which attachments are there, as the node's links tell. It is asked only where the rules alone leave two explanations.
+pub trait Attachments: Sync {
+    /// True if a link carries the owner with this key ([`Owner::key`]), or if that cannot be told.
+    fn has(&self, owner_key: &str) -> bool;
+
+    /// True if the node's end of the attachment's own link is there, whichever plugin made it.
+    fn has_own(&self) -> bool;
+}
+
 /// The policy of one bridge. It is shared by all attachments behind it, and the latest addition decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ingress {

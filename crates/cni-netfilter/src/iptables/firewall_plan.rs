@@ -86,9 +86,12 @@ impl<'a> Wanted<'a> {
         before.owned_by(self.owner()).any(|entry| !own.iter().any(|o| o.same_as(entry)))
     }
 
-    /// True if the owner isn't listed at all.
-    pub(super) fn has_no_entry(self, model: &Model) -> bool {
-        model.owned_by(&self.intent.owner).next().is_none()
+    /// True if the Go plugin made the rules: the owner isn't listed at all, or only for addresses that it no longer has.
+    pub(super) fn was_made_by_go(self, model: &Model) -> bool {
+        let listed: Vec<IpAddr> = model.owned_by(&self.intent.owner).filter_map(rules::address_of).collect();
+        let is_listed = |address: IpAddr| listed.contains(&address);
+        let none_at_all = model.owned_by(&self.intent.owner).next().is_none();
+        none_at_all || (!listed.is_empty() && !self.addresses().any(is_listed))
     }
 
     /// Releases what the owner no longer has, and takes the addresses from whoever had them: IPAM gave them to us.
