@@ -17,7 +17,8 @@ pub(crate) fn cases() -> Vec<Case> {
         let name = case.name().replacen("::", "::legacy_", 1);
         case.after(name, use_legacy)
     };
-    let mut cases: Vec<Case> = with_tools.chain(firewall_go::cases()).chain(firewall_mixed::with_bridges()).map(again).collect();
+    let mut cases: Vec<Case> =
+        with_tools.chain(firewall_go::cases()).chain(firewall_mixed::with_bridges()).map(again).collect();
     cases.push(improved("firewall::legacy_tools_beside_a_dropping_chain_of_the_new", beside_nft));
     cases
 }

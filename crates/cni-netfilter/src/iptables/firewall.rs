@@ -203,8 +203,7 @@ fn check(family: Family, wanted: Wanted<'_>, attached: &dyn Attachments) -> Resu
 fn is_left_over(entry: &Rule, wanted: Wanted<'_>, attached: &dyn Attachments) -> bool {
     let comment = entry.comment().unwrap_or_default();
     let key = comment.split(',').next().unwrap_or_default();
-    entry.chain == rules::OWNERS
-        && (wanted.owner().wrote(comment) || (attached.has_own() && !attached.has(key)))
+    entry.chain == rules::OWNERS && (wanted.owner().wrote(comment) || (attached.has_own() && !attached.has(key)))
 }
 
 /// What a change of the table says about it.

@@ -21,7 +21,7 @@ use super::frame::{Chain, Family};
 use super::index::{self, OWNERS};
 use super::masquerade::targets;
 use super::plan::Plan;
-use super::probe::TableFamily;
+use super::probe::{TableFamily, unusable};
 use super::{Nftables, chains, check, remove, valid_keys};
 use crate::{Forwarding, Ingress, IngressPolicy};
 
@@ -153,11 +153,7 @@ impl Nftables {
     ///
     /// # Errors
     /// Only if the kernel cannot be asked.
-    pub fn check_forwarding(
-        &self,
-        intent: &Forwarding,
-        iptables_may_come: bool,
-    ) -> Result<Vec<Difference>, NftError> {
+    pub fn check_forwarding(&self, intent: &Forwarding, iptables_may_come: bool) -> Result<Vec<Difference>, NftError> {
         let mut differences = check::check(&self.socket, &plan(intent)?)?;
         differences.extend(iptables::check(&self.socket, intent, iptables_may_come)?);
         Ok(differences)
@@ -183,7 +179,9 @@ impl Nftables {
     /// If the kernel refuses.
     pub fn keep_apart(&self, bridges: &[IfName], addresses: &[IpAddr]) -> Result<(), NftError> {
         let names: Vec<&str> = bridges.iter().map(IfName::as_str).collect();
-        iptables::families(addresses).into_iter().try_for_each(|ip| iptables::keep_apart(&self.socket, ip, &names, false))
+        iptables::families(addresses)
+            .into_iter()
+            .try_for_each(|ip| iptables::keep_apart(&self.socket, ip, &names, false))
     }
 
     /// What of [`Nftables::keep_apart`] isn't there.
@@ -244,11 +242,9 @@ impl Nftables {
         let mut batch = Batch::default();
         admin_chain(&mut batch);
         frame::frame().install(&mut batch);
-        self.socket.rehearse(&batch).map_err(|source| NftError::Unusable {
-            feature: "filter what is forwarded in nftables".to_owned(),
-            module: "nf_tables and nft_ct",
-            source: Box::new(source),
-        })
+        apply::refuse_foreign(&self.socket, frame::frame())?;
+        let refused = self.socket.rehearse(&batch);
+        refused.map_err(|source| unusable("filter what is forwarded in nftables", "nf_tables and nft_ct", source))
     }
 
     /// The administrator's chain has to exist before a rule can lead to it, and keeps what is in it.
@@ -308,8 +304,7 @@ impl Nftables {
             let mut batch = Batch::default();
             element::delete(there, &mut batch);
             iptables::release(&self.socket, bridge.as_str(), &mut batch)?;
-            let attributes =
-                vec![ChainAttribute::Table(TABLE.name.to_owned()), ChainAttribute::Name(chain.to_owned())];
+            let attributes = vec![ChainAttribute::Table(TABLE.name.to_owned()), ChainAttribute::Name(chain.to_owned())];
             let message = NfTablesMessage::DeleteChain(ChainMessage { attributes });
             batch.push(format!("delete chain {TABLE} {chain}"), Family::Inet.number(), 0, message);
             match self.socket.commit(&batch, None) {
