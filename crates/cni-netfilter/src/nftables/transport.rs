@@ -119,7 +119,14 @@ impl Socket {
             return error;
         }
         let port = found.iter().find_map(|a| if let TableAttribute::Owner(port) = a { Some(*port) } else { None });
-        NftError::Owned { what: change.what.clone(), table: table.to_owned(), port }
+        let family = match change.family {
+            NetfilterProtoFamily::Inet => "inet ",
+            NetfilterProtoFamily::IPv4 => "ip ",
+            NetfilterProtoFamily::IPv6 => "ip6 ",
+            NetfilterProtoFamily::Bridge => "bridge ",
+            _ => "",
+        };
+        NftError::Owned { what: change.what.clone(), table: format!("{family}{table}"), port }
     }
 
     /// The generation of the rule set of this namespace: it changes with every transaction of anybody.
@@ -193,6 +200,15 @@ impl Socket {
                 }
                 Ok(())
             })?;
+            // Without the capability the kernel answers the first of them for all (`nfnetlink_rcv`).
+            if let Some(Some(Err(NftError::Refused { errno: Errno::PERM, detail, .. }))) = results.get(start) {
+                let detail = detail.clone();
+                let refusal =
+                    || NftError::Refused { what: what.to_owned(), errno: Errno::PERM, detail: detail.clone() };
+                results.iter_mut().skip(start).for_each(|slot| {
+                    slot.get_or_insert_with(|| Err(refusal()));
+                });
+            }
         }
         Ok(results)
     }
