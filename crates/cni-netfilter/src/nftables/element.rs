@@ -171,7 +171,7 @@ fn read(message: &Raw) -> Vec<Found> {
 }
 
 /// The values of all attributes of this kind.
-fn nested(attributes: &[u8], kind: u16) -> impl Iterator<Item = &[u8]> {
+pub(super) fn nested(attributes: &[u8], kind: u16) -> impl Iterator<Item = &[u8]> {
     let mut rest = attributes;
     std::iter::from_fn(move || {
         loop {

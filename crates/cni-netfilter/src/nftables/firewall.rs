@@ -139,13 +139,17 @@ impl Nftables {
         if found.iter().flatten().any(|found| !intent.owner.wrote(&found.comment)) {
             released.extend(self.give_up_others(intent, &own)?);
         }
+        let is_new = match &intent.ingress {
+            Some(ingress) => chains::uses(&self.socket, TABLE, &bridge_chain(ingress.bridge.as_str()))?.is_none(),
+            None => false,
+        };
         apply::apply(&self.socket, &plan(intent)?)?;
         if again {
             // It may have been behind another bridge.
             released.extend(self.release_bridges()?);
         }
         self.mend_frame()?;
-        iptables::add(&self.socket, intent, iptables_may_come)?;
+        iptables::add(&self.socket, intent, is_new, iptables_may_come)?;
         Ok(released)
     }
 
@@ -179,9 +183,7 @@ impl Nftables {
     /// If the kernel refuses.
     pub fn keep_apart(&self, bridges: &[IfName], addresses: &[IpAddr]) -> Result<(), NftError> {
         let names: Vec<&str> = bridges.iter().map(IfName::as_str).collect();
-        iptables::families(addresses)
-            .into_iter()
-            .try_for_each(|ip| iptables::keep_apart(&self.socket, ip, &names, false))
+        iptables::keep_apart(&self.socket, &iptables::families(addresses), &names, false)
     }
 
     /// What of [`Nftables::keep_apart`] isn't there.
@@ -190,8 +192,7 @@ impl Nftables {
     /// Only if the kernel cannot be asked.
     pub fn check_apart(&self, bridges: &[IfName], addresses: &[IpAddr]) -> Result<Vec<Difference>, NftError> {
         let names: Vec<&str> = bridges.iter().map(IfName::as_str).collect();
-        let check = |ip| iptables::check_apart(&self.socket, ip, &names, false);
-        Ok(iptables::families(addresses).into_iter().map(check).collect::<Result<Vec<_>, _>>()?.concat())
+        iptables::check_apart(&self.socket, &iptables::families(addresses), &names, false)
     }
 
     /// Removes what the owner has, and the policy of a bridge that nobody is behind any more. Idempotent.

@@ -11,15 +11,14 @@ use std::net::IpAddr;
 
 use cni_plugin::Difference;
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
-use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::nftables::{
-    Cmp, DataAttribute, Expressions, Immediate, MetaKey, NfTablesMessage, Operator, RuleAttribute, RuleMessage,
-    TableAttribute, TableMessage, Verdict, VerdictAttribute,
+    Expressions, MetaKey, NfTablesMessage, Operator, RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
 use rustix::io::Errno;
 
+use super::answer::Raw;
 use super::batch::Batch;
-use super::check::{self, RuleExpressions};
+use super::element::nested;
 use super::error::{NftError, absent};
 use super::expr::{self, Ip};
 use super::firewall_frame::{MARK, accept, is_marked, jump};
@@ -36,50 +35,51 @@ pub(crate) const COMMENT: &str = "CNI firewall plugin rules (nftables)";
 /// How often a change is tried while others change the same chains.
 const ATTEMPTS: u32 = 8;
 
-/// A rule as the kernel lists it.
+/// A rule as the kernel lists it, as far as it matters here.
+#[derive(Default)]
 struct Listed {
     handle: u64,
     comment: Option<String>,
-    expressions: RuleExpressions,
+    /// The interfaces' names that it compares with.
+    names: Vec<String>,
+    /// The chains that it jumps to.
+    jumps: Vec<String>,
 }
 
 impl Listed {
+    /// Read by hand: with a policy for each of a thousand containers' links the decoder would take a hundred milliseconds.
+    fn read(rule: &Raw) -> Self {
+        let first = |attributes, kind| nested(attributes, kind).next();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
+        // NFTA_RULE_HANDLE, NFTA_RULE_USERDATA
+        let handle = first(rule.attributes(), 3).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+        let comment = first(rule.attributes(), 7).and_then(raw::read_comment);
+        let mut listed = Self { handle, comment, ..Self::default() };
+        // NFTA_RULE_EXPRESSIONS, NFTA_LIST_ELEM
+        for expression in nested(rule.attributes(), 4).flat_map(|list| nested(list, 1)) {
+            // NFTA_EXPR_NAME, NFTA_EXPR_DATA
+            let (Some(name), Some(data)) = (first(expression, 1), first(expression, 2)) else { continue };
+            match text(name).as_str() {
+                // NFTA_CMP_DATA, NFTA_DATA_VALUE
+                "cmp" => listed.names.extend(first(data, 3).and_then(|data| first(data, 1)).map(text)),
+                // NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN
+                "immediate" => {
+                    let verdict = first(data, 2).and_then(|data| first(data, 2));
+                    listed.jumps.extend(verdict.and_then(|verdict| first(verdict, 2)).map(text));
+                }
+                _ => {}
+            }
+        }
+        listed
+    }
+
     fn is_ours(&self) -> bool {
         self.comment.as_deref() == Some(COMMENT)
     }
 
-    fn names(&self, bridge: &str) -> bool {
-        self.is_ours() && check::has(&self.expressions, &interface_is(bridge))
+    fn is_of(&self, bridge: &str) -> bool {
+        self.is_ours() && self.names.iter().any(|name| name == bridge)
     }
-
-    /// The interface that the rule of a policy of ours is about.
-    fn bridge(&self) -> Option<String> {
-        self.expressions.iter().filter_map(check::data_of).find_map(compared_name)
-    }
-
-    fn jumps_to(&self, chain: &str) -> bool {
-        self.expressions.iter().filter_map(check::data_of).any(|expression| match expression {
-            Expressions::Immediate(parts) => parts.iter().any(|part| leads_to(part, chain)),
-            _ => false,
-        })
-    }
-}
-
-/// The interface's name that an expression compares with.
-fn compared_name(expression: &Expressions) -> Option<String> {
-    let Expressions::Cmp(parts) = expression else { return None };
-    let bytes = parts.iter().find_map(|part| match part {
-        Cmp::Data(DataAttribute::Value(bytes)) => Some(bytes),
-        _ => None,
-    })?;
-    let name = bytes.split(|byte| *byte == 0).next()?;
-    String::from_utf8(name.to_vec()).ok()
-}
-
-fn leads_to(part: &Immediate, chain: &str) -> bool {
-    let Immediate::Data(DataAttribute::Verdict(verdict)) = part else { return false };
-    verdict.contains(&VerdictAttribute::Code(Verdict::Jump))
-        && verdict.contains(&VerdictAttribute::Chain(chain.to_owned()))
 }
 
 fn table(ip: Ip) -> TableId {
@@ -94,30 +94,37 @@ pub(super) fn families(addresses: &[IpAddr]) -> Vec<Ip> {
 /// Accepts what is marked, in the families in which something of the intent is to be accepted and iptables-nft has its chain,
 /// and keeps the intent's bridge apart.
 ///
-/// `may_come` says that somebody will make policies there later, so that the chains are made for them.
-pub(super) fn add(socket: &Socket, intent: &Forwarding, may_come: bool) -> Result<(), NftError> {
-    for ip in families(&intent.addresses) {
-        if chains::uses(socket, table(ip), FORWARD)?.is_some() {
-            again(|| accept_marked(socket, table(ip)))?;
-        }
-        if let Some(ingress) = &intent.ingress {
-            keep_apart(socket, ip, &[ingress.bridge.as_str()], may_come)?;
+/// `is_new` says that the bridge had no policy before, and `may_come` that a policy of iptables or Go may follow, so that the
+/// chains are made for it.
+pub(super) fn add(socket: &Socket, intent: &Forwarding, is_new: bool, may_come: bool) -> Result<(), NftError> {
+    let families = families(&intent.addresses);
+    for ip in &families {
+        if chains::uses(socket, table(*ip), FORWARD)?.is_some() {
+            again(|| accept_marked(socket, table(*ip)))?;
         }
     }
-    Ok(())
+    match &intent.ingress {
+        Some(ingress) if is_new => {
+            let rules = |ip: &Ip| [0, 1].map(|stage| (*ip, stage, ingress.bridge.as_str()));
+            put_apart(socket, &families.iter().flat_map(rules).collect::<Vec<_>>(), may_come)
+        }
+        Some(ingress) => keep_apart(socket, &families, &[ingress.bridge.as_str()], may_come),
+        None => Ok(()),
+    }
 }
 
 /// What of [`add`] isn't there.
 pub(super) fn check(socket: &Socket, intent: &Forwarding, may_come: bool) -> Result<Vec<Difference>, NftError> {
     let mut differences = Vec::new();
-    for ip in families(&intent.addresses) {
-        let table = table(ip);
+    let families = families(&intent.addresses);
+    for ip in &families {
+        let table = table(*ip);
         if chains::uses(socket, table, FORWARD)?.is_some() {
             differences.extend(Accepts::read(socket, table)?.difference(table));
         }
-        if let Some(ingress) = &intent.ingress {
-            differences.extend(check_apart(socket, ip, &[ingress.bridge.as_str()], may_come)?);
-        }
+    }
+    if let Some(ingress) = &intent.ingress {
+        differences.extend(check_apart(socket, &families, &[ingress.bridge.as_str()], may_come)?);
     }
     Ok(differences)
 }
@@ -134,7 +141,7 @@ struct Accepts {
 impl Accepts {
     fn read(socket: &Socket, table: TableId) -> Result<Self, NftError> {
         let rules = list(socket, table, FORWARD)?;
-        let jump = rules.iter().position(|rule| rule.jumps_to(STAGES[0]));
+        let jump = rules.iter().position(|rule| rule.jumps.iter().any(|chain| chain == STAGES[0]));
         let (early, late) = rules.split_at(jump.unwrap_or(0));
         Ok(Self {
             policies: jump.map(|at| rules[at].handle),
@@ -167,56 +174,82 @@ fn accept_marked(socket: &Socket, table: TableId) -> Result<(), NftError> {
 
 /// Keeps `bridges` apart from those that the iptables backend and the Go plugin keep apart, where iptables-nft has its table, or
 /// `may_come`. Idempotent.
-pub(super) fn keep_apart(socket: &Socket, ip: Ip, bridges: &[&str], may_come: bool) -> Result<(), NftError> {
-    let lacking = lacking(socket, ip, bridges)?;
-    if lacking.is_empty() || !(may_come || exists(socket, table(ip))?) {
-        return Ok(());
-    }
-    let mut batch = Batch::default();
-    let attributes = vec![TableAttribute::Name(table(ip).name.to_owned())];
-    let message = NfTablesMessage::NewTable(TableMessage { attributes });
-    batch.push(format!("add table {}", table(ip)), table(ip).family.number(), NLM_F_CREATE, message);
-    for name in STAGES {
-        Chain { name: name.to_owned(), base: None, rules: Vec::new() }.declare(table(ip), &mut batch);
-    }
-    for (stage, bridge) in lacking {
-        insert(table(ip), STAGES[stage], apart(stage, bridge), None, &mut batch);
-    }
-    socket.commit(&batch, None)
+pub(super) fn keep_apart(socket: &Socket, families: &[Ip], bridges: &[&str], may_come: bool) -> Result<(), NftError> {
+    put_apart(socket, &lacking(socket, families, bridges)?, may_come)
 }
 
 /// What of [`keep_apart`] isn't there.
 pub(super) fn check_apart(
     socket: &Socket,
-    ip: Ip,
+    families: &[Ip],
     bridges: &[&str],
     may_come: bool,
 ) -> Result<Vec<Difference>, NftError> {
-    let lacking = lacking(socket, ip, bridges)?;
-    if lacking.is_empty() || !(may_come || exists(socket, table(ip))?) {
-        return Ok(Vec::new());
+    let mut differences = Vec::new();
+    for (ip, stage, bridge) in lacking(socket, families, bridges)? {
+        if may_come || exists(socket, table(ip))? {
+            let thing = format!("nftables rule for {bridge} of chain {} {}", table(ip), STAGES[stage]);
+            differences.push(Difference::missing(thing));
+        }
     }
-    let name = |(stage, bridge): (usize, &str)| {
-        Difference::missing(format!("nftables rule for {bridge} of chain {} {}", table(ip), STAGES[stage]))
-    };
-    Ok(lacking.into_iter().map(name).collect())
+    Ok(differences)
 }
 
-/// The stages and bridges whose rules are missing.
-fn lacking<'a>(socket: &Socket, ip: Ip, bridges: &[&'a str]) -> Result<Vec<(usize, &'a str)>, NftError> {
+/// The families, stages and bridges whose rules are missing.
+fn lacking<'a>(socket: &Socket, families: &[Ip], bridges: &[&'a str]) -> Result<Vec<(Ip, usize, &'a str)>, NftError> {
     let mut lacking = Vec::new();
-    for (stage, chain) in STAGES.into_iter().enumerate() {
-        let rules = list(socket, table(ip), chain)?;
-        let is_missing = |bridge: &&str| !rules.iter().any(|rule| rule.names(bridge));
-        lacking.extend(bridges.iter().copied().filter(is_missing).map(|bridge| (stage, bridge)));
+    for ip in families {
+        for (stage, chain) in STAGES.into_iter().enumerate() {
+            let rules = list(socket, table(*ip), chain)?;
+            let is_missing = |bridge: &&str| !rules.iter().any(|rule| rule.is_of(bridge));
+            lacking.extend(bridges.iter().copied().filter(is_missing).map(|bridge| (*ip, stage, bridge)));
+        }
     }
     Ok(lacking)
+}
+
+/// Adds these rules in one transaction, in the families in which the table is there or `may_come`.
+fn put_apart(socket: &Socket, rules: &[(Ip, usize, &str)], may_come: bool) -> Result<(), NftError> {
+    let mut batch = Batch::default();
+    for ip in [Ip::V4, Ip::V6] {
+        let of_family = rules.iter().filter(|(of, ..)| *of == ip);
+        if of_family.clone().next().is_none() || !make_chains(socket, table(ip), may_come, &mut batch)? {
+            continue;
+        }
+        for (_, stage, bridge) in of_family {
+            insert(table(ip), STAGES[*stage], apart(*stage, bridge), None, &mut batch);
+        }
+    }
+    socket.commit(&batch, None)
+}
+
+/// Adds the messages that make the stages, unless they are there; false if there is no place for them.
+fn make_chains(socket: &Socket, table: TableId, may_come: bool, batch: &mut Batch) -> Result<bool, NftError> {
+    let mut missing = Vec::new();
+    for name in STAGES {
+        if chains::uses(socket, table, name)?.is_none() {
+            missing.push(Chain { name: name.to_owned(), base: None, rules: Vec::new() });
+        }
+    }
+    if missing.is_empty() {
+        return Ok(true);
+    }
+    if !exists(socket, table)? {
+        if !may_come {
+            return Ok(false);
+        }
+        let attributes = vec![TableAttribute::Name(table.name.to_owned())];
+        let message = NfTablesMessage::NewTable(TableMessage { attributes });
+        batch.push(format!("add table {table}"), table.family.number(), NLM_F_CREATE, message);
+    }
+    missing.iter().for_each(|chain| chain.declare(table, batch));
+    Ok(true)
 }
 
 /// Adds messages that delete the rules of `bridge`.
 pub(super) fn release(socket: &Socket, bridge: &str, batch: &mut Batch) -> Result<(), NftError> {
     for (table, chain, rule) in of_policies(socket)? {
-        if rule.names(bridge) {
+        if rule.is_of(bridge) {
             delete(table, chain, rule.handle, batch);
         }
     }
@@ -232,7 +265,7 @@ pub(super) fn retain(
     again(|| {
         let rules: Vec<_> = of_policies(socket)?
             .into_iter()
-            .filter_map(|(table, chain, rule)| Some((table, chain, rule.handle, rule.bridge()?)))
+            .filter_map(|(table, chain, rule)| Some((table, chain, rule.handle, rule.names.into_iter().next()?)))
             .collect();
         let names: Vec<String> = rules.iter().map(|(.., bridge)| bridge.clone()).collect();
         let closed = is_closed(&names)?;
@@ -338,19 +371,7 @@ fn list(socket: &Socket, table: TableId, chain: &str) -> Result<Vec<Listed>, Nft
     let question = table.question(NfTablesMessage::GetRule(RuleMessage { attributes }));
     let what = format!("list the rules of {table} {chain}");
     socket.dump_state(&what, &question, |rules: &mut Vec<Listed>, message| {
-        let NetfilterMessageInner::NfTables(NfTablesMessage::NewRule(rule)) = message.decode(&what)? else {
-            return Ok(());
-        };
-        let mut listed = Listed { handle: 0, comment: None, expressions: Vec::new() };
-        for attribute in rule.attributes {
-            match attribute {
-                RuleAttribute::Handle(handle) => listed.handle = handle,
-                RuleAttribute::UserData(bytes) => listed.comment = raw::read_comment(&bytes),
-                RuleAttribute::Expressions(list) => listed.expressions = list,
-                _ => {}
-            }
-        }
-        rules.push(listed);
+        rules.push(Listed::read(&message));
         Ok(())
     })
 }

@@ -112,8 +112,10 @@ fn nft_understands_the_golden_files_as_the_kernel_got_them() {
         means("ports.nft", |nft| drop(nft.add_ports(&ports()).unwrap()));
         means("mac_guard.nft", |nft| nft.add_mac_guard(&mac_guard()).unwrap());
         means("same_bridge.nft", |nft| {
-            drop(nft.add_forwarding(&forwarding(IngressPolicy::SameBridge), false).unwrap())
+            drop(nft.add_forwarding(&forwarding(IngressPolicy::SameBridge), false).unwrap());
         });
-        means("isolated.nft", |nft| drop(nft.add_forwarding(&forwarding(IngressPolicy::Isolated), false).unwrap()));
+        means("isolated.nft", |nft| {
+            drop(nft.add_forwarding(&forwarding(IngressPolicy::Isolated), false).unwrap());
+        });
     });
 }
