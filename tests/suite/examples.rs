@@ -8,7 +8,7 @@ use cni_tests::packets::{Outside, Proto, Server, ask, at, ping, silent};
 use cni_tests::{Attachment, Chain, Netns, Sandbox, Snapshot, rules};
 
 use crate::bridge_vlan::need_filtering;
-use crate::case::{Basis, Case, common};
+use crate::case::{Basis, Case, common, improved};
 use crate::networks;
 
 type Told = fn(&Sandbox, &Chain);
@@ -40,6 +40,14 @@ pub(crate) fn cases() -> Vec<Case> {
         common(format!("examples::{file}"), move |sb| told(sb, file, *story)).based_on(basis(file))
     };
     let mut cases: Vec<_> = STORIES.iter().map(case).collect();
+    cases.extend(STORIES.iter().map(|(file, _)| {
+        improved(format!("examples::success_is_silent_{file}"), move |sb| {
+            if file.contains("vlan") {
+                need_filtering(sb);
+            }
+            silent_life(sb, &chain_of(sb, file));
+        })
+    }));
     cases.push(common("examples::every_file_has_a_story", |_| {
         let mut files: Vec<_> = fs::read_dir(folder()).unwrap().map(|e| e.unwrap().file_name()).collect();
         files.sort();
@@ -47,6 +55,45 @@ pub(crate) fn cases() -> Vec<Case> {
         assert_eq!(files, stories);
     }));
     cases
+}
+
+/// An ordinary life, of which nothing is on stderr: the node's journal has lines only for what an operator should do.
+fn silent_life(sb: &Sandbox, chain: &Chain) {
+    let _outside = sb.outside();
+    let is_static = chain.plugins().iter().any(|plugin| plugin["ipam"]["type"] == "static");
+    let containers = [("c1", 8080), ("c2", 9090)].into_iter().take(if is_static { 1 } else { 2 });
+    let attach = |(id, port)| {
+        let mut at = Attachment::new(id, &sb.container(id)).publish(&[(port, 80, "tcp"), (port, 80, "udp")]);
+        let mut previous = None;
+        for plugin in chain.plugins() {
+            let outcome = chain.call(sb, "ADD", plugin, &at, previous.as_ref()).run();
+            previous = Some(outcome.result());
+            assert_eq!(outcome.stderr, "", "{outcome}");
+        }
+        at.result = previous;
+        at
+    };
+    let attached: Vec<Attachment> = containers.map(attach).collect();
+    let silent = |verb: &str, at: &Attachment| {
+        for plugin in chain.plugins().iter().rev() {
+            let outcome = chain.call(sb, verb, plugin, at, at.result.as_ref()).run();
+            outcome.silent();
+            assert_eq!(outcome.stderr, "", "{outcome}");
+        }
+    };
+    attached.iter().for_each(|at| silent("CHECK", at));
+    if chain.version() >= "1.1.0" {
+        let valid = [("c1", "eth0"), ("c2", "eth0")];
+        for plugin in chain.plugins() {
+            let alone = Chain::new(chain.name(), chain.version(), std::slice::from_ref(plugin));
+            for outcome in [alone.status(sb), alone.gc(sb, &valid)] {
+                outcome.silent();
+                assert_eq!(outcome.stderr, "", "{outcome}");
+            }
+        }
+    }
+    attached.iter().for_each(|at| silent("DEL", at));
+    attached.iter().for_each(|at| silent("DEL", at));
 }
 
 /// In the tree; or, on a machine without it (`hack/test-vm.sh`), where the suite is started.

@@ -1,8 +1,10 @@
 //! firewall: what it shares with the Go plugin, rules and refusals.
 
+use std::path::Path;
+
 use cni_tests::conf::Backend;
-use cni_tests::{Sandbox, Snapshot, netns, rules};
-use serde_json::Value;
+use cni_tests::{Attachment, Chain, Sandbox, Snapshot, netns, rules, verdict};
+use serde_json::{Value, json};
 
 use crate::case::{Case, common, improved};
 use crate::firewall_state::{about_bridge, add, call, conf_of};
@@ -16,6 +18,10 @@ pub(crate) fn cases() -> Vec<Case> {
         common("firewall::result_is_passed_on", passed_on),
         improved("firewall::check_and_del_of_gos_rules", gos_rules),
         improved("firewall::policy_that_go_made_stays", gos_policy),
+        improved("firewall::check_of_gos_add_at_an_address_that_gos_del_left", given_to_another),
+        improved("firewall::check_of_gos_add_at_another_address", moved_by_go),
+        improved("firewall::check_names_an_owner_that_is_there", held_by_the_living),
+        improved("firewall::check_after_the_backend_was_changed", backend_changed),
         improved("firewall::accepts_come_behind_the_policies", order),
         improved("firewall::unknown_policy_is_refused_before_the_deed", unknown_policy),
         improved("firewall::policy_without_bridge_is_refused_before_the_deed", no_bridge),
@@ -145,4 +151,94 @@ fn admin_chain(sb: &Sandbox) {
     conf["backend"] = "iptables".into();
     call(sb, "ADD", "c1", &conf).result();
     assert!(!rules::naming(&sb.node(), "-j MINE").is_empty());
+}
+
+/// A network whose plugins are ours or Go's by turns, as on a node that is upgraded and rolled back.
+struct Mixed {
+    ours: Sandbox,
+    go: Sandbox,
+    chain: Chain,
+}
+
+impl Mixed {
+    fn new(sb: &Sandbox) -> Self {
+        let go = sb.with_plugins(Path::new("/usr/lib/cni"));
+        if !go.has("firewall") {
+            verdict::skip("no Go plugins here");
+        }
+        let bridge = json!({
+            "type": "bridge", "bridge": "br0", "isGateway": true, "ipMasq": true, "capabilities": {"ips": true},
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]}
+        });
+        let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
+        let firewall = json!({"type": "firewall", "backend": "iptables"});
+        Self { ours: sb.with_plugins(sb.dir()), go, chain: Chain::new("net1", "1.0.0", &[bridge, portmap, firewall]) }
+    }
+
+    fn attachment(&self, id: &str, address: &str) -> Attachment {
+        let ns = self.ours.container(id);
+        Attachment::new(id, &ns).publish(&[(8080, 80, "tcp")]).with("ips", json!([address]))
+    }
+
+    fn entries(&self) -> Vec<String> {
+        let listed = self.ours.node().sh(&["iptables", "-S", "CNI-FORWARD-PUBLISHED"]);
+        listed.lines().filter(|line| line.starts_with("-A")).map(str::to_owned).collect()
+    }
+}
+
+/// Go's DEL knows nothing of our entry for the address, and its next ADD gives that to another container.
+fn given_to_another(sb: &Sandbox) {
+    let mixed = Mixed::new(sb);
+    let (mut one, mut two) = (mixed.attachment("c1", "10.9.0.42"), mixed.attachment("c2", "10.9.0.42"));
+    mixed.chain.add(&mixed.ours, &mut one);
+    mixed.chain.try_del(&mixed.go, &one).silent();
+    assert_eq!(mixed.entries().len(), 1, "Go leaves it");
+    mixed.chain.add(&mixed.go, &mut two);
+    mixed.chain.check(&mixed.ours, &two).silent();
+    mixed.chain.del(&mixed.ours, &two);
+    mixed.chain.add(&mixed.ours, &mut two);
+    mixed.chain.check(&mixed.ours, &two).silent();
+    mixed.chain.del(&mixed.ours, &two);
+    assert!(mixed.entries().is_empty(), "{:?}", mixed.entries());
+}
+
+/// The same container again, at another address.
+fn moved_by_go(sb: &Sandbox) {
+    let mixed = Mixed::new(sb);
+    let mut at = mixed.attachment("c1", "10.9.0.42");
+    for by in [&mixed.go, &mixed.ours] {
+        at = at.with("ips", json!(["10.9.0.42"]));
+        mixed.chain.add(&mixed.ours, &mut at);
+        mixed.chain.try_del(&mixed.go, &at).silent();
+        at = at.with("ips", json!(["10.9.0.60"]));
+        mixed.chain.add(by, &mut at);
+        mixed.chain.check(&mixed.ours, &at).silent();
+        mixed.chain.del(&mixed.ours, &at);
+        assert!(mixed.entries().is_empty(), "{:?}", mixed.entries());
+        assert!(rules::naming(&sb.node(), "10.9.0.").iter().all(|line| !line.contains("CNI-FORWARD")));
+    }
+}
+
+/// What is a difference if the other one is there.
+fn held_by_the_living(sb: &Sandbox) {
+    let mixed = Mixed::new(sb);
+    let mut one = mixed.attachment("c1", "10.9.0.42");
+    mixed.chain.add(&mixed.ours, &mut one);
+    let mut two = mixed.attachment("c2", "10.9.0.42");
+    two.result.clone_from(&one.result);
+    let firewall = &mixed.chain.plugins()[2];
+    let check = mixed.chain.call(&mixed.ours, "CHECK", firewall, &two, two.result.as_ref());
+    check.run().error().names(&["10.9.0.42", "c1"]);
+    mixed.chain.del(&mixed.ours, &one);
+}
+
+/// Containers that were added with the other backend are as sound as before.
+fn backend_changed(sb: &Sandbox) {
+    for (was, is) in [(Backend::Iptables, Backend::Nftables), (Backend::Nftables, Backend::Iptables)] {
+        let old = add(sb, was, "same-bridge", "c1", 2);
+        let new = conf_of(sb, is, "same-bridge", 2);
+        call(sb, "CHECK", "c1", &new).silent();
+        call(sb, "DEL", "c1", &old).silent();
+        call(sb, "CHECK", "c1", &new).error().names(&["10.9.0.2"]);
+    }
 }

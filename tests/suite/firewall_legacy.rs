@@ -7,7 +7,7 @@ use cni_tests::{Sandbox, netns, verdict};
 
 use crate::case::{Case, improved};
 use crate::firewall_state::{add, call};
-use crate::{firewall, firewall_check, firewall_go, firewall_matrix, firewall_state};
+use crate::{firewall, firewall_check, firewall_go, firewall_matrix, firewall_mixed, firewall_state};
 
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
@@ -17,7 +17,8 @@ pub(crate) fn cases() -> Vec<Case> {
         let name = case.name().replacen("::", "::legacy_", 1);
         case.after(name, use_legacy)
     };
-    let mut cases: Vec<Case> = with_tools.chain(firewall_go::cases()).map(again).collect();
+    let mut cases: Vec<Case> =
+        with_tools.chain(firewall_go::cases()).chain(firewall_mixed::with_bridges()).map(again).collect();
     cases.push(improved("firewall::legacy_tools_beside_a_dropping_chain_of_the_new", beside_nft));
     cases
 }

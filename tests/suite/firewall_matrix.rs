@@ -90,7 +90,7 @@ fn column(sb: &Sandbox, backend: Backend, forward: &str, policy: &str) {
         neighbour: one.attach("mate", &[]),
         stranger: two.attach("far", &[]),
     };
-    let expected = documented(forward, policy);
+    let expected = documented(&format!("### `FORWARD` policy `{forward}`"), policy);
     let probes = scene.probes();
     for (row, _) in &expected {
         assert!(probes.iter().any(|probe| probe.row == row), "docs/firewall.md has a row {row:?} that nobody tests");
@@ -112,11 +112,10 @@ fn column(sb: &Sandbox, backend: Backend, forward: &str, policy: &str) {
     }
 }
 
-/// The rows of a table of docs/firewall.md, with what its column says.
-fn documented(forward: &str, column: &str) -> Vec<(String, bool)> {
+/// The rows of the table of docs/firewall.md under `heading`, with what its column says.
+pub(crate) fn documented(heading: &str, column: &str) -> Vec<(String, bool)> {
     let text = include_str!("../../docs/firewall.md");
-    let heading = format!("### `FORWARD` policy `{forward}`");
-    let (_, section) = text.split_once(&heading).unwrap_or_else(|| panic!("docs/firewall.md has no {heading:?}"));
+    let (_, section) = text.split_once(heading).unwrap_or_else(|| panic!("docs/firewall.md has no {heading:?}"));
     let lines = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     let mut rows = lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect());
     let head: Vec<String> = rows.next().expect("a table");

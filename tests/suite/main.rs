@@ -31,12 +31,15 @@ mod each;
 mod examples;
 mod faults;
 mod firewall;
+mod firewall_back;
 mod firewall_check;
 mod firewall_foreign;
 mod firewall_go;
 mod firewall_legacy;
 mod firewall_matrix;
+mod firewall_mixed;
 mod firewall_state;
+mod firewall_status;
 mod firewalld;
 mod gc;
 mod host_local;
@@ -108,7 +111,7 @@ fn main() -> ExitCode {
 type Subject = fn() -> Vec<case::Case>;
 
 /// All of them, in the order in which they are told.
-const SUBJECTS: [Subject; 62] = [
+const SUBJECTS: [Subject; 65] = [
     protocol::cases,
     versions::cases,
     backends::cases,
@@ -142,8 +145,11 @@ const SUBJECTS: [Subject; 62] = [
     reach::cases,
     firewall::cases,
     firewall_matrix::cases,
+    firewall_mixed::cases,
     firewall_legacy::cases,
     firewall_state::cases,
+    firewall_status::cases,
+    firewall_back::cases,
     firewall_check::cases,
     firewall_foreign::cases,
     firewall_go::cases,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use cni_netfilter::{Backend, FilterError, Forwarding, Netfilter};
+use cni_netfilter::{Attachments, Backend, FilterError, Forwarding, Netfilter};
 use cni_plugin::{Difference, NetworkName, Owner, Undo};
 
 use crate::firewalld::{Firewalld, FirewalldError};
@@ -79,12 +79,12 @@ impl Firewall {
     ///
     /// # Errors
     /// Only if it can't be told.
-    pub fn check(&self, wanted: &Forwarding) -> Result<Vec<Difference>, FirewallError> {
+    pub fn check(&self, wanted: &Forwarding, attached: &dyn Attachments) -> Result<Vec<Difference>, FirewallError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         let (firewalld, backend) = self.choose()?;
-        let mut differences = self.filter.check_forwarding(backend, wanted)?;
+        let mut differences = self.filter.check_forwarding(backend, wanted, attached)?;
         if let Some(firewalld) = firewalld {
             differences.extend(firewalld.check(&wanted.addresses)?);
         }

@@ -52,8 +52,8 @@ impl Masquerade {
 impl Netfilter {
     /// Masquerades as `wanted` says, all of it `owner`'s, and pushes the removal to `undo`. Idempotent.
     ///
-    /// The removal is pushed first: a transaction each family, and the second may fail. Who had one of the addresses before
-    /// is named on stderr: gone without a DEL, or alive on another network, as `is_alive` says of an owner's key.
+    /// The removal is pushed first: a transaction each family, and the second may fail. An owner that has one of the addresses
+    /// too, and that is alive on another network as `is_alive` says of its key, is named on stderr.
     pub fn masquerade(
         self: &Rc<Self>,
         backend: Backend,
@@ -66,11 +66,6 @@ impl Netfilter {
         let hints: Vec<IpNetwork> = wanted.iter().map(|of| of.subnet).collect();
         undo.push("the masquerade rules", move || taken_back.remove_masquerade(&taken, &hints));
         let holders = self.add_masquerade(backend, wanted, is_alive)?;
-        for gone in holders.gone {
-            eprintln!(
-                "an address of {owner} was still masqueraded for {gone}, which must be gone: that rule is withdrawn"
-            );
-        }
         for alive in holders.alive {
             eprintln!(
                 "an address of {owner} is masqueraded for {alive}, which has it too, and ends with that: give the \

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use cni_plugin::{Difference, NetworkName, Owner, Undo};
+use cni_plugin::{Difference, IfName, NetworkName, Owner, Undo};
 
 use crate::filter::{FilterError, Netfilter};
-use crate::forwarding::Forwarding;
+use crate::forwarding::{Attachments, Forwarding};
 use crate::intent::Backend;
-use crate::iptables::{Family, Iptables, firewall_legacy as legacy};
+use crate::iptables::{Family, Iptables, Variant, firewall_legacy as legacy};
 use crate::nftables::{ACCEPT_MARK, MARK_COMMENT};
 
 impl Netfilter {
@@ -25,29 +25,83 @@ impl Netfilter {
     pub fn add_forwarding(&self, backend: Backend, wanted: &Forwarding) -> Result<(), FilterError> {
         match backend {
             _ if wanted.is_empty() => Ok(()),
-            Backend::Iptables => Ok(Iptables::find()?.add_forwarding(wanted)?),
+            Backend::Iptables => {
+                Iptables::find()?.add_forwarding(wanted)?;
+                self.keep_nftables_apart(wanted)
+            }
             Backend::Nftables => {
-                self.nftables()?.add_forwarding(wanted)?;
-                Ok(legacy::accept_marked(&families(&wanted.addresses), ACCEPT_MARK, MARK_COMMENT)?)
+                let released = self.nftables()?.add_forwarding(wanted, iptables_may_come())?;
+                let bridges: Vec<IfName> = wanted.ingress.iter().map(|ingress| ingress.bridge.clone()).collect();
+                legacy::add(legacy_needs(&families(&wanted.addresses), Some(ACCEPT_MARK), &bridges))?;
+                release_legacy(&released)
             }
         }
     }
 
-    /// What of `wanted` is missing or altered, and whoever drops it in spite of our rules.
-    pub fn check_forwarding(&self, backend: Backend, wanted: &Forwarding) -> Result<Vec<Difference>, FilterError> {
+    /// A policy of the iptables backend holds against bridges with one of the nftables backend.
+    fn keep_nftables_apart(&self, wanted: &Forwarding) -> Result<(), FilterError> {
+        let bridges = self.closed_in_nftables(wanted)?;
+        if bridges.is_empty() {
+            return Ok(());
+        }
+        self.nftables()?.keep_apart(&bridges, &wanted.addresses)?;
+        Ok(legacy::add(legacy_needs(&families(&wanted.addresses), None, &bridges))?)
+    }
+
+    fn closed_in_nftables(&self, wanted: &Forwarding) -> Result<Vec<IfName>, FilterError> {
+        match self.nftables() {
+            Ok(nftables) if wanted.ingress.is_some() => Ok(nftables.closed_bridges()?),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// What of `wanted` is missing or altered, and the chains of others that drop it in spite of our rules.
+    ///
+    /// Before an upgrade or a change of the configuration ADD may have used the other backend: where nothing is wrong with
+    /// that, nothing is wrong.
+    pub fn check_forwarding(
+        &self,
+        backend: Backend,
+        wanted: &Forwarding,
+        attached: &dyn Attachments,
+    ) -> Result<Vec<Difference>, FilterError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let mut differences = match backend {
-            Backend::Iptables => Iptables::find()?.check_forwarding(wanted)?,
-            Backend::Nftables => {
-                let mut differences = self.nftables()?.check_forwarding(wanted)?;
-                differences.extend(legacy::check_marked(&families(&wanted.addresses), ACCEPT_MARK, MARK_COMMENT)?);
-                differences
-            }
-        };
-        differences.extend(self.obstacles(backend, &wanted.addresses)?);
+        let mut differences = self.check_in(backend, wanted, attached)?;
+        let mut used = backend;
+        let other = backend.other();
+        if !differences.is_empty() && self.check_in(other, wanted, attached).is_ok_and(|found| found.is_empty()) {
+            (differences, used) = (Vec::new(), other);
+        }
+        differences.extend(self.obstacles(used, &wanted.addresses)?);
         Ok(differences)
+    }
+
+    fn check_in(
+        &self,
+        backend: Backend,
+        wanted: &Forwarding,
+        attached: &dyn Attachments,
+    ) -> Result<Vec<Difference>, FilterError> {
+        let families = families(&wanted.addresses);
+        match backend {
+            Backend::Iptables => {
+                let mut differences = Iptables::find()?.check_forwarding(wanted, attached)?;
+                let bridges = self.closed_in_nftables(wanted)?;
+                if !bridges.is_empty() {
+                    differences.extend(self.nftables()?.check_apart(&bridges, &wanted.addresses)?);
+                    differences.extend(legacy::check(legacy_needs(&families, None, &bridges))?);
+                }
+                Ok(differences)
+            }
+            Backend::Nftables => {
+                let mut differences = self.nftables()?.check_forwarding(wanted, iptables_may_come())?;
+                let bridges: Vec<IfName> = wanted.ingress.iter().map(|ingress| ingress.bridge.clone()).collect();
+                differences.extend(legacy::check(legacy_needs(&families, Some(ACCEPT_MARK), &bridges))?);
+                Ok(differences)
+            }
+        }
     }
 
     /// Removes what the owner may forward, and policies that nobody needs any more, from both backends. `hint` is what it
@@ -55,28 +109,24 @@ impl Netfilter {
     ///
     /// Returns the addresses that the owner had in the nftables backend.
     pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<Vec<IpAddr>, FilterError> {
-        let mut addresses = Vec::new();
-        let nftables = self.in_nftables(|nft| {
-            addresses = nft.remove_forwarding(owner, hint)?;
-            Ok(())
-        });
+        let removed = self.in_nftables(|nft| nft.remove_forwarding(owner, hint));
+        let released = removed.as_ref().map_or(Ok(()), |removed| release_legacy(&removed.bridges));
         let chains = &Iptables::FORWARDING_CHAINS;
         let iptables = self.in_iptables("filter", chains, |tools| tools.remove_forwarding(owner, hint));
-        nftables.and(iptables.map(drop)).map(|()| addresses)
+        let removed = removed?;
+        released.and(iptables.map(drop)).map(|()| removed.addresses)
     }
 
     /// Removes what owners of `network` that are not in `valid` may forward, from both backends.
     ///
     /// Returns the addresses that they had in the nftables backend.
     pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<IpAddr>, FilterError> {
-        let mut addresses = Vec::new();
-        let nftables = self.in_nftables(|nft| {
-            addresses = nft.retain_forwarding(network, valid)?;
-            Ok(())
-        });
+        let removed = self.in_nftables(|nft| nft.retain_forwarding(network, valid));
+        let released = removed.as_ref().map_or(Ok(()), |removed| release_legacy(&removed.bridges));
         let chains = &Iptables::FORWARDING_CHAINS;
         let iptables = self.in_iptables("filter", chains, |tools| tools.retain_forwarding(network, valid));
-        nftables.and(iptables.map(drop)).map(|()| addresses)
+        let removed = removed?;
+        released.and(iptables.map(drop)).map(|()| removed.addresses)
     }
 
     /// Those of `addresses` that nobody has in the nftables backend.
@@ -118,6 +168,24 @@ impl Netfilter {
         }
         Ok(found)
     }
+}
+
+/// True if the iptables tools of this node work on nf_tables: then the Go plugin, or the other backend, may make policies
+/// in its tables at any time.
+fn iptables_may_come() -> bool {
+    Iptables::variant() == Some(Variant::Nft)
+}
+
+fn legacy_needs<'a>(families: &'a [Family], mark: Option<u32>, bridges: &'a [IfName]) -> legacy::Needs<'a> {
+    legacy::Needs { families, mark, bridges, comment: MARK_COMMENT }
+}
+
+/// Bridges whose policy in nftables has ended need not be kept apart in legacy iptables.
+fn release_legacy(bridges: &[IfName]) -> Result<(), FilterError> {
+    if bridges.is_empty() {
+        return Ok(());
+    }
+    Ok(legacy::remove(MARK_COMMENT, |name| bridges.iter().any(|bridge| bridge.as_str() == name))?)
 }
 
 fn families(addresses: &[IpAddr]) -> Vec<Family> {

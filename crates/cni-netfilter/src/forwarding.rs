@@ -20,6 +20,15 @@ pub struct Forwarding {
     pub ingress: Option<Ingress>,
 }
 
+/// Which attachments are there, as the node's links tell. It is asked only where the rules alone leave two explanations.
+pub trait Attachments: Sync {
+    /// True if a link carries the owner with this key ([`Owner::key`]), or if that cannot be told.
+    fn has(&self, owner_key: &str) -> bool;
+
+    /// True if the node's end of the attachment's own link is there, whichever plugin made it.
+    fn has_own(&self) -> bool;
+}
+
 /// The policy of one bridge. It is shared by all attachments behind it, and the latest addition decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ingress {
@@ -71,7 +80,10 @@ pub struct ChainName(String);
 
 /// A text that iptables wouldn't take for a chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a chain name: 1 to 28 printable characters without blanks are allowed")]
+#[error(
+    "{0:?} cannot be the name of a chain of the administrator's: 1 to 28 printable characters without blanks are allowed, and \
+     neither a target of iptables nor a chain that leads there"
+)]
 pub struct BadChainName(pub String);
 
 impl ChainName {
@@ -86,6 +98,60 @@ impl ChainName {
     }
 }
 
+/// Names that no chain of the administrator's can have: the kernel's own, targets of iptables, and the chains that lead to it.
+const TAKEN: [&str; 50] = [
+    "INPUT",
+    "FORWARD",
+    "OUTPUT",
+    "PREROUTING",
+    "POSTROUTING",
+    "CNI-FORWARD",
+    "CNI-FORWARD-PUBLISHED",
+    "CNI-ISOLATION-STAGE-1",
+    "CNI-ISOLATION-STAGE-2",
+    "ACCEPT",
+    "DROP",
+    "QUEUE",
+    "RETURN",
+    "REJECT",
+    "LOG",
+    "NFLOG",
+    "NFQUEUE",
+    "ULOG",
+    "MARK",
+    "CONNMARK",
+    "SECMARK",
+    "CONNSECMARK",
+    "DNAT",
+    "SNAT",
+    "MASQUERADE",
+    "REDIRECT",
+    "NETMAP",
+    "DNPT",
+    "SNPT",
+    "TPROXY",
+    "TRACE",
+    "CT",
+    "NOTRACK",
+    "TCPMSS",
+    "TCPOPTSTRIP",
+    "TOS",
+    "DSCP",
+    "TTL",
+    "HL",
+    "ECN",
+    "SET",
+    "SYNPROXY",
+    "CLASSIFY",
+    "CHECKSUM",
+    "AUDIT",
+    "LED",
+    "RATEEST",
+    "IDLETIMER",
+    "TEE",
+    "HMARK",
+];
+
 /// A `-` or `!` would be taken for an option, a quote for the end of the word.
 impl FromStr for ChainName {
     type Err = BadChainName;
@@ -93,7 +159,8 @@ impl FromStr for ChainName {
     fn from_str(name: &str) -> Result<Self, BadChainName> {
         let fits = (1..=Self::MAX).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_graphic() && !b"\"'\\".contains(&b))
-            && !name.starts_with(['-', '!']);
+            && !name.starts_with(['-', '!'])
+            && !TAKEN.contains(&name);
         if fits { Ok(Self(name.to_owned())) } else { Err(BadChainName(name.to_owned())) }
     }
 }
@@ -123,7 +190,9 @@ mod tests {
     fn a_chain_name_is_one_word() {
         let is_one = |name: &str| name.parse::<ChainName>().is_ok();
         assert!(is_one("CNI-ADMIN") && is_one(&"x".repeat(28)));
-        for bad in ["", "a b", "-F", "!x", "a\"b", "a\nb", "é", &"x".repeat(29)] {
+        for bad in
+            ["DROP", "FORWARD", "CNI-FORWARD", "LOG", "", "a b", "-F", "!x", "a\"b", "a\nb", "é", &"x".repeat(29)]
+        {
             assert!(!is_one(bad), "{bad:?}");
         }
     }

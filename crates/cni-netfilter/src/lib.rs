@@ -17,7 +17,7 @@ pub mod properties;
 pub use configured::UnknownBackend;
 pub use conntrack::Flush;
 pub use filter::{FilterError, Netfilter, Removal};
-pub use forwarding::{BadChainName, ChainName, Forwarding, Ingress, IngressPolicy, UnknownPolicy};
+pub use forwarding::{Attachments, BadChainName, ChainName, Forwarding, Ingress, IngressPolicy, UnknownPolicy};
 pub use intent::{
     Backend, Displaced, Evicted, FormerHolders, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward,
     PortForwards, Protocol, Snat,

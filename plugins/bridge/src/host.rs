@@ -167,7 +167,10 @@ pub fn ignore_router_advertisements(link: &IfName) -> Result<(), SysctlError> {
         Err(SysctlError::NotFound { .. }) => Ok(()),
         // Where the node's settings can't be changed from here, as in a container, they are its administrator's.
         Err(SysctlError::Write { source, .. }) if source.kind() == ErrorKind::ReadOnlyFilesystem => {
-            eprintln!("{link} may listen to router advertisements of containers: /proc/sys is read-only here");
+            eprintln!(
+                "{link} accepts router advertisements of containers, as /proc/sys is read-only: set \
+                 net.ipv6.conf.default.accept_ra=0 before, or make it writable"
+            );
             Ok(())
         }
         other => other.map(drop),

@@ -1,6 +1,8 @@
 //! CHECK: compares the rules with the plan, and names each difference. Changes nothing.
 
-use cni_plugin::{Attachment, CniError, Request, verdict};
+use cni_net::{Netlink, pair};
+use cni_netfilter::Attachments;
+use cni_plugin::{Attachment, CniError, CniResult, IfName, Request, verdict};
 
 use crate::config::Config;
 use crate::plan::plan;
@@ -9,6 +11,29 @@ use crate::settings::Settings;
 /// Compares, the ingress policy included.
 pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config)?;
-    let wanted = plan(&settings, &attachment.owner, request.require_prev_result()?)?;
-    verdict(&request.config.firewall().check(&wanted)?)
+    let prev = request.require_prev_result()?;
+    let wanted = plan(&settings, &attachment.owner, prev)?;
+    verdict(&request.config.firewall().check(&wanted, &Links { own: host_link(prev) })?)
+}
+
+/// The node's links.
+struct Links {
+    own: Option<IfName>,
+}
+
+impl Attachments for Links {
+    fn has(&self, owner_key: &str) -> bool {
+        Netlink::open().map_or(true, |socket| pair::is_attached(&socket, owner_key))
+    }
+
+    fn has_own(&self) -> bool {
+        let exists = |name: &IfName| Netlink::open().and_then(|socket| socket.link_by_name(name.as_str()));
+        self.own.as_ref().is_some_and(|name| matches!(exists(name), Ok(Some(_))))
+    }
+}
+
+/// The node's end of the container's link: the last interface that is in no sandbox, behind the bridge if there is one.
+fn host_link(prev: &CniResult) -> Option<IfName> {
+    let on_host = prev.interfaces.iter().rev().find(|interface| interface.sandbox.is_empty());
+    on_host.and_then(|interface| interface.name.parse().ok())
 }

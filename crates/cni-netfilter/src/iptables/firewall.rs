@@ -16,7 +16,7 @@ use super::rules::{Rule, Script};
 use super::save::Table;
 use super::tool::{Family, concurrently, restore, save};
 use super::{Iptables, all, flatten, present};
-use crate::Forwarding;
+use crate::{Attachments, Forwarding};
 
 type Outcome = Result<(), IptablesError>;
 
@@ -43,11 +43,16 @@ impl Iptables {
 
     /// What of [`Iptables::add_forwarding`] isn't there. Changes nothing.
     ///
-    /// The Go plugin's rules satisfy it: they name no owner.
-    pub fn check_forwarding(&self, intent: &Forwarding) -> Result<Vec<Difference>, IptablesError> {
+    /// The Go plugin's rules satisfy it: they name no owner. Then entries that Go's DEL left are no difference either, those of
+    /// another owner if it is no longer `attached`.
+    pub fn check_forwarding(
+        &self,
+        intent: &Forwarding,
+        attached: &dyn Attachments,
+    ) -> Result<Vec<Difference>, IptablesError> {
         let families = present(|family| Wanted::new(intent, family).is_some());
         flatten(concurrently(&families, |family| match Wanted::new(intent, family) {
-            Some(wanted) => check(family, wanted),
+            Some(wanted) => check(family, wanted, attached),
             None => Ok(Vec::new()),
         }))
     }
@@ -169,7 +174,7 @@ fn remove_reading(family: Family, owner: &Owner, hints: &[IpAddr]) -> Outcome {
 }
 
 /// Asks the kernel first, and reads the table only to name what isn't there.
-fn check(family: Family, wanted: Wanted<'_>) -> Result<Vec<Difference>, IptablesError> {
+fn check(family: Family, wanted: Wanted<'_>, attached: &dyn Attachments) -> Result<Vec<Difference>, IptablesError> {
     let mut script = list(&[rules::FORWARD]);
     wanted.shared().iter().chain(&wanted.own()).for_each(|rule| script.check(rule));
     match restore(family, &script.commit_and_finish()?) {
@@ -180,18 +185,34 @@ fn check(family: Family, wanted: Wanted<'_>) -> Result<Vec<Difference>, Iptables
     let mut model = Model::new(&save(family, rules::TABLE)?);
     let before = model.clone();
     wanted.make(&mut model);
-    let made_by_go = wanted.has_no_entry(&before);
-    let name = |rule: &Rule| format!("{} -t {} {rule}", family.command(), rules::TABLE);
+    let made_by_go = wanted.was_made_by_go(&before);
     let difference = |change: &Change| match change {
-        Change::Create(_) => None,
-        // Go makes no entries and no jump to them. If somebody else has the address, the deletion of that entry tells.
+        // Go makes no entries and no jump to them.
         Change::Insert(rule) | Change::Append(rule)
             if made_by_go && (rule.chain == rules::OWNERS || rule.target() == Some(rules::OWNERS)) =>
         {
             None
         }
+        Change::Delete(rule) if made_by_go && is_left_over(rule, wanted, attached) => None,
+        change => differs(change, family, &before),
+    };
+    Ok(model.changes().iter().filter_map(difference).collect())
+}
+
+/// True for an entry that Go's DEL left: one of the owner itself, or of another that is gone while this attachment is there.
+fn is_left_over(entry: &Rule, wanted: Wanted<'_>, attached: &dyn Attachments) -> bool {
+    let comment = entry.comment().unwrap_or_default();
+    let key = comment.split(',').next().unwrap_or_default();
+    entry.chain == rules::OWNERS && (wanted.owner().wrote(comment) || (attached.has_own() && !attached.has(key)))
+}
+
+/// What a change of the table says about it.
+fn differs(change: &Change, family: Family, before: &Model) -> Option<Difference> {
+    let name = |rule: &Rule| format!("{} -t {} {rule}", family.command(), rules::TABLE);
+    match change {
+        Change::Create(_) => None,
         Change::Insert(rule) | Change::Append(rule) if before.has(rule) => {
-            Some(Difference::new(name(rule), format!("in front of the jump to {}", rules::ACCEPTS), "behind it"))
+            Some(Difference::new(name(rule), "in front of the rules that accept", "behind one"))
         }
         Change::Insert(rule) | Change::Append(rule) => Some(Difference::missing(name(rule))),
         Change::Delete(rule) if rule.chain == rules::OWNERS => {
@@ -202,6 +223,5 @@ fn check(family: Family, wanted: Wanted<'_>) -> Result<Vec<Difference>, Iptables
             Some(Difference::new(name(rule), "absent", "present"))
         }
         Change::Delete(_) => None,
-    };
-    Ok(model.changes().iter().filter_map(difference).collect())
+    }
 }

@@ -8,6 +8,7 @@ use super::firewall_model::Model;
 use super::firewall_rules as rules;
 use super::rules::Rule;
 use super::tool::Family;
+use crate::nftables::MARK_COMMENT;
 use crate::{Forwarding, Ingress};
 
 /// What one attachment wants in one family's `filter` table.
@@ -76,13 +77,7 @@ impl<'a> Wanted<'a> {
         for rule in self.own() {
             model.have_once(&rule);
         }
-        if is_out_of_order(model) {
-            let entry = model.rules(rules::FORWARD).iter().find(|rule| rule.target() == Some(rules::STAGE1)).cloned();
-            if let Some(entry) = entry {
-                model.delete(&entry);
-                model.insert(entry);
-            }
-        }
+        put_policies_first(model);
     }
 
     /// True if the owner had something in `before` that it no longer has.
@@ -91,9 +86,12 @@ impl<'a> Wanted<'a> {
         before.owned_by(self.owner()).any(|entry| !own.iter().any(|o| o.same_as(entry)))
     }
 
-    /// True if the owner isn't listed at all.
-    pub(super) fn has_no_entry(self, model: &Model) -> bool {
-        model.owned_by(&self.intent.owner).next().is_none()
+    /// True if the Go plugin made the rules: the owner isn't listed at all, or only for addresses that it no longer has.
+    pub(super) fn was_made_by_go(self, model: &Model) -> bool {
+        let listed: Vec<IpAddr> = model.owned_by(&self.intent.owner).filter_map(rules::address_of).collect();
+        let is_listed = |address: IpAddr| listed.contains(&address);
+        let none_at_all = model.owned_by(&self.intent.owner).next().is_none();
+        none_at_all || (!listed.is_empty() && !self.addresses().any(is_listed))
     }
 
     /// Releases what the owner no longer has, and takes the addresses from whoever had them: IPAM gave them to us.
@@ -129,10 +127,24 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// True if the accepts come before the policies, which would then drop nothing.
+/// True if accepts come before the policies, which would then drop nothing: those of this backend, or the one of what
+/// nftables has marked.
 pub(super) fn is_out_of_order(model: &Model) -> bool {
-    let place = |target: &str| model.rules(rules::FORWARD).iter().position(|rule| rule.target() == Some(target));
-    matches!((place(rules::ACCEPTS), place(rules::STAGE1)), (Some(accepts), Some(stage1)) if accepts < stage1)
+    let place = |is: &dyn Fn(&Rule) -> bool| model.rules(rules::FORWARD).iter().position(is);
+    let accepts = place(&|rule| rule.target() == Some(rules::ACCEPTS) || rule.comment() == Some(MARK_COMMENT));
+    let policies = place(&|rule| rule.target() == Some(rules::STAGE1));
+    matches!((accepts, policies), (Some(accepts), Some(policies)) if accepts < policies)
+}
+
+/// Moves the jump to the policies to the head of `FORWARD` if it comes too late.
+pub(super) fn put_policies_first(model: &mut Model) {
+    if is_out_of_order(model) {
+        let entry = model.rules(rules::FORWARD).iter().find(|rule| rule.target() == Some(rules::STAGE1)).cloned();
+        if let Some(entry) = entry {
+            model.delete(&entry);
+            model.insert(entry);
+        }
+    }
 }
 
 /// Puts the policy of a bridge in place of any other that it had.

@@ -121,7 +121,12 @@ pub(super) fn restore_with(tool: &str, script: &str) -> Result<String, IptablesE
 
 /// Reads `table`.
 pub(super) fn save(family: Family, table: &str) -> Result<Table, IptablesError> {
-    let tool = format!("{}-save", family.command());
+    save_with(&format!("{}-save", family.command()), table)
+}
+
+/// [`save`] with the tool of a certain variant.
+pub(super) fn save_with(tool: &str, table: &str) -> Result<Table, IptablesError> {
+    let tool = tool.to_owned();
     let output = run(&tool, &["-t", table], Stdio::null())?;
     if output.status.success() {
         return Ok(Table::parse(&String::from_utf8_lossy(&output.stdout)));

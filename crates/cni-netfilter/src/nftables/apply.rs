@@ -3,13 +3,13 @@
 use rustix::io::Errno;
 
 use super::batch::{Batch, GENERATION_CHANGED};
-use super::chains;
 use super::element::{self, Found, SetId};
-use super::error::{NftError, absent};
+use super::error::NftError;
 use super::frame::{Chain, Frame, TableId};
 use super::outstanding::outstanding;
 use super::plan::{Failure, Missing, Plan, Todo};
 use super::transport::Socket;
+use super::{chains, check};
 
 /// How often an addition is tried while others change the same things.
 const ADD_ATTEMPTS: u32 = 8;
@@ -78,10 +78,10 @@ fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError>
         let mut gone = false;
         // In the order of [`Frame::questions`].
         for chain in &frame.chains {
-            gone |= answers.next().map_or(Ok(true), |answer| chains::lacks_rules(answer, chain))?;
+            gone |= answers.next().map_or(Ok(true), |answer| chains::lacks_rules(frame.table, answer, chain))?;
         }
-        for answer in answers.by_ref().take(frame.sets.len()) {
-            gone |= absent(answer)?;
+        for (set, answer) in frame.sets.iter().zip(answers.by_ref()) {
+            gone |= check::lacks_set(frame.table, set, answer)?;
         }
         for chain in &frame.chains {
             gone = gone || chains::is_emptied(socket, frame.table, chain)?;
@@ -93,11 +93,16 @@ fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError>
     }
     for (place, answer) in plan.chains.iter().zip(answers) {
         let (table, chain) = place;
-        if chains::lacks_rules(answer, chain)? || chains::is_emptied(socket, *table, chain)? {
+        if chains::lacks_rules(*table, answer, chain)? || chains::is_emptied(socket, *table, chain)? {
             missing.chains.push(place);
         }
     }
     Ok(missing)
+}
+
+/// Fails if something in the frame's table has the name of ours and is something else.
+pub(super) fn refuse_foreign(socket: &Socket, frame: Frame) -> Result<(), NftError> {
+    missing(socket, &Plan { frames: vec![frame], ..Plan::default() }).map(drop)
 }
 
 /// The chains of a frame's table that aren't in the plan and whose name tells what should be in them.

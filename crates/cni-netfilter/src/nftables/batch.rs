@@ -1,7 +1,9 @@
 //! A transaction: changes that the kernel makes together or not at all.
 
 use netlink_packet_core::DefaultNla;
-use netlink_packet_netfilter::nftables::NfTablesMessage;
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, NfTablesMessage, RuleAttribute, SetAttribute, SetElementList, TableAttribute,
+};
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, NetfilterSubsystem};
 use rustix::io::Errno;
@@ -26,6 +28,36 @@ pub(super) struct Change {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Batch {
     pub(super) changes: Vec<Change>,
+}
+
+impl Change {
+    /// The table that is changed.
+    pub(super) fn table(&self) -> Option<&str> {
+        match &self.message {
+            NfTablesMessage::NewTable(message) | NfTablesMessage::DeleteTable(message) => message
+                .attributes
+                .iter()
+                .find_map(|a| if let TableAttribute::Name(name) = a { Some(name) } else { None }),
+            NfTablesMessage::NewChain(message) | NfTablesMessage::DeleteChain(message) => message
+                .attributes
+                .iter()
+                .find_map(|a| if let ChainAttribute::Table(name) = a { Some(name) } else { None }),
+            NfTablesMessage::NewRule(message) | NfTablesMessage::DeleteRule(message) => message
+                .attributes
+                .iter()
+                .find_map(|a| if let RuleAttribute::Table(name) = a { Some(name) } else { None }),
+            NfTablesMessage::NewSet(message) | NfTablesMessage::DeleteSet(message) => message
+                .attributes
+                .iter()
+                .find_map(|a| if let SetAttribute::Table(name) = a { Some(name) } else { None }),
+            NfTablesMessage::NewSetElement(message) | NfTablesMessage::DeleteSetElement(message) => message
+                .attributes
+                .iter()
+                .find_map(|a| if let SetElementList::Table(name) = a { Some(name) } else { None }),
+            _ => None,
+        }
+        .map(String::as_str)
+    }
 }
 
 impl Batch {

@@ -9,7 +9,7 @@ use super::answer::Raw;
 use super::batch::Batch;
 use super::error::NftError;
 use super::error::absent;
-use super::frame::{Chain, TableId};
+use super::frame::{Base, Chain, TableId};
 use super::transport::Socket;
 
 /// Deletes those of the chains `names` that no element leads to any more: whose use count is not above the number of
@@ -58,7 +58,9 @@ fn used(chain: &ChainMessage) -> Option<u32> {
 /// True if the answer to [`Chain::question`] says that there is no such chain, or that rules of it are missing for certain.
 /// What leads to a chain counts like its rules, so of others than base chains this can't tell in all cases
 /// ([`is_emptied`]); but it costs nothing.
-pub(super) fn lacks_rules(answer: Result<Raw, NftError>, chain: &Chain) -> Result<bool, NftError> {
+///
+/// A base chain that is attached elsewhere than ours is an error: the kernel would not move it.
+pub(super) fn lacks_rules(table: TableId, answer: Result<Raw, NftError>, chain: &Chain) -> Result<bool, NftError> {
     let raw = match answer {
         Ok(raw) => raw,
         refused => return absent(refused),
@@ -66,6 +68,13 @@ pub(super) fn lacks_rules(answer: Result<Raw, NftError>, chain: &Chain) -> Resul
     let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(found)) = raw.decode("look for a chain")? else {
         return Ok(false);
     };
+    if let Some(base) = chain.base.filter(|base| !base.matches(&found.attributes)) {
+        return Err(NftError::Foreign {
+            thing: format!("chain {table} {}", chain.name),
+            expected: base.to_string(),
+            found: Base::words(&found.attributes).unwrap_or_else(|| "a chain without a hook".to_owned()),
+        });
+    }
     Ok(used(&found).is_some_and(|used| usize::try_from(used).is_ok_and(|used| used < chain.rules.len())))
 }
 

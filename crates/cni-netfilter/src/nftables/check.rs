@@ -9,11 +9,12 @@ use netlink_packet_netfilter::nftables::{
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner};
 
+use super::answer::Raw;
 use super::claims;
 use super::comment::holder;
 use super::comment::{same_container, same_owner};
 use super::element::{self, Element, Found, Value};
-use super::error::NftError;
+use super::error::{NftError, absent};
 use super::frame::{Base, Chain, Frame, Rule, TableId};
 use super::plan::Plan;
 use super::portkeys;
@@ -128,12 +129,31 @@ fn check_table(socket: &Socket, table: TableId) -> Result<Option<Difference>, Nf
     }
 }
 
+/// True if the answer to [`Frame::set_question`] says that there is no such set. One that is something else than ours is an
+/// error.
+pub(super) fn lacks_set(table: TableId, set: &Set, answer: Result<Raw, NftError>) -> Result<bool, NftError> {
+    let raw = match answer {
+        Ok(raw) => raw,
+        refused => return absent(refused),
+    };
+    match raw.decode("look for a set")? {
+        NetfilterMessageInner::NfTables(NfTablesMessage::NewSet(found)) if !set.is_like(&found.attributes) => {
+            Err(NftError::Foreign {
+                thing: format!("set {table} {}", set.name),
+                expected: "the type of this plugin, without a size or timeouts".to_owned(),
+                found: "another".to_owned(),
+            })
+        }
+        _ => Ok(false),
+    }
+}
+
 fn check_set(socket: &Socket, frame: &Frame, set: &Set, into: &mut Vec<Difference>) -> Result<(), NftError> {
     let thing = format!("nftables set {} {}", frame.table, set.name);
     for answer in socket.ask("look for a set", vec![frame.set_question(set)])? {
         match answer {
             Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewSet(found))) => {
-                if !set.shape().iter().all(|attribute| found.attributes.contains(attribute)) {
+                if !set.is_like(&found.attributes) {
                     into.push(Difference::new(&thing, "the type that this plugin uses", "another type"));
                 }
             }

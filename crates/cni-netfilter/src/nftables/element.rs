@@ -118,7 +118,8 @@ fn chunks<T>(items: impl IntoIterator<Item = (SetId, T)>) -> Vec<(SetId, Vec<T>)
     chunks
 }
 
-/// Looks up keys in constant time each: the element, or `None` if it, its set or its table does not exist.
+/// Looks up keys in constant time each: the element, or `None` if it, its set or its table does not exist, or if the set is
+/// another's, with keys of another length.
 pub(super) fn look_up<'a>(
     socket: &Socket,
     keys: impl IntoIterator<Item = (SetId, &'a [u8])>,
@@ -132,7 +133,7 @@ pub(super) fn look_up<'a>(
     for answer in socket.ask_raw("look an element up", questions)? {
         found.push(match answer {
             Ok(message) => read(&message).pop(),
-            Err(error) if error.errno() == Some(Errno::NOENT) => None,
+            Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::INVAL)) => None,
             Err(error) => return Err(error),
         });
     }
@@ -170,7 +171,7 @@ pub(super) fn read(message: &Raw) -> Vec<Found> {
 }
 
 /// The values of all attributes of this kind.
-fn nested(attributes: &[u8], kind: u16) -> impl Iterator<Item = &[u8]> {
+pub(super) fn nested(attributes: &[u8], kind: u16) -> impl Iterator<Item = &[u8]> {
     let mut rest = attributes;
     std::iter::from_fn(move || {
         loop {

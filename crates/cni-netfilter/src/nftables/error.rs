@@ -12,12 +12,10 @@ pub(crate) const ASK_GENERATION: &str = "read the generation of the rule set";
 #[non_exhaustive]
 pub enum NftError {
     /// No netlink socket for netfilter.
-    #[error(
-        "cannot open a netfilter netlink socket: {0}; the kernel needs nf_tables (module nf_tables) and the caller CAP_NET_ADMIN"
-    )]
+    #[error("cannot open a netfilter netlink socket: {error}{way_out}", error = .0, way_out = way_out_of_io(.0))]
     Open(#[source] io::Error),
     /// Sending or receiving failed.
-    #[error("netlink failed to {what}: {source}")]
+    #[error("netlink failed to {what}: {source}{}", way_out_of_io(.source))]
     Io {
         /// What was being done.
         what: String,
@@ -26,7 +24,10 @@ pub enum NftError {
         source: io::Error,
     },
     /// The kernel answered with an error. A transaction that it refuses has changed nothing.
-    #[error("the kernel refused to {what}: {errno}{}", detail.as_deref().map(|d| format!(" ({d})")).unwrap_or_default())]
+    #[error(
+        "the kernel refused to {what}: {errno}{}{}",
+        detail.as_deref().map(|d| format!(" ({d})")).unwrap_or_default(), way_out(*errno)
+    )]
     Refused {
         /// Which message of the transaction it refused, in words.
         what: String,
@@ -38,13 +39,40 @@ pub enum NftError {
     /// The transaction does not fit into the socket's send buffer.
     #[error(
         "a transaction of {bytes} bytes does not fit: the send buffer could be raised to {limit} bytes only; \
-         raise net.core.wmem_max or publish fewer ports"
+         raise net.core.wmem_max"
     )]
     TooLarge {
         /// Size of the transaction.
         bytes: usize,
         /// Size of the send buffer.
         limit: usize,
+    },
+    /// A table of our name that only the process that made it may change (`NFT_TABLE_F_OWNER`). Nothing has changed.
+    #[error(
+        "cannot {what}: the nftables table {table} has the flag owner, so only the process that made it can change it{}; end \
+         that process or let it use another name",
+        port.map(|port| format!(" (netlink port {port}, usually its PID)")).unwrap_or_default()
+    )]
+    Owned {
+        /// What was to be done.
+        what: String,
+        /// Family and name of the table.
+        table: String,
+        /// The netlink port of the process.
+        port: Option<u32>,
+    },
+    /// Something has the name of ours and is something else. Nothing has changed.
+    #[error(
+        "nftables {thing} was not made by this plugin: expected {expected}, found {found}; delete or rename it there, the next \
+         ADD makes ours"
+    )]
+    Foreign {
+        /// Kind, table and name.
+        thing: String,
+        /// What it would be if it were ours.
+        expected: String,
+        /// What it is.
+        found: String,
     },
     /// An answer that is not what the kernel documents.
     #[error("the answer of the kernel to {what} makes no sense: {why}")]
@@ -120,6 +148,12 @@ impl NftError {
         }
     }
 
+    /// True if the kernel lacks something, and not the caller a permission, or the node memory.
+    pub(super) fn is_about_the_kernel(&self) -> bool {
+        let of_the_moment = [Errno::PERM, Errno::ACCESS, Errno::NOMEM, Errno::NOBUFS, Errno::MFILE, Errno::NFILE];
+        self.errno().is_some_and(|errno| !of_the_moment.contains(&errno))
+    }
+
     /// The kernel's error code, if it was the kernel that refused.
     pub(crate) fn errno(&self) -> Option<Errno> {
         match self {
@@ -135,5 +169,58 @@ pub(super) fn absent<T>(answer: Result<T, NftError>) -> Result<bool, NftError> {
         Ok(_) => Ok(false),
         Err(error) if error.errno() == Some(Errno::NOENT) => Ok(true),
         Err(error) => Err(error),
+    }
+}
+
+fn way_out_of_io(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOBUFS) => "; its answers did not fit the socket's buffer: raise net.core.rmem_default",
+        // The kernel's limit, while for a set it is the size.
+        Some(Errno::NFILE) => "; the system has no file left: raise fs.file-max",
+        Some(Errno::MFILE) => "; the process may open no more files: raise its limit (ulimit -n)",
+        Some(errno) => way_out(errno),
+        None => "",
+    }
+}
+
+/// What an error code of nf_tables means, where the code alone doesn't say it, and what to do about it.
+fn way_out(errno: Errno) -> &'static str {
+    match errno {
+        Errno::PERM | Errno::ACCESS => {
+            "; it takes CAP_NET_ADMIN in the user namespace that the network namespace belongs to"
+        }
+        Errno::NOMEM | Errno::NOBUFS => "; the kernel has no memory for it",
+        Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => "; load or build the module nf_tables",
+        Errno::NFILE | Errno::TOOBIG | Errno::NOSPC => {
+            "; a set is full, which those of this plugin never are: delete the table, the next ADD makes it without a size"
+        }
+        Errno::MFILE => "; too many rules or elements refer to it",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(errno: Errno) -> String {
+        NftError::Refused { what: "add a set".to_owned(), errno, detail: None }.to_string()
+    }
+
+    #[test]
+    fn a_message_has_the_way_out() {
+        assert!(refused(Errno::PERM).contains("CAP_NET_ADMIN"));
+        assert!(refused(Errno::NFILE).contains("full"));
+        assert!(!refused(Errno::NOENT).contains(';'));
+        let io = |errno: Errno| NftError::Open(io::Error::from_raw_os_error(errno.raw_os_error())).to_string();
+        for (errno, named) in [
+            (Errno::MFILE, "ulimit -n"),
+            (Errno::NFILE, "fs.file-max"),
+            (Errno::NOBUFS, "net.core.rmem_default"),
+            (Errno::PROTONOSUPPORT, "nf_tables"),
+            (Errno::PERM, "CAP_NET_ADMIN"),
+        ] {
+            assert!(io(errno).contains(named), "{}", io(errno));
+        }
     }
 }

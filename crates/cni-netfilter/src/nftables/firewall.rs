@@ -1,4 +1,7 @@
 //! Forwarding in the nftables backend: the verbs. The tables are in [`super::firewall_frame`].
+//!
+//! A policy of ours and one of the iptables backend or the Go plugin drop between each other's bridges too: see
+//! [`super::firewall_iptables`].
 
 use std::net::IpAddr;
 
@@ -9,7 +12,7 @@ use rustix::io::Errno;
 
 use super::apply;
 use super::batch::Batch;
-use super::element::{self, Element, SetId, Value};
+use super::element::{self, Element, Found, SetId, Value};
 use super::error::NftError;
 use super::expr::{self, Ip};
 use super::firewall_frame::{self as frame, ADMIN, CLOSED, INSIDE, OWNED, TABLE};
@@ -18,6 +21,7 @@ use super::frame::{Chain, Family};
 use super::index::{self, OWNERS};
 use super::masquerade::targets;
 use super::plan::Plan;
+use super::probe::{TableFamily, unusable};
 use super::{Nftables, chains, check, remove, valid_keys};
 use crate::{Forwarding, Ingress, IngressPolicy};
 
@@ -25,6 +29,17 @@ use crate::{Forwarding, Ingress, IngressPolicy};
 const POLICY: &str = "ingressPolicy";
 /// The chain without rules that everybody behind a bridge refers to.
 const BRIDGE: &str = "bridge-";
+/// How often the removal of a policy is tried while others delete the same things.
+const RELEASE_ATTEMPTS: u32 = 8;
+
+/// What ends with a removal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RemovedForwarding {
+    /// The addresses that are no longer accepted.
+    pub addresses: Vec<IpAddr>,
+    /// The bridges that no longer have a policy.
+    pub bridges: Vec<IfName>,
+}
 
 fn bridge_chain(bridge: &str) -> String {
     format!("{BRIDGE}{bridge}")
@@ -104,11 +119,14 @@ impl Nftables {
     /// Accepts what the intent's addresses send and the replies to it, and keeps the bridge's policy. Idempotent; the
     /// latest call decides about the policy, and an address that another owner had becomes this one's.
     ///
-    /// Where iptables-nft has its chain `FORWARD`, the accept counts there too.
+    /// Where iptables-nft has its chain `FORWARD`, the accept counts there too; and so does the policy in its chains, which
+    /// are made if `iptables_may_come`.
+    ///
+    /// Returns the bridges whose policy ends with this, because others had these addresses, or the owner another bridge.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn add_forwarding(&self, intent: &Forwarding) -> Result<(), NftError> {
+    pub fn add_forwarding(&self, intent: &Forwarding, iptables_may_come: bool) -> Result<Vec<IfName>, NftError> {
         let own = own(intent);
         let keys = own.iter().map(|element| (element.set, element.key.as_slice()));
         let found = element::look_up(&self.socket, keys)?;
@@ -117,54 +135,94 @@ impl Nftables {
             self.make_admin_chain()?;
         }
         // IPAM gave the addresses to this owner, so whoever has them is gone.
+        let mut released = Vec::new();
         if found.iter().flatten().any(|found| !intent.owner.wrote(&found.comment)) {
-            self.give_up_others(intent, &own)?;
+            released.extend(self.give_up_others(intent, &own)?);
         }
+        let is_new = match &intent.ingress {
+            Some(ingress) => chains::uses(&self.socket, TABLE, &bridge_chain(ingress.bridge.as_str()))?.is_none(),
+            None => false,
+        };
         apply::apply(&self.socket, &plan(intent)?)?;
         if again {
             // It may have been behind another bridge.
-            self.release_bridges()?;
+            released.extend(self.release_bridges()?);
         }
         self.mend_frame()?;
-        iptables::add(&self.socket, intent)
+        iptables::add(&self.socket, intent, is_new, iptables_may_come)?;
+        Ok(released)
     }
 
     /// What of [`Nftables::add_forwarding`] isn't there.
     ///
     /// # Errors
     /// Only if the kernel cannot be asked.
-    pub fn check_forwarding(&self, intent: &Forwarding) -> Result<Vec<Difference>, NftError> {
+    pub fn check_forwarding(&self, intent: &Forwarding, iptables_may_come: bool) -> Result<Vec<Difference>, NftError> {
         let mut differences = check::check(&self.socket, &plan(intent)?)?;
-        differences.extend(iptables::check(&self.socket, intent)?);
+        differences.extend(iptables::check(&self.socket, intent, iptables_may_come)?);
         Ok(differences)
+    }
+
+    /// The bridges that have a policy here.
+    ///
+    /// # Errors
+    /// Only if the kernel cannot be asked.
+    pub fn closed_bridges(&self) -> Result<Vec<IfName>, NftError> {
+        // Answers that there is none on a kernel without nf_tables too.
+        if !self.chain_exists(TableFamily::Inet, TABLE.name, "isolate")? {
+            return Ok(Vec::new());
+        }
+        let name = |found: Found| String::from_utf8(found.key).ok()?.trim_end_matches('\0').parse().ok();
+        Ok(element::dump(&self.socket, CLOSED)?.into_iter().filter_map(name).collect())
+    }
+
+    /// Keeps `bridges`, which have a policy here, apart from those with a policy in the tables of iptables-nft, for what
+    /// `addresses` have to do with. Idempotent.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn keep_apart(&self, bridges: &[IfName], addresses: &[IpAddr]) -> Result<(), NftError> {
+        let names: Vec<&str> = bridges.iter().map(IfName::as_str).collect();
+        iptables::keep_apart(&self.socket, &iptables::families(addresses), &names, false)
+    }
+
+    /// What of [`Nftables::keep_apart`] isn't there.
+    ///
+    /// # Errors
+    /// Only if the kernel cannot be asked.
+    pub fn check_apart(&self, bridges: &[IfName], addresses: &[IpAddr]) -> Result<Vec<Difference>, NftError> {
+        let names: Vec<&str> = bridges.iter().map(IfName::as_str).collect();
+        iptables::check_apart(&self.socket, &iptables::families(addresses), &names, false)
     }
 
     /// Removes what the owner has, and the policy of a bridge that nobody is behind any more. Idempotent.
     ///
-    /// Returns the addresses that the owner had. This takes constant time if `hint` is all it has, or if it has nothing; else
-    /// all elements are read.
+    /// This takes constant time if `hint` is all that the owner has, or if it has nothing; else all elements are read.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<Vec<IpAddr>, NftError> {
+    pub fn remove_forwarding(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<RemovedForwarding, NftError> {
         let hints: Vec<_> = hint.iter().flat_map(|hint| places(&hint.addresses)).collect();
         let removed = remove::remove_owner(&self.socket, &[TABLE], &OWNED, &hints, owner)?;
-        targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))?;
-        Ok(frame::addresses(&removed))
+        let bridges = self.release(&targets(&removed, TABLE))?;
+        Ok(RemovedForwarding { addresses: frame::addresses(&removed), bridges })
     }
 
     /// Removes what owners of `network` that are not in `valid` have, and the policies of bridges that nobody is behind.
     ///
-    /// Returns the addresses that they had.
-    ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<IpAddr>, NftError> {
+    pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<RemovedForwarding, NftError> {
         let index = SetId { table: TABLE, name: OWNERS };
         let sets = [OWNED.as_slice(), &[index]].concat();
         let removed = remove::remove_walking(&self.socket, &sets, valid_keys(network, valid))?;
-        self.release_bridges()?;
-        Ok(frame::addresses(&removed))
+        let bridges = self.release_bridges()?;
+        iptables::retain(&self.socket, |names| {
+            let keys: Vec<_> = names.iter().map(|name| name_key(name)).collect();
+            let found = element::look_up(&self.socket, keys.iter().map(|key| (CLOSED, key.as_slice())))?;
+            Ok(found.iter().map(Option::is_some).collect())
+        })?;
+        Ok(RemovedForwarding { addresses: frame::addresses(&removed), bridges })
     }
 
     /// Those of `addresses` that are accepted for nobody.
@@ -185,11 +243,9 @@ impl Nftables {
         let mut batch = Batch::default();
         admin_chain(&mut batch);
         frame::frame().install(&mut batch);
-        self.socket.rehearse(&batch).map_err(|source| NftError::Unusable {
-            feature: "filter what is forwarded in nftables".to_owned(),
-            module: "nf_tables and nft_ct",
-            source: Box::new(source),
-        })
+        apply::refuse_foreign(&self.socket, frame::frame())?;
+        let refused = self.socket.rehearse(&batch);
+        refused.map_err(|source| unusable("filter what is forwarded in nftables", "nf_tables and nft_ct", source))
     }
 
     /// The administrator's chain has to exist before a rule can lead to it, and keeps what is in it.
@@ -211,38 +267,54 @@ impl Nftables {
         self.socket.commit(&batch, None)
     }
 
-    /// Removes others' elements for these addresses.
-    fn give_up_others(&self, intent: &Forwarding, own: &[Element]) -> Result<(), NftError> {
+    /// Removes others' elements for these addresses. Returns the bridges whose policy ends with that.
+    fn give_up_others(&self, intent: &Forwarding, own: &[Element]) -> Result<Vec<IfName>, NftError> {
         let keys: Vec<_> = own.iter().map(|element| (element.set, element.key.clone())).collect();
         let others = |comment: &str| !intent.owner.wrote(comment);
         let removed = remove::remove_keys(&self.socket, &keys, &others)?;
-        targets(&removed, TABLE).iter().try_for_each(|chain| self.release_bridge(chain))
+        self.release(&targets(&removed, TABLE))
     }
 
-    fn release_bridges(&self) -> Result<(), NftError> {
-        let bridges = chains::chains_with(&self.socket, TABLE, BRIDGE)?;
-        bridges.iter().try_for_each(|chain| self.release_bridge(chain))
+    fn release_bridges(&self) -> Result<Vec<IfName>, NftError> {
+        self.release(&chains::chains_with(&self.socket, TABLE, BRIDGE)?)
     }
 
-    /// Removes a bridge's chain and policy unless somebody is behind it. Whoever comes at the same time wins, for the
+    /// Removes the policies of the bridges with these chains unless somebody is behind them, and returns those.
+    fn release(&self, chains: &[String]) -> Result<Vec<IfName>, NftError> {
+        let mut released = Vec::new();
+        for chain in chains {
+            let Some(Ok(bridge)) = chain.strip_prefix(BRIDGE).map(str::parse::<IfName>) else { continue };
+            if self.release_bridge(chain, &bridge)? {
+                released.push(bridge);
+            }
+        }
+        Ok(released)
+    }
+
+    /// Removes a bridge's chain and policy, and says so, unless somebody is behind it. An ADD at the same time wins, for the
     /// kernel refuses to delete a chain that an element leads to.
-    fn release_bridge(&self, chain: &str) -> Result<(), NftError> {
-        let Some(Ok(bridge)) = chain.strip_prefix(BRIDGE).map(str::parse::<IfName>) else { return Ok(()) };
-        if chains::uses(&self.socket, TABLE, chain)?.is_none_or(|uses| uses > 0) {
-            return Ok(());
-        }
-        let wanted = policy(&Ingress { bridge, policy: IngressPolicy::SameBridge });
+    fn release_bridge(&self, chain: &str, bridge: &IfName) -> Result<bool, NftError> {
+        let wanted = policy(&Ingress { bridge: bridge.clone(), policy: IngressPolicy::SameBridge });
         let keys: Vec<_> = wanted.iter().map(|element| (element.set, element.key.as_slice())).collect();
-        let found = element::look_up(&self.socket, keys.iter().copied())?;
-        let there = keys.into_iter().zip(found).filter_map(|(key, found)| found.map(|_| key));
-        let mut batch = Batch::default();
-        element::delete(there, &mut batch);
-        let attributes = vec![ChainAttribute::Table(TABLE.name.to_owned()), ChainAttribute::Name(chain.to_owned())];
-        let message = NfTablesMessage::DeleteChain(ChainMessage { attributes });
-        batch.push(format!("delete chain {TABLE} {chain}"), Family::Inet.number(), 0, message);
-        match self.socket.commit(&batch, None) {
-            Err(error) if !matches!(error.errno(), Some(Errno::BUSY | Errno::NOENT)) => Err(error),
-            _ => Ok(()),
+        for _ in 0..RELEASE_ATTEMPTS {
+            if chains::uses(&self.socket, TABLE, chain)?.is_none_or(|uses| uses > 0) {
+                return Ok(false);
+            }
+            let found = element::look_up(&self.socket, keys.iter().copied())?;
+            let there = keys.iter().zip(found).filter_map(|(key, found)| found.map(|_| *key));
+            let mut batch = Batch::default();
+            element::delete(there, &mut batch);
+            iptables::release(&self.socket, bridge.as_str(), &mut batch)?;
+            let attributes = vec![ChainAttribute::Table(TABLE.name.to_owned()), ChainAttribute::Name(chain.to_owned())];
+            let message = NfTablesMessage::DeleteChain(ChainMessage { attributes });
+            batch.push(format!("delete chain {TABLE} {chain}"), Family::Inet.number(), 0, message);
+            match self.socket.commit(&batch, None) {
+                // Something of it has been deleted in between.
+                Err(error) if error.errno() == Some(Errno::NOENT) => {}
+                Err(error) if error.errno() == Some(Errno::BUSY) => return Ok(false),
+                outcome => return outcome.map(|()| true),
+            }
         }
+        Ok(false)
     }
 }

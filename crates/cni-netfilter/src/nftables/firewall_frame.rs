@@ -130,7 +130,7 @@ pub(super) fn accept() -> Expressions {
     verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_ACCEPT))])
 }
 
-fn jump(chain: &str) -> Expressions {
+pub(super) fn jump(chain: &str) -> Expressions {
     verdict(vec![VerdictAttribute::Code(Verdict::Jump), VerdictAttribute::Chain(chain.to_owned())])
 }
 

@@ -88,11 +88,7 @@ impl Nftables {
             return Ok(());
         }
         for (frame, feature, module) in &frames {
-            self.rehearse([frame]).map_err(|source| NftError::Unusable {
-                feature: (*feature).to_owned(),
-                module,
-                source: Box::new(source),
-            })?;
+            self.rehearse([frame]).map_err(|source| unusable(feature, module, source))?;
         }
         Ok(())
     }
@@ -102,10 +98,9 @@ impl Nftables {
     /// # Errors
     /// [`NftError::Unusable`] names what is missing.
     pub fn can_guard_macs(&self) -> Result<(), NftError> {
-        self.rehearse([&macspoof::frame()]).map_err(|source| NftError::Unusable {
-            feature: "filter frames on bridges in nftables".to_owned(),
-            module: "nf_tables with CONFIG_NF_TABLES_BRIDGE",
-            source: Box::new(source),
+        let refused = self.rehearse([&macspoof::frame()]);
+        refused.map_err(|source| {
+            unusable("filter frames on bridges in nftables", "nf_tables with CONFIG_NF_TABLES_BRIDGE", source)
         })
     }
 
@@ -116,4 +111,12 @@ impl Nftables {
         }
         self.socket.rehearse(&batch)
     }
+}
+
+/// That the kernel lacks a feature, if it is for that reason that it refused.
+pub(super) fn unusable(feature: &str, module: &'static str, refused: NftError) -> NftError {
+    if !refused.is_about_the_kernel() {
+        return refused;
+    }
+    NftError::Unusable { feature: feature.to_owned(), module, source: Box::new(refused) }
 }

@@ -1,6 +1,6 @@
 //! Sets and maps as data, and the messages that create them.
 
-use netlink_packet_netfilter::nftables::{NfTablesMessage, SetAttribute, SetFlags, SetMessage};
+use netlink_packet_netfilter::nftables::{NfTablesMessage, SetAttribute, SetDescription, SetFlags, SetMessage};
 
 use super::expr::Ip;
 use super::frame::TableId;
@@ -95,6 +95,16 @@ impl Set {
             SetAttribute::DataLen(value.1),
         ]);
         shape
+    }
+
+    /// True if the kernel's listing is of a set like this one: of the same type, and without a size, timeouts or the like.
+    pub(super) fn is_like(&self, listed: &[SetAttribute]) -> bool {
+        let is_odd = |attribute: &SetAttribute| match attribute {
+            SetAttribute::Flags(_) => self.maps == Maps::Nothing,
+            SetAttribute::Description(parts) => parts.iter().any(|part| matches!(part, SetDescription::Size(_))),
+            _ => false,
+        };
+        self.shape().iter().all(|attribute| listed.contains(attribute)) && !listed.iter().any(is_odd)
     }
 
     /// The message that creates it.

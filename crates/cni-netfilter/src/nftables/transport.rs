@@ -6,7 +6,9 @@ use std::cell::Cell;
 use std::io;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
-use netlink_packet_netfilter::nftables::{GenAttribute, GenMessage, NfTablesMessage};
+use netlink_packet_netfilter::nftables::{
+    GenAttribute, GenMessage, NfTablesMessage, TableAttribute, TableFlags, TableMessage,
+};
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use netlink_sys::{SocketAddr, protocols::NETLINK_NETFILTER};
@@ -14,7 +16,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt;
 
 use super::answer::{Answer, Body, Raw, answers};
-use super::batch::{Batch, begin, control};
+use super::batch::{Batch, Change, begin, control};
 use super::error::{ASK_GENERATION, NftError};
 
 /// Big enough for any dump message: the kernel fills at most 32 KiB (`netlink_dump`).
@@ -78,10 +80,11 @@ impl Socket {
             n => batch.changes.get(n as usize - 1).map_or_else(|| "end the batch".to_owned(), |c| c.what.clone()),
         };
         self.send(&bytes, &what(first.wrapping_add(1)))?;
-        let mut outcome = None;
+        let (mut outcome, mut at) = (None, 0);
         self.receive("commit a transaction", |answer| {
             match answer.body {
                 Body::Error { errno, detail } if !matches!(outcome, Some(Err(_))) => {
+                    at = answer.sequence.wrapping_sub(first) as usize;
                     outcome = Some(Err(NftError::Refused { what: what(answer.sequence), errno, detail }));
                 }
                 Body::Ack if outcome.is_none() => outcome = Some(Ok(())),
@@ -89,12 +92,41 @@ impl Socket {
             }
             Ok(())
         })?;
-        outcome.unwrap_or_else(|| {
-            Err(NftError::Answer {
+        match outcome {
+            Some(Err(error)) => Err(self.explained(error, at.checked_sub(1).and_then(|n| batch.changes.get(n)))),
+            Some(Ok(())) => Ok(()),
+            None => Err(NftError::Answer {
                 what: what(first.wrapping_add(1)),
                 why: "it neither acknowledged nor refused".into(),
-            })
-        })
+            }),
+        }
+    }
+
+    /// The refusal of a change, with its cause where a question tells that.
+    fn explained(&self, error: NftError, refused: Option<&Change>) -> NftError {
+        let (Some(Errno::PERM), Some(change)) = (error.errno(), refused) else { return error };
+        let Some(table) = change.table() else { return error };
+        let attributes = vec![TableAttribute::Name(table.to_owned())];
+        let message = NfTablesMessage::GetTable(TableMessage { attributes });
+        let question = NetfilterMessage::new(NetfilterHeader::new(change.family, 0, 0), message);
+        let found = match self.ask("look for a table", vec![question]).map(|mut answers| answers.pop()) {
+            Ok(Some(Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(found))))) => found.attributes,
+            _ => return error,
+        };
+        let is_owned =
+            |a: &TableAttribute| matches!(a, TableAttribute::Flags(flags) if flags.contains(TableFlags::Owner));
+        if !found.iter().any(is_owned) {
+            return error;
+        }
+        let port = found.iter().find_map(|a| if let TableAttribute::Owner(port) = a { Some(*port) } else { None });
+        let family = match change.family {
+            NetfilterProtoFamily::Inet => "inet ",
+            NetfilterProtoFamily::IPv4 => "ip ",
+            NetfilterProtoFamily::IPv6 => "ip6 ",
+            NetfilterProtoFamily::Bridge => "bridge ",
+            _ => "",
+        };
+        NftError::Owned { what: change.what.clone(), table: format!("{family}{table}"), port }
     }
 
     /// The generation of the rule set of this namespace: it changes with every transaction of anybody.
@@ -168,6 +200,15 @@ impl Socket {
                 }
                 Ok(())
             })?;
+            // Without the capability the kernel answers the first of them for all (`nfnetlink_rcv`).
+            if let Some(Some(Err(NftError::Refused { errno: Errno::PERM, detail, .. }))) = results.get(start) {
+                let detail = detail.clone();
+                let refusal =
+                    || NftError::Refused { what: what.to_owned(), errno: Errno::PERM, detail: detail.clone() };
+                results.iter_mut().skip(start).for_each(|slot| {
+                    slot.get_or_insert_with(|| Err(refusal()));
+                });
+            }
         }
         Ok(results)
     }
