@@ -10,6 +10,7 @@ mod link;
 mod listener;
 mod localnet;
 mod plan;
+mod service;
 mod settings;
 mod status;
 mod twice;
