@@ -23,6 +23,7 @@ mod everywhere;
 pub mod forwarding;
 mod layer3;
 mod link;
+pub mod localnet;
 mod lock;
 pub mod mac;
 pub mod mtu;

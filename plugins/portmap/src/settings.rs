@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use cni_netfilter::{Backend, BadChainName, ChainName, MarkChain, Protocol, Snat};
-use cni_plugin::addr::parse_ip;
+use cni_plugin::addr::{parse_cidr, parse_ip};
+use ipnetwork::IpNetwork;
 
 use crate::config::{Config, PortMapping};
+use crate::plan::HostPort;
 use crate::twice;
 
 /// The bit that the Go plugin uses.
@@ -87,6 +89,14 @@ pub enum SettingsError {
         /// As configured.
         value: String,
     },
+    /// Something that is no address.
+    #[error("excludeHostIPs[{index}]: {value:?} is neither an IP address nor a prefix such as \"10.96.0.0/12\"")]
+    Excluded {
+        /// The position in the list.
+        index: usize,
+        /// As configured.
+        value: String,
+    },
     /// A backend that doesn't exist.
     #[error("unrecognized backend {0:?}: backend is \"iptables\" or \"nftables\"")]
     Backend(String),
@@ -128,6 +138,13 @@ pub struct Mapping {
     pub count: u16,
 }
 
+impl Mapping {
+    /// Each port of the range on the host.
+    pub fn host_ports(&self) -> impl Iterator<Item = HostPort> {
+        (0..self.count).map(|n| (self.protocol, self.host_ip, self.host_port.saturating_add(n)))
+    }
+}
+
 /// A configuration without contradictions.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -141,11 +158,21 @@ pub struct Settings {
     pub conditions_v4: Vec<String>,
     /// Further IPv6 matches.
     pub conditions_v6: Vec<String>,
+    /// What ports without a host address are not published on; `None` is for the plugin to find.
+    pub exclude: Option<Vec<IpNetwork>>,
     /// The ports.
     pub mappings: Vec<Mapping>,
 }
 
 impl Settings {
+    /// Somebody else's chain that marks what is masqueraded, if anything is.
+    pub fn external_chain(&self) -> Option<&str> {
+        match &self.mark {
+            MarkChain::External(chain) if self.snat != Snat::Off => Some(chain),
+            _ => None,
+        }
+    }
+
     /// Refuses what can't be carried out, before anything has been touched.
     pub fn resolve(config: &Config) -> Result<Self, SettingsError> {
         let backend = backend(config)?.or_else(|| implied_backend(config));
@@ -170,9 +197,18 @@ impl Settings {
             mark: mark(config)?,
             conditions_v4: config.conditions_v4.clone().unwrap_or_default(),
             conditions_v6: config.conditions_v6.clone().unwrap_or_default(),
+            exclude: excluded(config)?,
             mappings,
         })
     }
+}
+
+fn excluded(config: &Config) -> Result<Option<Vec<IpNetwork>>, SettingsError> {
+    let one = |(index, text): (usize, &String)| {
+        let network = parse_cidr(text).or_else(|| parse_ip(text).map(IpNetwork::from));
+        network.ok_or_else(|| SettingsError::Excluded { index, value: text.clone() })
+    };
+    config.exclude_host_ips.as_ref().map(|list| list.iter().enumerate().map(one).collect()).transpose()
 }
 
 fn backend(config: &Config) -> Result<Option<Backend>, SettingsError> {

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use ipnetwork::IpNetwork;
+
 use super::masquerade::network;
 use super::names::Kind;
 use super::plan::{Frame, Place, Wanted};
@@ -49,9 +51,17 @@ fn with_runs(intent: &PortForwards, translated: &[Run], listed: &[Run]) -> Wante
         owner: intent.owner.clone(),
         link: intent.link,
         frame: frame(intent),
-        body: once.flat_map(|run| body(intent, run)).collect(),
+        body: whole_body(intent, &once.collect::<Vec<_>>()),
         entries: entries(intent, listed).into_iter().map(|args| (DNAT, args)).collect(),
         free_form: !intent.conditions.is_empty(),
+    }
+}
+
+/// The chain of somebody else's that the rules jump to, if they do.
+pub(super) fn external_chain(intent: &PortForwards) -> Option<&str> {
+    match &intent.mark {
+        MarkChain::External(chain) if intent.snat != Snat::Off => Some(chain),
+        _ => None,
     }
 }
 
@@ -83,6 +93,30 @@ fn frame(intent: &PortForwards) -> Frame {
         frame.rules.push((rule, Place::Last));
     }
     frame
+}
+
+/// The comment of a rule for an address that is excluded.
+const EXCLUDED: &str = "CNI portfwd excluded address";
+
+/// The addresses that `rules`, an attachment's, exclude.
+pub(super) fn excluded(rules: &[Rule]) -> Vec<IpNetwork> {
+    let rules = rules.iter().filter(|rule| rule.comment() == Some(EXCLUDED));
+    rules.filter_map(|rule| rule.value("-d")?.parse().ok()).collect()
+}
+
+/// The rules inside the attachment's chain. Ports on one address come before the addresses that the others exclude.
+fn whole_body(intent: &PortForwards, runs: &[&Run]) -> Vec<Vec<String>> {
+    let of = |runs: &mut dyn Iterator<Item = &&Run>| runs.flat_map(|run| body(intent, run)).collect::<Vec<_>>();
+    if intent.exclude.is_empty() {
+        return of(&mut runs.iter());
+    }
+    let excluded = intent.exclude.iter().map(|net| {
+        let args = ["-d", &network(*net), "-m", "comment", "--comment", EXCLUDED, "-j", "RETURN"];
+        args.map(str::to_owned).to_vec()
+    });
+    let on_one = of(&mut runs.iter().filter(|run| run.host_ip.is_some()));
+    let on_all = of(&mut runs.iter().filter(|run| run.host_ip.is_none()));
+    on_one.into_iter().chain(excluded).chain(on_all).collect()
 }
 
 /// The rules for one port or row of ports inside the attachment's chain.

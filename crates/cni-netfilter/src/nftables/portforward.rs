@@ -3,21 +3,23 @@
 
 use std::collections::BTreeSet;
 
-use cni_plugin::{Difference, IfName, NetworkName, Owner};
+use cni_plugin::{Difference, NetworkName, Owner};
+use ipnetwork::IpNetwork;
+use netlink_packet_netfilter::nftables::{Expressions, Operator};
 
 use super::apply;
 use super::comment::{holder, same_owner};
 use super::element::{Element, Found, SetId, Value};
 use super::error::NftError;
-use super::expr::Ip;
-use super::frame::{Chain, TableId};
+use super::expr::{self, Ip, Side};
+use super::frame::{Chain, Rule, TableId};
 use super::index::{self, OWNERS};
 use super::masquerade::targets;
 use super::plan::{Failure, Held, Plan};
-use super::portframe::{CLAIMS, SETS, SNAT_ALL, SNAT_LOCAL, WHEN, frame, local_sources, table, when};
+use super::portframe::{CLAIMS, SETS, SNAT_ALL, SNAT_LOCAL, TRANSLATE, WHEN, frame, local_sources, table, when};
 use super::portkeys::{self, condition_key, forward_key, forward_name, source_key, target};
-use super::{Nftables, chains, check, claims, conditions, legacy_ports, localnet, remove, valid_keys};
-use crate::{Displaced, Evicted, PortForward, PortForwards, Snat, links};
+use super::{Nftables, chains, check, claims, conditions, legacy_ports, localnet, protocol_number, remove, valid_keys};
+use crate::{Displaced, Evicted, PortForward, PortForwards, Snat};
 
 const TABLES: [Ip; 2] = [Ip::V4, Ip::V6];
 /// How often those in the way of a port are evicted.
@@ -39,10 +41,12 @@ pub(super) fn plan(intents: &[PortForwards]) -> Result<Plan, NftError> {
         {
             plan.chains.push((table(ip), chain));
         }
-        if !intent.conditions.is_empty() {
+        if !intent.conditions.is_empty() || !intent.exclude.is_empty() {
             plan.own_chains.push((table(ip), add_conditions(intent, &mut plan.elements)?));
         }
-        localnet::add(intent, &mut plan);
+        if intent.guard_localnet && plan.frames.is_empty() {
+            plan.frames.push(localnet::frame());
+        }
     }
     plan.frames.extend(tables.into_iter().map(frame));
     plan.deduplicate()?;
@@ -86,16 +90,46 @@ fn add_elements(intent: &PortForwards, elements: &mut Vec<Element>) -> Option<Ch
     chain
 }
 
-/// The elements that lead to the owner's conditions, and the chain with those.
+/// The elements that lead to the owner's conditions, and the chain with those and with the addresses that it excludes. Without
+/// conditions, a port on one address needs none.
 fn add_conditions(intent: &PortForwards, elements: &mut Vec<Element>) -> Result<Chain, NftError> {
     let any = conditions::compile(&intent.conditions, Ip::of(intent.container.ip()))?;
-    let chain = when(&intent.owner.key(), &intent.conditions.join(" "), any);
-    for port in &intent.ports {
+    let conditions = intent.conditions.join(" ");
+    let chain = when(&intent.owner.key(), exceptions(intent, &conditions, &any), &conditions, any);
+    let is_asked = |port: &&PortForward| !intent.conditions.is_empty() || portkeys::specified(port).is_none();
+    for port in intent.ports.iter().filter(is_asked) {
         let (set, key) = condition_key(port);
         let (value, comment) = (Value::Goto(chain.name.clone()), intent.owner.comment());
         elements.push(Element { set, key, value, comment, name: format!("conditions of {}", forward_name(port)) });
     }
     Ok(chain)
+}
+
+/// What comes before the conditions: the excluded addresses; and before those, with conditions, the ports that are on one of them
+/// by name. Without, nobody asks about these.
+fn exceptions(intent: &PortForwards, conditions: &str, any: &[Vec<Expressions>]) -> Vec<Rule> {
+    let to = |net: IpNetwork| expr::address_in(Side::Destination, net.network(), net.prefix());
+    let word = |net: IpNetwork| format!("{} daddr {net}", Ip::of(net.ip()).word());
+    let mut rules = Vec::new();
+    for port in intent.ports.iter().filter(|_| !intent.conditions.is_empty()) {
+        let Some(address) = portkeys::specified(port) else { continue };
+        if intent.exclude.iter().any(|net| net.contains(address)) {
+            let net = IpNetwork::from(address);
+            let (protocol, number) = (port.protocol, port.host_port);
+            for all in any {
+                let mut expressions = to(net);
+                expressions.extend(expr::protocol_is(protocol_number(protocol)));
+                expressions.extend([expr::port(0), expr::compare(Operator::Equal, number.to_be_bytes())]);
+                expressions.extend(all.iter().cloned().chain([expr::goto(TRANSLATE)]));
+                let text = format!("{} {protocol} dport {number} {conditions} goto {TRANSLATE}", word(net));
+                rules.push(Rule::new(text, expressions));
+            }
+        }
+    }
+    let excluded =
+        |net: &IpNetwork| Rule::new(format!("{} return", word(*net)), to(*net).into_iter().chain([expr::return_()]));
+    rules.extend(intent.exclude.iter().map(excluded));
+    rules
 }
 
 fn all_sets() -> Vec<SetId> {
@@ -107,9 +141,8 @@ fn hinted(hints: &[PortForwards]) -> Vec<(SetId, Vec<u8>)> {
     let mut keys = Vec::new();
     for hint in hints {
         keys.extend(hint.ports.iter().map(forward_key));
-        if !hint.conditions.is_empty() {
-            keys.extend(hint.ports.iter().map(condition_key));
-        }
+        // Whether there are any, the addresses that are excluded by themselves decide too.
+        keys.extend(hint.ports.iter().map(condition_key));
         if hint.snat != Snat::Off {
             keys.extend(hint.ports.iter().map(source_key));
         }
@@ -179,11 +212,12 @@ impl Nftables {
         Err(NftError::Contended { what: "evict containers that are gone".to_owned(), attempts: EVICTIONS })
     }
 
-    /// True if the node's end of the holder's link was known when it published, and is no more.
+    /// True if the node's end of the holder's link was known when it published, and the holder is there no more.
     pub(super) fn is_gone(&self, held: &Held) -> Result<bool, NftError> {
         let entries = index::look_up(&self.socket, &[held.table], &held.comment)?;
         let link = entries.into_iter().flatten().map(|entry| entry.link).find(|link| *link != 0);
-        Ok(link.is_some_and(|link| !links::index_exists(self.socket.descriptor(), link)))
+        let key = held.comment.split(',').next().unwrap_or_default();
+        Ok(link.is_some_and(|link| !(self.holder_is_there)(key, link)))
     }
 
     pub(super) fn evict_ports(&self, comment: &str) -> Result<Vec<PortForward>, NftError> {
@@ -233,8 +267,8 @@ impl Nftables {
         Ok(forwards(&removed))
     }
 
-    /// Removes the ports of all owners of `network` that are not in `valid`, what no port uses any more, and the guards of
-    /// interfaces that are gone. Idempotent. Returns what was published.
+    /// Removes the ports of all owners of `network` that are not in `valid`, and what no port uses any more.
+    /// Idempotent. Returns what was published.
     ///
     /// The rules of the Go portmap do not name the network: see [`Nftables::go_ports`].
     ///
@@ -249,16 +283,8 @@ impl Nftables {
             let stale = whens.filter(|name| name.strip_prefix(WHEN).is_some_and(&is_stale)).collect::<Vec<_>>();
             delete_unused(self, ip, &stale)?;
         }
-        localnet::sweep(&self.socket)?;
+        self.remove_former_guard()?;
         Ok(forwards(&removed))
-    }
-
-    /// Removes the guard of an interface that is about to go, or has gone. Idempotent.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn remove_guard(&self, interface: &IfName) -> Result<(), NftError> {
-        localnet::remove(&self.socket, interface.as_str())
     }
 }
 
