@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("firewall::check_of_gos_add_at_another_address", moved_by_go),
         improved("firewall::check_names_an_owner_that_is_there", held_by_the_living),
         improved("firewall::check_after_the_backend_was_changed", backend_changed),
+        improved("firewall::check_of_gos_add_at_a_port_that_gos_del_left", port_left),
         improved("firewall::accepts_come_behind_the_policies", order),
         improved("firewall::unknown_policy_is_refused_before_the_deed", unknown_policy),
         improved("firewall::policy_without_bridge_is_refused_before_the_deed", no_bridge),
@@ -217,6 +218,23 @@ fn moved_by_go(sb: &Sandbox) {
         assert!(mixed.entries().is_empty(), "{:?}", mixed.entries());
         assert!(rules::naming(&sb.node(), "10.9.0.").iter().all(|line| !line.contains("CNI-FORWARD")));
     }
+}
+
+/// Debian's Go plugins know no nftables: their DEL leaves our port, and it takes what is for the next container.
+fn port_left(sb: &Sandbox) {
+    let mut mixed = Mixed::new(sb);
+    let mut plugins = mixed.chain.plugins().to_vec();
+    plugins[1]["backend"] = "nftables".into();
+    mixed.chain = Chain::new("net1", "1.0.0", &plugins);
+    let (mut one, mut two) = (mixed.attachment("c1", "10.9.0.42"), mixed.attachment("c2", "10.9.0.60"));
+    mixed.chain.add(&mixed.ours, &mut one);
+    mixed.chain.try_del(&mixed.go, &one).silent();
+    mixed.chain.add(&mixed.go, &mut two);
+    mixed.chain.check(&mixed.ours, &two).error().names(&["8080", "c1"]);
+    mixed.chain.del(&mixed.ours, &two);
+    mixed.chain.add(&mixed.ours, &mut two);
+    mixed.chain.check(&mixed.ours, &two).silent();
+    mixed.chain.del(&mixed.ours, &two);
 }
 
 /// What is a difference if the other one is there.

@@ -176,6 +176,8 @@ fn no_capability(sb: &Sandbox) {
     let wrapper = "exec setpriv --bounding-set=-net_admin";
     behind(sb, wrapper, &conf, &["ADD", "CHECK", "DEL", "GC", "STATUS"], &["CAP_NET_ADMIN"]);
     call(sb, "CHECK", "c1", &conf).silent();
+    let conf = add(sb, Backend::Iptables, "open", "c1", 2);
+    behind(sb, wrapper, &conf, &["ADD", "CHECK", "DEL"], &["CAP_NET_ADMIN"]);
 }
 
 fn no_descriptor(sb: &Sandbox) {

@@ -25,6 +25,11 @@ impl Difference {
     pub fn missing(thing: impl fmt::Display) -> Self {
         Self::new(thing, "present", "nothing")
     }
+
+    /// True for a thing that isn't there; false for one that is another than it should be.
+    pub fn is_missing(&self) -> bool {
+        self.found == "nothing"
+    }
 }
 
 impl fmt::Display for Difference {

@@ -33,7 +33,7 @@ pub enum IptablesError {
         seconds: u32,
     },
     /// The tool, or the kernel behind it, refused.
-    #[error("{tool} refused{}: {message}", on_line(.rule.as_deref()))]
+    #[error("{tool} refused{}: {message}{}", on_line(.rule.as_deref()), way_out(.message))]
     Refused {
         /// The executable.
         tool: String,
@@ -95,6 +95,14 @@ impl IptablesError {
 
 fn host_port(ip: Option<IpAddr>, port: u16) -> String {
     ip.map_or_else(|| port.to_string(), |ip| SocketAddr::new(ip, port).to_string())
+}
+
+/// Being root isn't what the tools lack where they say so: a container's root mostly has no such capability.
+fn way_out(message: &str) -> &'static str {
+    match message.contains("Permission denied") {
+        true => "; it takes CAP_NET_ADMIN in the user namespace that the network namespace belongs to",
+        false => "",
+    }
 }
 
 fn on_line(rule: Option<&str>) -> String {

@@ -275,6 +275,31 @@ mod tests {
     }
 
     #[test]
+    fn policies_come_before_what_nftables_has_marked() {
+        let marked =
+            format!("-A FORWARD -m mark --mark 0x1000/0x1000 -m comment --comment \"{MARK_COMMENT}\" -j ACCEPT");
+        let table = Table::parse(&format!("{marked}\n-A FORWARD -j CNI-ISOLATION-STAGE-1\n"));
+        let mut model = Model::new(&table);
+        assert!(is_out_of_order(&model));
+        put_policies_first(&mut model);
+        assert!(!is_out_of_order(&settled(&model)));
+        assert_eq!(forward(&model), [Some("CNI-ISOLATION-STAGE-1"), Some("ACCEPT")]);
+    }
+
+    #[test]
+    fn what_go_made_has_no_entry_or_one_for_another_address() {
+        let wanted = intent("c1", Some(IngressPolicy::SameBridge));
+        let made_by_go = |model: &Model| Wanted::new(&wanted, Family::V4).unwrap().was_made_by_go(model);
+        assert!(made_by_go(&Model::default()));
+        let ours = settled(&made(Model::default(), &wanted));
+        assert!(!made_by_go(&ours));
+        let address = rules::owns_address(&wanted.owner, "10.9.0.2".parse().unwrap());
+        assert!(!made_by_go(&ours.clone().without(&[address])), "the entry of the bridge says that it is ours");
+        let elsewhere = Forwarding { addresses: vec!["10.9.0.7".parse().unwrap()], ..wanted.clone() };
+        assert!(made_by_go(&settled(&made(Model::default(), &elsewhere))));
+    }
+
+    #[test]
     fn a_policy_made_by_go_outlives_our_owners() {
         let go = "-A CNI-ISOLATION-STAGE-1 -i br0 ! -o br0 -m comment --comment \
                   \"CNI firewall plugin rules (ingressPolicy: same-bridge)\" -j CNI-ISOLATION-STAGE-2";
