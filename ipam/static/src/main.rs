@@ -6,13 +6,14 @@ mod settings;
 
 use std::process::ExitCode;
 
-use cni_plugin::{CniArgs, Plugin, SpecVersion};
+use cni_plugin::{CniArgs, Plugin, REFERENCE_RELEASE, SpecVersion};
 
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
     cni_plugin::main(&Plugin {
         name: "static",
+        release: REFERENCE_RELEASE,
         versions: SpecVersion::ALL,
         // Without an address the result is empty; what to make of that is the caller's business.
         add: |request, attachment, _| Ok(Settings::resolve(&request.config, &attachment.args, request.version)?.result),
