@@ -19,7 +19,8 @@ struct Config {
 }
 
 fn main() -> ExitCode {
-    cni_plugin::main(&Plugin { name: "sample", versions: SpecVersion::ALL, add, del, check, gc, status })
+    let release = concat!("v", env!("CARGO_PKG_VERSION"));
+    cni_plugin::main(&Plugin { name: "sample", release, versions: SpecVersion::ALL, add, del, check, gc, status })
 }
 
 /// Writes the file and passes the result of the plugins before on. Repeatable: the file is replaced.

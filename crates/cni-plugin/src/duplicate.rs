@@ -5,16 +5,21 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::json;
+
 /// The first key that stands twice in the object at `path` (the keys that lead there, in any letter case) of the JSON
 /// document `text`. `None` if there is none, if nothing is there, or if the text isn't JSON.
 ///
 /// Keys that differ in letter case only are different: this is for objects whose keys are data.
 pub fn duplicate_key(text: &[u8], path: &[&str]) -> Option<String> {
-    let mut search = Search { path, seen: BTreeSet::new(), found: None };
-    let mut document = serde_json::Deserializer::from_slice(text);
     // What is wrong with the text is for others to say.
-    let _ = Step { search: &mut search, depth: 0 }.deserialize(&mut document);
-    search.found
+    search(text, path).or_else(|_| search(json::mended(text).as_bytes(), path)).unwrap_or_default()
+}
+
+fn search(text: &[u8], path: &[&str]) -> Result<Option<String>, serde_json::Error> {
+    let mut search = Search { path, seen: BTreeSet::new(), found: None };
+    Step { search: &mut search, depth: 0 }.deserialize(&mut serde_json::Deserializer::from_slice(text))?;
+    Ok(search.found)
 }
 
 struct Search<'p> {
@@ -103,6 +108,12 @@ mod tests {
     fn an_object_in_two_parts_is_one_object() {
         let text = br#"{"args":{"cni":{"sysctl":{"a":"1"}}},"args":{"cni":{"sysctl":{"a":"2"}}}}"#;
         assert_eq!(duplicate_key(text, &["args", "cni", "sysctl"]).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn what_nobody_asks_for_hides_none() {
+        let text = br#"{"x":{"\ud83d":1e400},"sysctl":{"a":"1","a":"2"},"y":"\udc00"}"#;
+        assert_eq!(duplicate_key(text, &["sysctl"]).as_deref(), Some("a"));
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub fn parse(text: &[u8]) -> Result<Value, serde_json::Error> {
 }
 
 /// The document without what only a strict reader refuses. What is wrong by the grammar stays wrong.
-fn mended(text: &[u8]) -> String {
+pub(crate) fn mended(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let mut out = String::with_capacity(text.len());
     let mut depth = 0_usize;

@@ -33,7 +33,7 @@ pub use error::{CniError, code};
 pub use ipam::{Ipam, IpamConfig, PendingAdd};
 pub use names::{ContainerId, IfName, MacAddr, NameError, NetworkName};
 pub use owner::{Owner, sha512_hex};
-pub use plugin::{Attachment, Detachment, Plugin, Request};
+pub use plugin::{Attachment, Detachment, Plugin, REFERENCE_RELEASE, Request};
 pub use result::{CniResult, Dns, DnsConfig, Interface, IpConfig, ReadError, Route, WriteError};
 pub use run::{Surroundings, main, run};
 pub use undecoded::{ConfigArgs, Undecoded};

@@ -12,6 +12,10 @@ use crate::result::CniResult;
 use crate::undo::Undo;
 use crate::version::SpecVersion;
 
+/// The release of the Go plugins whose keys and behaviour our plugins have. nerdctl does without `"ingressPolicy": "isolated"`
+/// where `firewall` says less than v1.7.1.
+pub const REFERENCE_RELEASE: &str = "v1.9.1";
+
 /// A CNI plugin: a configuration and five verbs. [`crate::main`] reads the call, checks all that the protocol asks for,
 /// and calls one of the verbs.
 ///
@@ -20,6 +24,9 @@ use crate::version::SpecVersion;
 pub struct Plugin<C> {
     /// The name of the executable, for the text that it prints about itself.
     pub name: &'static str,
+    /// What the first line of that text ends in: a release, as `v1.9.1`. nerdctl reads a semantic version there, and installers
+    /// compare the line with the one that they want.
+    pub release: &'static str,
     /// The versions of the specification that the plugin speaks.
     pub versions: &'static [SpecVersion],
     /// Attaches the container. Every effect pushes its reverse to the undo, which is run if this returns an error or

@@ -23,13 +23,6 @@ use crate::undo::Undo;
 use crate::verb::Verb;
 use crate::version::{self, SpecVersion};
 
-/// The release of the Go plugins whose keys and behaviour these plugins have.
-///
-/// It is what the first line of the text without `CNI_COMMAND` ends in, as theirs does: nerdctl reads a semantic version from
-/// it and does without `"ingressPolicy": "isolated"` below v1.7.1, and installers compare the whole line with the one of the
-/// release that they want. Our own version has a line of its own, after theirs.
-const REFERENCE_SET: &str = "v1.9.1";
-
 /// The plugin's surroundings. Injected, so that a whole call can be tested without a process.
 pub struct Surroundings<'io> {
     /// The environment variables.
@@ -94,8 +87,9 @@ fn about<C>(plugin: &Plugin<C>, io: &mut Surroundings<'_>) -> u8 {
     // Nobody to tell if stderr is closed.
     let _ = writeln!(
         io.stderr,
-        "CNI {} plugin {REFERENCE_SET}\nCNI protocol versions supported: {}\nCNI plugins in Rust {}",
+        "CNI {} plugin {}\nCNI protocol versions supported: {}\nRust, cni-plugin {}",
         plugin.name,
+        plugin.release,
         versions.join(", "),
         env!("CARGO_PKG_VERSION"),
     );

@@ -34,7 +34,7 @@ struct Closed;
 
 impl Write for Closed {
     fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(rustix::io::Errno::BADF.into())
+        Err(io::Error::new(io::ErrorKind::BrokenPipe, "it is closed"))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -15,7 +15,7 @@ fn without_a_verb_it_tells_about_itself() {
     let outcome = call(&[], "");
     assert_eq!((outcome.status, outcome.stdout.as_str()), (0, ""));
     let lines: Vec<&str> = outcome.stderr.lines().collect();
-    assert!(lines[0].starts_with("CNI recorder plugin "), "{lines:?}");
+    assert_eq!(lines[0], "CNI recorder plugin v1.2.3");
     assert_eq!(lines[1], "CNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0");
 }
 

@@ -31,7 +31,7 @@ mod seeds;
 
 use std::process::ExitCode;
 
-use cni_plugin::{CniError, Plugin, Request, SpecVersion};
+use cni_plugin::{CniError, Plugin, REFERENCE_RELEASE, Request, SpecVersion};
 
 use config::Config;
 use store::Place;
@@ -54,6 +54,7 @@ fn place_left(request: &Request<Config>) -> Result<Place, CniError> {
 fn main() -> ExitCode {
     cni_plugin::main(&Plugin {
         name: "host-local",
+        release: REFERENCE_RELEASE,
         versions: SpecVersion::ALL,
         add: add::add,
         del: del::del,

@@ -9,13 +9,14 @@ mod settings;
 
 use std::process::ExitCode;
 
-use cni_plugin::{CniArgs, Plugin, SpecVersion, Undecoded};
+use cni_plugin::{CniArgs, Plugin, REFERENCE_RELEASE, SpecVersion, Undecoded};
 
 use crate::settings::Settings;
 
 /// No verb of it touches the kernel.
 const PLUGIN: Plugin<Undecoded> = Plugin {
     name: "static",
+    release: REFERENCE_RELEASE,
     versions: SpecVersion::ALL,
     // Without an address the result is empty; what to make of that is the caller's business.
     add: |request, attachment, _| Ok(Settings::resolve(&request.config, &attachment.args, request.version)?.result),

@@ -22,11 +22,12 @@ mod vlan;
 
 use std::process::ExitCode;
 
-use cni_plugin::{Plugin, SpecVersion};
+use cni_plugin::{Plugin, REFERENCE_RELEASE, SpecVersion};
 
 fn main() -> ExitCode {
     cni_plugin::main(&Plugin {
         name: "bridge",
+        release: REFERENCE_RELEASE,
         versions: SpecVersion::ALL,
         add: add::add,
         del: del::del,

@@ -13,11 +13,12 @@ mod status;
 
 use std::process::ExitCode;
 
-use cni_plugin::{Plugin, SpecVersion};
+use cni_plugin::{Plugin, REFERENCE_RELEASE, SpecVersion};
 
 fn main() -> ExitCode {
     cni_plugin::main(&Plugin {
         name: "firewall",
+        release: REFERENCE_RELEASE,
         // As in the Go plugin, which refuses anything older.
         versions: &[SpecVersion::V0_4_0, SpecVersion::V1_0_0, SpecVersion::V1_1_0],
         add: add::add,

@@ -8,11 +8,12 @@ mod plan;
 use std::process::ExitCode;
 
 use cni_net::Netlink;
-use cni_plugin::{CniError, Plugin, SpecVersion};
+use cni_plugin::{CniError, Plugin, REFERENCE_RELEASE, SpecVersion};
 
 fn main() -> ExitCode {
     cni_plugin::main(&Plugin {
         name: "loopback",
+        release: REFERENCE_RELEASE,
         versions: SpecVersion::ALL,
         add: add::add,
         del: |_, detachment| del::del(detachment),

@@ -20,11 +20,12 @@ mod twice;
 
 use std::process::ExitCode;
 
-use cni_plugin::{Plugin, SpecVersion};
+use cni_plugin::{Plugin, REFERENCE_RELEASE, SpecVersion};
 
 fn main() -> ExitCode {
     cni_plugin::main(&Plugin {
         name: "portmap",
+        release: REFERENCE_RELEASE,
         versions: SpecVersion::ALL,
         add: add::add,
         del: del::del,

@@ -14,11 +14,12 @@ mod status;
 
 use std::process::ExitCode;
 
-use cni_plugin::{Plugin, SpecVersion};
+use cni_plugin::{Plugin, REFERENCE_RELEASE, SpecVersion};
 
 fn main() -> ExitCode {
     cni_plugin::main(&Plugin {
         name: "ptp",
+        release: REFERENCE_RELEASE,
         versions: SpecVersion::ALL,
         add: add::add,
         del: del::del,

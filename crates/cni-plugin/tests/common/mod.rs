@@ -36,6 +36,7 @@ fn note(text: String) -> Result<(), CniError> {
 /// The recorder.
 pub const RECORDER: Plugin<Config> = Plugin {
     name: "recorder",
+    release: "v1.2.3",
     versions: SpecVersion::ALL,
     add,
     del: |request, at| {

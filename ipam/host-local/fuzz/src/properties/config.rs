@@ -72,6 +72,7 @@ fn one_document(verb: &str, conf: &[u8], args: &[u8]) {
 /// host-local without its state.
 const PROBE: Plugin<Config> = Plugin {
     name: "probe",
+    release: "v0.0.0",
     versions: SpecVersion::ALL,
     add: |request, attachment, _| {
         place(&request.config);
