@@ -18,9 +18,6 @@ use serde_json::Value;
 use crate::random::Random;
 use crate::report::Class;
 
-/// Runtimes give a plugin two minutes or more; that is no time to wait for on a node that works.
-const DEADLINE: Duration = Duration::from_secs(45);
-
 /// What disturbs a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Weather {
@@ -68,22 +65,29 @@ pub(crate) enum End {
 }
 
 /// Processes that run, with the time at which each is killed for taking too long.
-#[derive(Debug, Default)]
-pub(crate) struct Watch(Mutex<BTreeMap<i32, (Instant, bool)>>);
+#[derive(Debug)]
+pub(crate) struct Watch {
+    deadline: Duration,
+    running: Mutex<BTreeMap<i32, (Instant, bool)>>,
+}
 
 impl Watch {
+    pub(crate) fn new(deadline: Duration) -> Self {
+        Self { deadline, running: Mutex::default() }
+    }
+
     fn begin(&self, pid: Pid) {
-        self.0.lock().expect("no panic").insert(pid.as_raw(), (Instant::now() + DEADLINE, false));
+        self.running.lock().expect("no panic").insert(pid.as_raw(), (Instant::now() + self.deadline, false));
     }
 
     /// True if it was killed for being late.
     fn end(&self, pid: Pid) -> bool {
-        self.0.lock().expect("no panic").remove(&pid.as_raw()).is_some_and(|(_, late)| late)
+        self.running.lock().expect("no panic").remove(&pid.as_raw()).is_some_and(|(_, late)| late)
     }
 
     /// Kills it unless it has ended; the number isn't used again before [`Self::end`].
     fn kill(&self, pid: Pid, group: bool) {
-        let running = self.0.lock().expect("no panic");
+        let running = self.running.lock().expect("no panic");
         if running.contains_key(&pid.as_raw()) {
             let _ = if group { killpg(pid, Signal::SIGKILL) } else { kill(pid, Signal::SIGKILL) };
         }
@@ -91,7 +95,7 @@ impl Watch {
 
     /// Ends what is late; to be called now and then.
     pub(crate) fn tick(&self) {
-        let mut running = self.0.lock().expect("no panic");
+        let mut running = self.running.lock().expect("no panic");
         for (pid, (until, late)) in running.iter_mut().filter(|(_, (until, late))| !late && *until < Instant::now()) {
             *late = killpg(Pid::from_raw(*pid), Signal::SIGKILL).is_ok() || *until < Instant::now();
         }
@@ -152,7 +156,7 @@ pub(crate) fn run(call: &Call, weather: &Weather, streams: &Streams, watch: &Wat
     };
     let (out, err) = (text(&mut stdout), text(&mut stderr));
     if late {
-        return (End::Bad(Class::Timeout, format!("no end within {} s: {err:?}", DEADLINE.as_secs())), time);
+        return (End::Bad(Class::Timeout, format!("no end within {} s: {err:?}", watch.deadline.as_secs())), time);
     }
     let killed = matches!(weather, Weather::Kill { .. }) && status.signal() == Some(Signal::SIGKILL as i32);
     (if killed { End::Killed } else { judge(status.code(), status.signal(), &out, &err) }, time)

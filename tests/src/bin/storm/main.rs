@@ -37,6 +37,8 @@ struct Setting {
     other: Option<PathBuf>,
     time: Duration,
     round: Duration,
+    /// What no call of a plugin may take.
+    deadline: Duration,
     seed: u64,
     workers: usize,
     scenes: Vec<Scene>,
@@ -60,6 +62,8 @@ fn arguments(words: Vec<String>) -> Setting {
         other: None,
         time: Duration::from_secs(100),
         round: Duration::from_secs(20),
+        // Runtimes give a plugin two minutes or more; that is no time to wait for on a node that works.
+        deadline: Duration::from_secs(45),
         seed: now,
         workers: 6,
         scenes: Vec::new(),
@@ -122,7 +126,7 @@ fn storm(setting: &Setting) -> ExitCode {
 
 /// One node, from its first attachment to the comparison with what it was. Nothing new begins once `enough` is true.
 fn round(setting: &Setting, scene: Scene, number: u64, report: &Report, enough: &(dyn Fn() -> bool + Sync)) {
-    let (watch, over) = (Watch::default(), AtomicBool::new(false));
+    let (watch, over) = (Watch::new(setting.deadline), AtomicBool::new(false));
     let body = |sandbox: &Sandbox| {
         let node = Node::new(sandbox, setting.other.as_deref(), scene, report, &watch);
         let _outside = sandbox.outside();
@@ -197,7 +201,13 @@ fn test_itself(setting: &Setting) -> ExitCode {
     for (number, (class, plugin, _)) in sabotage::SABOTAGES.iter().enumerate() {
         let dir = sabotage::directory(&setting.plugins, number);
         let report = Report::default();
-        let wrong = Setting { plugins: dir.clone(), other: None, scenes: Vec::new(), ..*setting };
+        let wrong = Setting {
+            plugins: dir.clone(),
+            other: None,
+            deadline: Duration::from_secs(8),
+            scenes: Vec::new(),
+            ..*setting
+        };
         round(&wrong, Scene::Nftables, number as u64, &report, &|| report.has(*class));
         let _ = std::fs::remove_dir_all(dir);
         let found = report.has(*class);

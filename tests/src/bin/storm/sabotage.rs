@@ -8,7 +8,7 @@ use crate::report::Class;
 
 /// What is wrong: the finding that it has to lead to, the plugin that is replaced, and the script in its place, in which `$0.real`
 /// is the plugin.
-pub(crate) const SABOTAGES: [(Class, &str, &str); 8] = [
+pub(crate) const SABOTAGES: [(Class, &str, &str); 9] = [
     // Forgets to give addresses back.
     (Class::Leak, "host-local", r#"case $CNI_COMMAND in DEL | GC) cat >/dev/null ;; *) exec "$0.real" ;; esac"#),
     // Goes on after it was killed, and after the DEL.
