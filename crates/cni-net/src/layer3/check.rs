@@ -45,7 +45,14 @@ impl Layer3 {
                 continue;
             }
             let present = socket.routes(&RouteFilter { family, device: Some(index), table: None })?;
-            differences.extend(wanted.into_iter().filter_map(|route| self.route_difference(route, &present)));
+            let missing = wanted.into_iter().filter_map(|route| Some((route, self.route_difference(route, &present)?)));
+            let missing: Vec<_> = missing.collect();
+            if !missing.is_empty() {
+                let tables = socket.tables_of(index, family, &self.addresses)?;
+                let was_moved = |wanted: &Route| tables.iter().any(|table| is_in(*table, wanted, &present));
+                let lost = missing.into_iter().filter(|(wanted, _)| !was_moved(wanted));
+                differences.extend(lost.map(|(_, difference)| difference));
+            }
         }
         Ok(differences)
     }
@@ -72,6 +79,13 @@ impl Layer3 {
             None => Some(Difference::missing(thing)),
         }
     }
+}
+
+/// True if later plugins have moved the route of the main table to this one, which the interface's packets are routed by:
+/// `sbr` and `vrf` do so, and don't tell it in the result.
+fn is_in(table: u32, wanted: &Route, present: &[Route]) -> bool {
+    let moved = Route { table: Some(table), onlink: false, ..wanted.clone() };
+    wanted.is_in_main() && present.iter().any(|found| moved.is_met_by(found))
 }
 
 /// The route in the words of `ip route`.
