@@ -23,7 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         cases.push(improved(format!("routes::{main}_ipv4_host_bits_are_refused"), move |sb| ipv4_host_bits(sb, main)));
         cases.push(common(format!("routes::{main}_the_same_route_twice"), move |sb| twice(sb, main)));
         cases.push(improved(format!("routes::{main}_check_after_routes_moved_to_another_table"), move |sb| {
-            moved(sb, main)
+            moved(sb, main);
         }));
         cases.push(improved(format!("routes::{main}_check_after_sbr_of_go"), move |sb| sbr(sb, main)));
         cases.push(improved(format!("routes::{main}_check_after_tuning_of_go"), move |sb| tuning(sb, main)));

@@ -41,26 +41,22 @@ pub enum Operation {
     FindNeighbour { link: LinkId, mac: MacAddr },
 }
 
-/// A link in a message: by its name, where that could be learnt after the failure, else by its number.
+/// A link in a message: by its name, where that could be learnt after the failure, else by its number. Boxed, for errors
+/// are passed on by value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkId {
-    /// The link's index in the socket's namespace.
-    pub index: u32,
-    /// Its name.
-    pub name: Option<String>,
-}
+pub struct LinkId(Box<(u32, Option<String>)>);
 
 impl From<u32> for LinkId {
     fn from(index: u32) -> Self {
-        Self { index, name: None }
+        Self(Box::new((index, None)))
     }
 }
 
 impl fmt::Display for LinkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => f.write_str(name),
-            None => write!(f, "link {}", self.index),
+        match &*self.0 {
+            (_, Some(name)) => f.write_str(name),
+            (index, None) => write!(f, "link {index}"),
         }
     }
 }
@@ -85,7 +81,8 @@ impl Operation {
             | Self::FindNeighbour { link, .. } => link,
             _ => return self,
         };
-        link.name = socket.link_by_index(link.index).ok().flatten().map(|found| found.name);
+        let (index, name) = &mut *link.0;
+        *name = socket.link_by_index(*index).ok().flatten().map(|found| found.name);
         self
     }
 }
