@@ -120,6 +120,7 @@ impl Netlink {
                 let same = |present: &Address| present.network.ip() == address.ip();
                 match self.addresses(index)?.into_iter().find(same) {
                     Some(other) if address.is_ipv6() && other.network.prefix() != address.prefix() => {
+                        let operation = operation.with_name(self);
                         Err(NetError::Exists { operation, name: other.network.to_string() })
                     }
                     _ => Ok(false),

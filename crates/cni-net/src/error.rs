@@ -63,7 +63,7 @@ impl fmt::Display for LinkId {
 
 impl Operation {
     /// Asks `socket` for the name of the link.
-    fn with_name(mut self, socket: &Netlink) -> Self {
+    pub(crate) fn with_name(mut self, socket: &Netlink) -> Self {
         let link = match &mut self {
             Self::ChangeLink { link }
             | Self::NameLink { link, .. }

@@ -27,7 +27,7 @@ impl Netlink {
         match self.ask(RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE) {
             Ok(_) => Ok(()),
             Err(failure) if failure.is(Errno::EXIST) => {
-                Err(NetError::Exists { operation, name: "this route".to_owned() })
+                Err(NetError::Exists { operation: operation.with_name(self), name: "this route".to_owned() })
             }
             Err(failure) => Err(failure.during(self, operation)),
         }
