@@ -149,7 +149,7 @@ fn advertisement() -> Vec<u8> {
 }
 
 /// Sends advertisements from the attacker's interface until told to stop: the kernel computes their checksum.
-fn send_advertisements(attacker: &Netns, stop: &AtomicBool) {
+pub(crate) fn send_advertisements(attacker: &Netns, stop: &AtomicBool) {
     use nix::sys::socket::{
         AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn6, sendto, setsockopt, socket, sockopt,
     };

@@ -58,6 +58,7 @@ mod portmap_go;
 mod portmap_iptables;
 mod portmap_life;
 mod portmap_nftables;
+mod privileges;
 mod protocol;
 mod ptp;
 mod ptp_check;
@@ -65,7 +66,9 @@ mod ptp_ipam;
 mod ptp_leftovers;
 mod ptp_masquerade;
 mod reach;
+mod ready;
 mod rollback;
+mod routes;
 mod sctp;
 mod r#static;
 mod status;
@@ -74,6 +77,8 @@ mod tuning;
 mod tuning_backup;
 mod tuning_check;
 mod tuning_sysctl;
+mod unusable;
+mod uplink;
 mod versions;
 
 use std::path::PathBuf;
@@ -111,7 +116,7 @@ fn main() -> ExitCode {
 type Subject = fn() -> Vec<case::Case>;
 
 /// All of them, in the order in which they are told.
-const SUBJECTS: [Subject; 65] = [
+const SUBJECTS: [Subject; 70] = [
     protocol::cases,
     versions::cases,
     backends::cases,
@@ -176,6 +181,11 @@ const SUBJECTS: [Subject; 65] = [
     tuning_backup::cases,
     examples::cases,
     docker::cases,
+    uplink::cases,
+    ready::cases,
+    routes::cases,
+    unusable::cases,
+    privileges::cases,
     conformance::cases,
 ];
 

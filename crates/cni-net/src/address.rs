@@ -55,12 +55,31 @@ impl Netlink {
         message.header.index = index;
         let answers = self
             .dump(&RouteNetlinkMessage::GetAddress(message))
-            .map_err(|failure| failure.during(Operation::ListAddresses { link: index }))?;
+            .map_err(|failure| failure.during(self, Operation::ListAddresses { link: index.into() }))?;
         let of_this_link = answers.into_iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewAddress(message) if message.header.index == index => Some(message),
             _ => None,
         });
         Ok(of_this_link.filter_map(|message| Address::from_message(&message)).collect())
+    }
+
+    /// The IPv6 addresses of all links, each with its link's index.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ipv6_addresses(&self) -> Result<Vec<(u32, Address)>, NetError> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet6;
+        let answers = self
+            .dump(&RouteNetlinkMessage::GetAddress(message))
+            .map_err(|failure| failure.during(self, Operation::ListAllAddresses { namespace: None }))?;
+        let described = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(message) => {
+                Address::from_message(&message).map(|address| (message.header.index, address))
+            }
+            _ => None,
+        });
+        Ok(described.collect())
     }
 
     /// Waits until duplicate address detection has ended for all addresses of the link, or has failed for one, or
@@ -93,7 +112,7 @@ impl Netlink {
     /// [`NetError::Exists`] if the link has this IPv6 address with another prefix length, as a link can have it only
     /// once; [`NetError::NoIpv6`] if the link has none; [`NetError::NoSuchLink`]; otherwise the kernel's.
     pub fn add_address(&self, index: u32, address: IpNetwork, options: &AddressOptions) -> Result<bool, NetError> {
-        let operation = Operation::AddAddress { link: index, address };
+        let operation = Operation::AddAddress { link: index.into(), address };
         let message = RouteNetlinkMessage::NewAddress(address_message(index, address, options));
         match self.ask(message, NLM_F_CREATE | NLM_F_EXCL) {
             Ok(_) => Ok(true),
@@ -101,13 +120,14 @@ impl Netlink {
                 let same = |present: &Address| present.network.ip() == address.ip();
                 match self.addresses(index)?.into_iter().find(same) {
                     Some(other) if address.is_ipv6() && other.network.prefix() != address.prefix() => {
+                        let operation = operation.with_name(self);
                         Err(NetError::Exists { operation, name: other.network.to_string() })
                     }
                     _ => Ok(false),
                 }
             }
             Err(failure) if address.is_ipv6() => Err(self.no_ipv6(index, address, failure)),
-            Err(failure) => Err(failure.during(operation)),
+            Err(failure) => Err(failure.during(self, operation)),
         }
     }
 
@@ -122,7 +142,7 @@ impl Netlink {
                 let why = NoIpv6::disabled(&name);
                 NetError::NoIpv6 { address, name, why }
             }
-            _ => failure.during(Operation::AddAddress { link: index, address }),
+            _ => failure.during(self, Operation::AddAddress { link: index.into(), address }),
         }
     }
 
@@ -137,7 +157,7 @@ impl Netlink {
         match self.ask(RouteNetlinkMessage::DelAddress(message), 0) {
             Ok(_) => Ok(true),
             Err(failure) if failure.is(Errno::ADDRNOTAVAIL) || failure.is(Errno::NODEV) => Ok(false),
-            Err(failure) => Err(failure.during(Operation::DeleteAddress { link: index, address })),
+            Err(failure) => Err(failure.during(self, Operation::DeleteAddress { link: index.into(), address })),
         }
     }
 }

@@ -4,11 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
-use cni_plugin::IfName;
+use cni_plugin::{IfName, MacAddr};
 use ipnetwork::IpNetwork;
 
-use crate::NetNsError;
 use crate::mtu::IPV6_MIN;
+use crate::sysctl::{self, SysctlError};
+use crate::{Link, NetNsError, Netlink};
 
 /// An operation and its object, in the words of a message: "cannot {operation}".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,54 +17,104 @@ use crate::mtu::IPV6_MIN;
 #[allow(missing_docs)] // The fields are the operation's own arguments.
 pub enum Operation {
     FindLink { name: String },
-    FindLinkByIndex { link: u32 },
+    FindLinkByIndex { link: LinkId },
     ListLinks,
     CreateBridge { name: IfName },
     CreateVeth { host: IfName, peer: IfName },
-    ChangeLink { link: u32 },
-    NameLink { link: u32, altname: String },
-    UnnameLink { link: u32, altname: String },
-    ChangePort { link: u32 },
-    DeleteLink { link: u32 },
-    ListVlans { link: u32 },
-    AddVlans { link: u32, ids: Vec<u16> },
-    DeleteVlans { link: u32, ids: Vec<u16> },
-    ListAddresses { link: u32 },
+    ChangeLink { link: LinkId },
+    NameLink { link: LinkId, altname: String },
+    UnnameLink { link: LinkId, altname: String },
+    ChangePort { link: LinkId },
+    DeleteLink { link: LinkId },
+    ListVlans { link: LinkId },
+    AddVlans { link: LinkId, ids: Vec<u16> },
+    DeleteVlans { link: LinkId, ids: Vec<u16> },
+    ListAddresses { link: LinkId },
     ListAllAddresses { namespace: Option<i32> },
-    AddAddress { link: u32, address: IpNetwork },
-    DeleteAddress { link: u32, address: IpNetwork },
+    AddAddress { link: LinkId, address: IpNetwork },
+    DeleteAddress { link: LinkId, address: IpNetwork },
     ListRoutes,
-    AddRoute { link: u32, destination: IpNetwork, gateway: Option<IpAddr> },
-    DeleteRoute { link: u32, destination: IpNetwork, gateway: Option<IpAddr> },
+    AddRoute { link: LinkId, destination: IpNetwork, gateway: Option<IpAddr> },
+    DeleteRoute { link: LinkId, destination: IpNetwork, gateway: Option<IpAddr> },
     LookUpRoute { to: IpAddr },
+    ListRules,
+    FindNeighbour { link: LinkId, mac: MacAddr },
+}
+
+/// A link in a message: by its name, where that could be learnt after the failure, else by its number. Boxed, for errors
+/// are passed on by value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkId(Box<(u32, Option<String>)>);
+
+impl From<u32> for LinkId {
+    fn from(index: u32) -> Self {
+        Self(Box::new((index, None)))
+    }
+}
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            (_, Some(name)) => f.write_str(name),
+            (index, None) => write!(f, "link {index}"),
+        }
+    }
+}
+
+impl Operation {
+    /// Asks `socket` for the name of the link.
+    pub(crate) fn with_name(mut self, socket: &Netlink) -> Self {
+        let link = match &mut self {
+            Self::ChangeLink { link }
+            | Self::NameLink { link, .. }
+            | Self::UnnameLink { link, .. }
+            | Self::ChangePort { link }
+            | Self::DeleteLink { link }
+            | Self::ListVlans { link }
+            | Self::AddVlans { link, .. }
+            | Self::DeleteVlans { link, .. }
+            | Self::ListAddresses { link }
+            | Self::AddAddress { link, .. }
+            | Self::DeleteAddress { link, .. }
+            | Self::AddRoute { link, .. }
+            | Self::DeleteRoute { link, .. }
+            | Self::FindNeighbour { link, .. } => link,
+            _ => return self,
+        };
+        let (index, name) = &mut *link.0;
+        *name = socket.link_by_index(*index).ok().flatten().map(|found| found.name);
+        self
+    }
 }
 
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FindLink { name } => write!(f, "find link {name}"),
-            Self::FindLinkByIndex { link } => write!(f, "find link {link}"),
+            Self::FindLinkByIndex { link } => write!(f, "find {link}"),
             Self::ListLinks => write!(f, "list links"),
             Self::CreateBridge { name } => write!(f, "create bridge {name}"),
             Self::CreateVeth { host, peer } => write!(f, "create veth pair {host} and {peer}"),
-            Self::ChangeLink { link } => write!(f, "change link {link}"),
-            Self::NameLink { link, altname } => write!(f, "give link {link} the alternative name {altname:?}"),
-            Self::UnnameLink { link, altname } => write!(f, "take the alternative name {altname:?} from link {link}"),
+            Self::ChangeLink { link } => write!(f, "change {link}"),
+            Self::NameLink { link, altname } => write!(f, "give {link} the alternative name {altname:?}"),
+            Self::UnnameLink { link, altname } => write!(f, "take the alternative name {altname:?} from {link}"),
             Self::ChangePort { link } => write!(f, "change bridge port {link}"),
-            Self::DeleteLink { link } => write!(f, "delete link {link}"),
+            Self::DeleteLink { link } => write!(f, "delete {link}"),
             Self::ListVlans { link } => write!(f, "list the VLANs of bridge port {link}"),
             Self::AddVlans { link, ids } => write!(f, "add {} to bridge port {link}", vlans(ids)),
             Self::DeleteVlans { link, ids } => write!(f, "delete {} from bridge port {link}", vlans(ids)),
-            Self::ListAddresses { link } => write!(f, "list the addresses of link {link}"),
+            Self::ListAddresses { link } => write!(f, "list the addresses of {link}"),
             Self::ListAllAddresses { namespace: None } => write!(f, "list all addresses"),
             Self::ListAllAddresses { namespace: Some(number) } => {
                 write!(f, "list the addresses of the namespace with the link-netnsid {number}")
             }
-            Self::AddAddress { link, address } => write!(f, "add address {address} to link {link}"),
-            Self::DeleteAddress { link, address } => write!(f, "delete address {address} from link {link}"),
+            Self::AddAddress { link, address } => write!(f, "add address {address} to {link}"),
+            Self::DeleteAddress { link, address } => write!(f, "delete address {address} from {link}"),
             Self::ListRoutes => write!(f, "list routes"),
-            Self::AddRoute { link, destination, gateway } => write_route(f, "add", *link, destination, *gateway),
-            Self::DeleteRoute { link, destination, gateway } => write_route(f, "delete", *link, destination, *gateway),
+            Self::AddRoute { link, destination, gateway } => write_route(f, "add", link, destination, *gateway),
+            Self::DeleteRoute { link, destination, gateway } => write_route(f, "delete", link, destination, *gateway),
+            Self::ListRules => write!(f, "list policy rules"),
+            Self::FindNeighbour { link, mac } => write!(f, "look up {mac} in the forwarding database of {link}"),
             Self::LookUpRoute { to } => write!(f, "look up the route to {to}"),
         }
     }
@@ -84,13 +135,13 @@ fn vlans(ids: &[u16]) -> String {
 fn write_route(
     f: &mut fmt::Formatter<'_>,
     verb: &str,
-    link: u32,
+    link: &LinkId,
     destination: &IpNetwork,
     gateway: Option<IpAddr>,
 ) -> fmt::Result {
     match gateway {
-        Some(gateway) => write!(f, "{verb} route {destination} via {gateway} on link {link}"),
-        None => write!(f, "{verb} route {destination} on link {link}"),
+        Some(gateway) => write!(f, "{verb} route {destination} via {gateway} on {link}"),
+        None => write!(f, "{verb} route {destination} on {link}"),
     }
 }
 
@@ -109,10 +160,16 @@ impl fmt::Display for KernelError {
         // std appends the number, which says nothing more.
         let reason = reason.split(" (os error").next().unwrap_or_default();
         match &self.text {
-            Some(text) => write!(f, "{reason} ({})", text.trim_end_matches('.')),
-            None => f.write_str(reason),
+            Some(text) => write!(f, "{reason} ({})", text.trim_end_matches('.'))?,
+            None => f.write_str(reason)?,
         }
+        f.write_str(&needs(&io::Error::from_raw_os_error(self.errno), "CAP_NET_ADMIN"))
     }
+}
+
+/// The end of a message: which capability (capabilities(7)) the operation needs, if it failed for lack of rights.
+pub(crate) fn needs(source: &io::Error, capability: &str) -> String {
+    if source.raw_os_error() == Some(Errno::PERM) { format!("; {capability} is needed") } else { String::new() }
 }
 
 /// Why a verb of [`crate::Netlink`] failed.
@@ -151,7 +208,7 @@ pub enum NetError {
         feature: &'static str,
     },
     /// The link has no IPv6.
-    #[error("cannot add address {address} to link {name}: {why}")]
+    #[error("cannot add address {address} to {name}: {why}")]
     NoIpv6 {
         /// The IPv6 address.
         address: IpNetwork,
@@ -182,6 +239,19 @@ pub enum NetError {
     },
 }
 
+/// Why `link`, or one that is made now where there is none yet, can have no IPv6 address; `None` if it can.
+pub fn no_ipv6(link: Option<&Link>) -> Option<NoIpv6> {
+    let name = link.map_or("default", |link| &link.name);
+    if let Some(mtu) = link.map(|link| link.mtu).filter(|mtu| *mtu < IPV6_MIN) {
+        return Some(NoIpv6::SmallMtu { mtu });
+    }
+    match sysctl::read(&format!("net/ipv6/conf/{name}/disable_ipv6")) {
+        Ok(value) if value != "0" => Some(NoIpv6::disabled(name)),
+        Err(SysctlError::NotFound { .. }) => Some(NoIpv6::Kernel),
+        _ => None,
+    }
+}
+
 /// Why a link has no IPv6.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -195,6 +265,9 @@ pub enum NoIpv6 {
         /// The setting.
         sysctl: String,
     },
+    /// The kernel has no IPv6, as with `ipv6.disable=1` on its command line.
+    #[error("this kernel has no IPv6: no IPv6 addresses, or another kernel command line")]
+    Kernel,
     /// Its MTU is less than 1280.
     #[error(
         "its MTU of {mtu} is too small for IPv6, which needs {IPV6_MIN} (RFC 8200): raise it, or no IPv6 addresses"
@@ -228,6 +301,7 @@ impl NetError {
 pub(crate) struct Errno;
 
 impl Errno {
+    pub(crate) const PERM: i32 = rustix::io::Errno::PERM.raw_os_error();
     pub(crate) const ACCES: i32 = rustix::io::Errno::ACCESS.raw_os_error();
     pub(crate) const NOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
     pub(crate) const SRCH: i32 = rustix::io::Errno::SRCH.raw_os_error();
@@ -236,6 +310,7 @@ impl Errno {
     pub(crate) const NODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
     pub(crate) const OPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
     pub(crate) const ADDRNOTAVAIL: i32 = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
+    pub(crate) const PROTONOSUPPORT: i32 = rustix::io::Errno::PROTONOSUPPORT.raw_os_error();
     pub(crate) const NETUNREACH: i32 = rustix::io::Errno::NETUNREACH.raw_os_error();
     pub(crate) const HOSTUNREACH: i32 = rustix::io::Errno::HOSTUNREACH.raw_os_error();
 }
@@ -253,7 +328,13 @@ impl Failure {
         matches!(self, Failure::Kernel(reason) if reason.errno == errno)
     }
 
-    pub(crate) fn during(self, operation: Operation) -> NetError {
+    /// The error of `operation` on `socket`, which is asked for the link's name.
+    pub(crate) fn during(self, socket: &Netlink, operation: Operation) -> NetError {
+        let is_named = matches!(&self, Failure::Kernel(reason) if reason.errno != Errno::NODEV);
+        self.of(if is_named { operation.with_name(socket) } else { operation })
+    }
+
+    fn of(self, operation: Operation) -> NetError {
         match self {
             Failure::Kernel(KernelError { errno: Errno::NODEV, .. }) => NetError::NoSuchLink { operation },
             Failure::Kernel(reason) => NetError::Refused { operation, reason },
@@ -269,7 +350,7 @@ mod tests {
 
     #[test]
     fn messages_name_operation_object_and_reason() {
-        let operation = Operation::AddAddress { link: 7, address: "10.0.0.5/24".parse().unwrap() };
+        let operation = Operation::AddAddress { link: 7.into(), address: "10.0.0.5/24".parse().unwrap() };
         let reason = KernelError { errno: 17, text: None };
         assert_eq!(
             NetError::Refused { operation: operation.clone(), reason }.to_string(),
@@ -290,7 +371,7 @@ mod tests {
     #[test]
     fn a_missing_device_has_its_own_error() {
         let failure = Failure::Kernel(KernelError { errno: Errno::NODEV, text: None });
-        let error = failure.during(Operation::ChangeLink { link: 7 });
+        let error = failure.of(Operation::ChangeLink { link: 7.into() });
         assert_eq!(error.to_string(), "cannot change link 7: there is no such link");
         assert_eq!(error.errno(), Some(19));
     }

@@ -49,7 +49,7 @@ impl Netlink {
         message.attributes.extend(namespace.map(AddressAttribute::TargetNetNsId));
         let answers = self
             .dump(&RouteNetlinkMessage::GetAddress(message))
-            .map_err(|failure| failure.during(Operation::ListAllAddresses { namespace }))?;
+            .map_err(|failure| failure.during(self, Operation::ListAllAddresses { namespace }))?;
         let addresses = answers.into_iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewAddress(message) => Address::from_message(&message),
             _ => None,

@@ -36,12 +36,13 @@ pub mod sysctl;
 mod sysfs;
 
 pub use address::{Address, AddressOptions};
-pub use error::{KernelError, NetError, NoIpv6, Operation};
+pub use error::{KernelError, LinkId, NetError, NoIpv6, Operation, no_ipv6};
 pub use everywhere::addresses_everywhere;
+pub use forwarding::ForwardingError;
 pub use layer3::{Layer3, Layer3Error};
 pub use link::{
-    BridgeSpec, BridgeState, Link, LinkChange, OperState, PortChange, PortForwarding, PortState, VethEnd, VethIndexes,
-    VethSpec, Vlan,
+    BridgeSpec, BridgeState, FdbEntry, Link, LinkChange, OperState, PortChange, PortForwarding, PortState, VethEnd,
+    VethIndexes, VethSpec, Vlan,
 };
 pub use lock::{Lock, LockError};
 pub use mac::{mac_of_link, random_mac};

@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::error::needs;
+
 /// `f_type` of the files that `ip netns add` and the runtimes bind-mount (`include/uapi/linux/magic.h`).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 /// `f_type` of `/proc/PID/ns/net` on kernels before 3.19, where these files still were procfs's own.
@@ -29,7 +31,7 @@ pub enum NetNsError {
         why: &'static str,
     },
     /// The file is there and could not be opened.
-    #[error("cannot open network namespace {path:?}: {source}")]
+    #[error("cannot open network namespace {path:?}: {source}{}", to_open(path, source))]
     Open {
         /// The path as it was given.
         path: PathBuf,
@@ -37,7 +39,7 @@ pub enum NetNsError {
         source: io::Error,
     },
     /// The kernel refused to move this thread into the namespace. It has not left the one it was in.
-    #[error("cannot enter network namespace {path:?}: {source}; CAP_SYS_ADMIN is needed")]
+    #[error("cannot enter network namespace {path:?}: {source}{}", needs(source, "CAP_SYS_ADMIN"))]
     Enter {
         /// The path it was opened by.
         path: PathBuf,
@@ -52,6 +54,12 @@ pub enum NetNsError {
         /// The system's reason.
         source: io::Error,
     },
+}
+
+/// procfs shows the namespaces of other users' processes only to who may trace these (proc(5)).
+fn to_open(path: &Path, source: &io::Error) -> &'static str {
+    let is_refused = source.kind() == io::ErrorKind::PermissionDenied;
+    if is_refused && path.starts_with("/proc") { "; CAP_SYS_PTRACE is needed" } else { "" }
 }
 
 /// An open network namespace. Holding it keeps the namespace alive, even if its path is unmounted and its last

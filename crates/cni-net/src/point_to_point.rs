@@ -1,5 +1,6 @@
 //! Links with nobody but the node at the other end, as `ptp` makes them.
 
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -19,7 +20,7 @@ impl PointToPoint {
     /// To the gateway over the link, and to the subnet, if it is more than the address itself, through the gateway.
     fn routes(&self, index: u32) -> Vec<Route> {
         let source = Some(self.address.ip());
-        let subnet = IpNetwork::new(self.address.network(), self.address.prefix()).unwrap_or(self.address);
+        let subnet = network(self.address.ip(), self.address.prefix());
         let mut routes = vec![Route { source, ..Route::new(IpNetwork::from(self.gateway), None, index) }];
         if subnet.prefix() < IpNetwork::from(self.address.ip()).prefix() {
             routes.push(Route { source, ..Route::new(subnet, Some(self.gateway), index) });
@@ -28,23 +29,46 @@ impl PointToPoint {
     }
 }
 
-/// The routes that these take on the link with this index, in an order in which each one's next hop can be reached.
-///
-/// Addresses of one subnet share its gateway; the first of them is the source.
-pub(crate) fn routes(hops: &[PointToPoint], index: u32) -> Vec<Route> {
-    let mut routes: Vec<Route> = Vec::new();
-    for route in hops.iter().flat_map(|hop| hop.routes(index)) {
-        if !routes.iter().any(|known| (known.dst, known.gateway) == (route.dst, route.gateway)) {
-            routes.push(route);
-        }
-    }
-    routes
+/// The links' ends of an interface, prepared for questions about many of them: each is answered in constant time.
+pub(crate) struct Hops<'a> {
+    hops: &'a [PointToPoint],
+    gateways: HashSet<IpAddr>,
+    subnets: HashSet<IpNetwork>,
+    /// The prefix lengths in `subnets`, by family: IPv4, IPv6.
+    prefixes: [BTreeSet<u8>; 2],
 }
 
-/// True for a neighbour in a subnet that is behind a gateway other than it: the kernel would not take it for a next
-/// hop, as no route says that it is on the link.
-pub(crate) fn is_hidden(hops: &[PointToPoint], next_hop: IpAddr) -> bool {
-    hops.iter().any(|hop| hop.address.contains(next_hop)) && !hops.iter().any(|hop| hop.gateway == next_hop)
+impl<'a> Hops<'a> {
+    pub(crate) fn of(hops: &'a [PointToPoint]) -> Self {
+        let mut prefixes = [BTreeSet::new(), BTreeSet::new()];
+        for hop in hops {
+            prefixes[usize::from(hop.address.is_ipv6())].insert(hop.address.prefix());
+        }
+        let subnets = hops.iter().map(|hop| network(hop.address.ip(), hop.address.prefix())).collect();
+        Self { hops, gateways: hops.iter().map(|hop| hop.gateway).collect(), subnets, prefixes }
+    }
+
+    /// The routes that these take on the link with this index, in an order in which each one's next hop can be reached.
+    ///
+    /// Addresses of one subnet share its gateway; the first of them is the source.
+    pub(crate) fn routes(&self, index: u32) -> Vec<Route> {
+        let mut seen = HashSet::new();
+        let routes = self.hops.iter().flat_map(|hop| hop.routes(index));
+        routes.filter(|route| seen.insert((route.dst, route.gateway))).collect()
+    }
+
+    /// True for a neighbour in a subnet that is behind a gateway other than it: the kernel would not take it for a next
+    /// hop, as no route says that it is on the link.
+    pub(crate) fn hides(&self, next_hop: IpAddr) -> bool {
+        let prefixes = &self.prefixes[usize::from(next_hop.is_ipv6())];
+        let is_behind = prefixes.iter().any(|prefix| self.subnets.contains(&network(next_hop, *prefix)));
+        is_behind && !self.gateways.contains(&next_hop)
+    }
+}
+
+fn network(ip: IpAddr, prefix: u8) -> IpNetwork {
+    let whole = IpNetwork::new(ip, prefix).unwrap_or_else(|_| IpNetwork::from(ip));
+    IpNetwork::new(whole.network(), whole.prefix()).unwrap_or(whole)
 }
 
 #[cfg(test)]
@@ -70,7 +94,7 @@ mod tests {
             let gateway = route.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
             format!("{}{gateway} src {}", route.dst, route.source.unwrap())
         };
-        let routes: Vec<String> = routes(&hops(), 7).into_iter().map(shown).collect();
+        let routes: Vec<String> = Hops::of(&hops()).routes(7).into_iter().map(shown).collect();
         assert_eq!(
             routes,
             [
@@ -84,7 +108,9 @@ mod tests {
 
     #[test]
     fn neighbours_are_hidden_and_gateways_and_strangers_are_not() {
-        let is_hidden = |next_hop: &str| is_hidden(&hops(), next_hop.parse().unwrap());
+        let hops = hops();
+        let hops = Hops::of(&hops);
+        let is_hidden = |next_hop: &str| hops.hides(next_hop.parse().unwrap());
         assert!(is_hidden("10.0.0.9") && is_hidden("fd00::9"));
         assert!(!is_hidden("10.0.0.1") && !is_hidden("10.7.0.9") && !is_hidden("fd01::1"));
     }

@@ -29,6 +29,7 @@ private_tests! {
                 Route { scope: Some(253), ..route("198.51.100.0/24", None) },
             ],
             dad: false,
+            on_link: Vec::new(),
             point_to_point: Vec::new(),
         };
         layer3.apply(&blue, (&inside, index), || Ok(()), &mut cni_plugin::Undo::new()).unwrap();

@@ -106,7 +106,7 @@ private_tests! {
             netlink.add_route(&route).unwrap();
             let error = netlink.add_route(&route).unwrap_err();
             assert!(matches!(error, NetError::Exists { .. }), "{error}");
-            let expected = format!("cannot add route {dst} via {gateway} on link {index}: this route exists already");
+            let expected = format!("cannot add route {dst} via {gateway} on veth0: this route exists already");
             assert_eq!(error.to_string(), expected);
         }
         // Another gateway is another route; nothing is replaced.
@@ -148,12 +148,12 @@ private_tests! {
         let error = refused(&Route::new(net("192.0.2.7/24"), None, index));
         assert_eq!(
             error.to_string(),
-            format!("cannot add route 192.0.2.7/24 on link {index}: Invalid argument (Invalid prefix for given prefix length)")
+            "cannot add route 192.0.2.7/24 on veth0: Invalid argument (Invalid prefix for given prefix length)"
         );
         let error = refused(&Route::new(net("192.0.2.0/24"), Some(ip("203.0.113.1")), index));
         assert_eq!(
             error.to_string(),
-            format!("cannot add route 192.0.2.0/24 via 203.0.113.1 on link {index}: Network is unreachable (Nexthop has invalid gateway)")
+            "cannot add route 192.0.2.0/24 via 203.0.113.1 on veth0: Network is unreachable (Nexthop has invalid gateway)"
         );
         let error = refused(&Route::new(net("192.0.2.0/24"), None, 4711));
         assert!(matches!(error, NetError::NoSuchLink { .. }), "{error}");

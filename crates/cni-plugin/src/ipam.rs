@@ -39,16 +39,21 @@ impl IpamConfig {
         of_ranges.chain(network(&self.subnet)).collect()
     }
 
-    /// What the first address of each of host-local's sets will come from, as far as it can be read here: the subnet, and its
-    /// gateway where one is configured.
-    pub fn first_subnets(&self) -> Vec<(IpNetwork, Option<IpAddr>)> {
-        let sets = self.ranges.as_array().into_iter().flatten();
-        let first = sets.filter_map(|set| set.as_array()?.first());
-        let of_ranges = first.filter_map(|range| {
+    /// host-local's range sets, each of which gives an attachment one address of one of its ranges, as far as they can be read
+    /// here: the subnets, each with its gateway where one is configured. None for another plugin, whose keys may mean
+    /// something else.
+    pub fn range_sets(&self) -> Vec<Vec<(IpNetwork, Option<IpAddr>)>> {
+        if self.plugin_type != "host-local" {
+            return Vec::new();
+        }
+        let range = |range: &Value| {
             let gateway = json::get(range.as_object()?, "gateway").and_then(address);
             Some((network_of(range, "subnet")?, gateway))
-        });
-        of_ranges.chain(network(&self.subnet).map(|subnet| (subnet, address(&self.gateway)))).collect()
+        };
+        let sets = self.ranges.as_array().into_iter().flatten().filter_map(Value::as_array);
+        let of_ranges = sets.map(|set| set.iter().filter_map(range).collect());
+        let single = network(&self.subnet).map(|subnet| vec![(subnet, address(&self.gateway))]);
+        of_ranges.chain(single).collect()
     }
 
     /// The subnets, and the addresses that static gives, as far as they can be read here.
@@ -137,7 +142,8 @@ pub struct PendingAdd {
 }
 
 impl PendingAdd {
-    /// Waits for the end and returns the result, which has at least one address.
+    /// Waits for the end and returns the result, which has at least one address, and none that can't work. Its routes have the destinations that the
+    /// kernel will have, so that they can be reported as they are set.
     pub fn finish(self) -> Result<CniResult, CniError> {
         let plugin_type = &self.ipam.plugin_type;
         let stdout = self.running.finish()?;
@@ -145,12 +151,19 @@ impl PendingAdd {
             let text = String::from_utf8_lossy(&stdout);
             CniError::plugin(format!("IPAM plugin {plugin_type:?} printed no JSON result: {error}")).details(text)
         })?;
-        let result = CniResult::from_delegate(value, self.ipam.version)
+        let mut result = CniResult::from_delegate(value, self.ipam.version)
             .map_err(|error| CniError::plugin(format!("result of IPAM plugin {plugin_type:?}: {error}")))?;
         if result.ips.is_empty() {
             return Err(CniError::plugin(format!(
                 "IPAM plugin returned missing IP config: the result of {plugin_type:?} has no address"
             )));
+        }
+        for ip in &result.ips {
+            ip.refuse_unusable()
+                .map_err(|error| CniError::plugin(format!("result of IPAM plugin {plugin_type:?}: {error}")))?;
+        }
+        for route in &mut result.routes {
+            route.dst = route.kernel_dst();
         }
         Ok(result)
     }
@@ -171,12 +184,13 @@ mod tests {
         let shown = |networks: Vec<IpNetwork>| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(shown(config.subnets()), ["fd00::/64", "10.0.0.0/24"]);
         assert_eq!(shown(config.networks()), ["fd00::/64", "10.0.0.0/24", "10.1.0.5/24"]);
-        let firsts: IpamConfig = json::decode(json!({
-            "subnet": "10.0.0.0/24", "gateway": "10.0.0.9", "ranges": [[{"subnet": "fd00::/64"}, {"subnet": "fd01::/64"}], []]
+        let sets: IpamConfig = json::decode(json!({
+            "type": "host-local", "subnet": "10.0.0.0/24", "gateway": "10.0.0.9",
+            "ranges": [[{"subnet": "fd00::/64"}, {"subnet": "fd01::/64"}], []]
         }))
         .unwrap();
-        let shown: Vec<String> = firsts.first_subnets().iter().map(|found| format!("{found:?}")).collect();
-        assert_eq!(shown.len(), 2);
-        assert!(shown[0].contains("fd00::") && shown[0].contains("None") && shown[1].contains("10.0.0.9"), "{shown:?}");
+        let shown: Vec<String> = sets.range_sets().iter().map(|found| format!("{found:?}")).collect();
+        assert_eq!(shown.len(), 3);
+        assert!(shown[0].contains("fd01::") && shown[0].contains("None") && shown[2].contains("10.0.0.9"), "{shown:?}");
     }
 }

@@ -34,7 +34,7 @@ pub use ipam::{Ipam, IpamConfig, PendingAdd};
 pub use names::{ContainerId, IfName, MacAddr, NameError, NetworkName};
 pub use owner::{Owner, sha512_hex};
 pub use plugin::{Attachment, Detachment, Plugin, REFERENCE_RELEASE, Request};
-pub use result::{CniResult, Dns, DnsConfig, Interface, IpConfig, ReadError, Route, WriteError};
+pub use result::{CniResult, Dns, DnsConfig, Interface, IpConfig, ReadError, Route, UnusableIp, WriteError};
 pub use run::{Surroundings, main, run};
 pub use undecoded::{ConfigArgs, Undecoded};
 pub use undo::Undo;

@@ -25,6 +25,11 @@ enum SetError {
          another range"
     )]
     Full { set: String, size: u128 },
+    #[error(
+        "no IP addresses available in range set: {set}: it has no address but the gateway's: configure a wider range, or \
+         another gateway"
+    )]
+    Empty { set: String },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -111,7 +116,10 @@ fn reserve<'s>(
             Err(error) => Err(error.into()),
         };
     }
-    let full = || SetError::Full { set: set.to_string(), size: set.size() };
+    let full = || match (set.to_string(), set.size()) {
+        (set, 0) => SetError::Empty { set },
+        (set, size) => SetError::Full { set, size },
+    };
     let (ip, range) = store.next(set, index)?.ok_or_else(full)?;
     match store.reserve(ip, owner) {
         Ok(()) => Ok((ip, range)),

@@ -11,7 +11,7 @@ use crate::gateway::GatewayLink;
 use crate::host::BridgeLink;
 use crate::plan::{self, AddressPlan};
 use crate::settings::{Mode, Settings};
-use crate::{gateway, host, veth};
+use crate::{gateway, host, mac, veth};
 
 /// Attaches the container.
 pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
@@ -34,6 +34,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let lock = Lock::to_use_bridges().ok();
     let bridge = host::ensure_bridge(&socket, &settings)?;
     localnet::keep_guarded([bridge.name.as_str()], || filter.guard_localnet())?;
+    mac::refuse_taken(&socket, &settings, &bridge)?;
 
     // 4. The pair. Deleting the host's end takes the container's, its addresses and its routes along.
     let pair = veth::create(&socket, &settings, (owner, &namespace, &names), &bridge, undo)?;
@@ -53,6 +54,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
         None => (AddressPlan::default(), settings.dns.clone().unwrap_or_default()),
     };
     mtu::refuse_ipv6(settings.mtu, addresses.ips.iter().map(|ip| ip.address))?;
+    addresses.refuse_dead_ends()?;
 
     // 7. The bridge, or an interface in the containers' VLAN, as gateway.
     let gateway = gateway::ensure(&socket, &settings, &bridge, &addresses.gateways)?;
@@ -61,7 +63,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let interfaces = told(request, attachment, &socket, (&bridge, &pair, gateway.as_ref()))?;
     let result = plan::result(interfaces, &addresses, dns);
     let passes = || veth::wait_for_carrier(&socket, pair.host_index, (bridge.index, &addresses.gateways));
-    configure(&settings, owner, (&namespace, &inside, pair.container_index), &result, passes, undo)?;
+    let layer3 = Layer3 { dad: settings.dad, on_link: addresses.on_link(), ..Layer3::of(&result, &owner.ifname)? };
+    configure(&settings, &layer3, (&namespace, &inside, pair.container_index), passes, undo)?;
     if !result.ips.is_empty() {
         veth::announce(&inside, &pair)?;
     }
@@ -111,17 +114,13 @@ fn guard_source(filter: &Rc<Netfilter>, owner: &Owner, pair: &Pair, undo: &mut U
 
 fn configure(
     settings: &Settings,
-    owner: &Owner,
+    layer3: &Layer3,
     (namespace, inside, index): (&NetNs, &Netlink, u32),
-    result: &CniResult,
     passes: impl FnOnce() -> Result<(), NetError>,
     undo: &mut Undo,
 ) -> Result<(), CniError> {
     match settings.mode {
-        Mode::Layer3 { .. } => {
-            let layer3 = Layer3 { dad: settings.dad, ..Layer3::of(result, &owner.ifname)? };
-            Ok(layer3.apply(namespace, (inside, index), passes, undo)?)
-        }
+        Mode::Layer3 { .. } => Ok(layer3.apply(namespace, (inside, index), passes, undo)?),
         Mode::Layer2 { up: true } => {
             Ok(inside.change_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?)
         }

@@ -8,7 +8,8 @@ use ipnetwork::IpNetwork;
 use crate::config::Config;
 use crate::{host, settings};
 
-/// Detaches the container. Every part is tried, and the first failure is reported.
+/// Detaches the container. Every part is tried, but for the last where the link could not be removed, and the first failure
+/// is reported.
 pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
     let owner = &detachment.owner;
     let filter = Netfilter::new();
@@ -25,7 +26,9 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     steps.push(filter.remove_mac_guard(owner, &hint, thorough).map_err(CniError::from));
 
     // 2. The pair, before its addresses can be given to somebody else.
-    steps.push(pair::delete(detachment, request.prev_result.as_ref()).map_err(CniError::from));
+    let pair = pair::delete(detachment, request.prev_result.as_ref()).map_err(CniError::from);
+    let is_gone = pair.is_ok();
+    steps.push(pair);
     steps.push(masquerade.finish().map_err(CniError::from));
 
     // 3. Where it is wanted, the bridge that has no port any more.
@@ -38,9 +41,10 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
         steps.push(host::remove_if_empty(&socket, &name).map_err(CniError::from));
     }
 
-    // 4. The addresses.
+    // 4. The addresses, unless the container may still use them: IPAM would give them to another one. They stay reserved
+    //    until a later DEL or GC has removed the link.
     let ipam = &request.config.ipam.plugin_type;
-    if !ipam.is_empty() {
+    if !ipam.is_empty() && is_gone {
         steps.push(request.ipam(ipam).del());
     }
     steps.into_iter().collect()

@@ -4,17 +4,17 @@
 use std::net::IpAddr;
 
 use cni_net::{
-    AddressOptions, Family, Link, LinkChange, NetError, NetNs, Netlink, VethEnd, VethSpec, forwarding, random_mac,
-    sysctl,
+    AddressOptions, Family, Link, LinkChange, NetError, NetNs, Netlink, Route, VethEnd, VethSpec, forwarding, no_ipv6,
+    random_mac,
 };
 use cni_plugin::{CniError, IfName, MacAddr, sha512_hex};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
 use crate::host::{self, BridgeLink, HostError};
-use crate::plan::{conflicts, first_address};
-use crate::routed;
+use crate::plan::{Gateway, conflicts, first_address};
 use crate::settings::Settings;
+use crate::subnet_clash;
 use crate::veth;
 
 /// The link that has the gateway's addresses.
@@ -33,7 +33,7 @@ pub fn ensure(
     socket: &Netlink,
     settings: &Settings,
     bridge: &BridgeLink,
-    gateways: &[IpNetwork],
+    gateways: &[Gateway],
 ) -> Result<Option<GatewayLink>, HostError> {
     if gateways.is_empty() {
         return Ok(None);
@@ -140,69 +140,97 @@ fn create_vlan_link(
     find_vlan_link(socket, name)?.ok_or_else(|| HostError::Vanished(settings.bridge.clone()))
 }
 
-/// Gives the link the gateways' addresses and lets the node forward in their families. Idempotent.
+/// Gives the link the gateways' addresses and the routes to their subnets, and lets the node forward in their families.
+/// Idempotent.
 fn ensure_addresses(
     socket: &Netlink,
     settings: &Settings,
     link: &GatewayLink,
-    gateways: &[IpNetwork],
+    gateways: &[Gateway],
 ) -> Result<(), HostError> {
     let mut present = addresses(socket, link)?;
     if make_room(socket, settings, link, gateways, &present)? {
         // Some more may have gone: the kernel deletes the first IPv4 address of a subnet with the later ones.
         present = addresses(socket, link)?;
     }
-    for wanted in gateways.iter().filter(|wanted| !present.contains(wanted)) {
-        routed::warn(socket, *wanted, link.index);
-        // The gateway must answer at once, not after a second of duplicate address detection.
-        socket.add_address(link.index, *wanted, &AddressOptions { no_dad: true, ..AddressOptions::default() })?;
+    for gateway in gateways {
+        if !present.contains(&gateway.address) {
+            subnet_clash::warn(socket, gateway.subnet, link.index);
+            // The gateway must answer at once, not after a second of duplicate address detection. The subnet that its
+            // address and the containers' prefix length make is nobody's where it is not theirs.
+            let no_prefix_route = gateway.is_outside() && !gateway.is_link_local();
+            let options = AddressOptions { no_dad: true, no_prefix_route };
+            socket.add_address(link.index, gateway.address, &options)?;
+        }
+        if gateway.is_outside() {
+            ensure_route(socket, link, gateway.subnet)?;
+        }
     }
     for family in Family::ALL {
-        if gateways.iter().any(|gateway| Family::of(gateway.ip()) == family) {
-            forwarding::ensure(family)?;
+        if gateways.iter().any(|gateway| Family::of(gateway.address.ip()) == family) {
+            forwarding::ensure(socket, family)?;
         }
     }
     Ok(())
 }
 
-/// STATUS: says no where the gateways that host-local's first addresses will have can't be addresses of this link, which
-/// may not be there yet.
-pub fn refuse(socket: &Netlink, settings: &Settings, config: &Config, link: Option<u32>) -> Result<(), CniError> {
-    let subnets = config.ipam.first_subnets().into_iter();
-    let on_bridge = |(subnet, gateway): (IpNetwork, Option<IpAddr>)| {
-        IpNetwork::new(gateway.unwrap_or_else(|| first_address(subnet)), subnet.prefix()).ok()
-    };
-    let gateways: Vec<IpNetwork> = subnets.filter_map(on_bridge).collect();
-    let link = link.map(|index| socket.link_by_index(index)).transpose()?.flatten();
-    if let Some(wanted) = gateways.iter().find(|gateway| gateway.is_ipv6()) {
-        let path = format!("net/ipv6/conf/{}/disable_ipv6", link.as_ref().map_or("default", |link| &link.name));
-        if sysctl::read(&path).is_ok_and(|value| value != "0") {
-            let bridge = &settings.bridge;
-            let msg = format!("{bridge} can't have the gateway's address {wanted}: sysctl {path} is not 0");
-            return Err(CniError::plugin(msg));
+/// The way to the containers, for which the kernel makes no route: their gateway is outside of their subnet. It goes when
+/// the link does. Idempotent.
+fn ensure_route(socket: &Netlink, link: &GatewayLink, subnet: IpNetwork) -> Result<(), NetError> {
+    match socket.add_route(&Route::new(subnet, None, link.index)) {
+        Err(NetError::Exists { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// Says whether ADD could make the node the gateway that host-local's ranges ask for, with `link`, which may not be there yet;
+/// changes nothing. Of the ranges of a set any may give the next address.
+pub fn probe(socket: &Netlink, settings: &Settings, config: &Config, link: Option<&Link>) -> Result<(), CniError> {
+    let sets: Vec<Vec<Gateway>> =
+        config.ipam.range_sets().iter().map(|set| set.iter().filter_map(of_range).collect()).collect();
+    let wanted: Vec<IpNetwork> = sets.iter().filter_map(|set| Some(set.first()?.address)).collect();
+    if let Some(address) = wanted.iter().find(|address| address.is_ipv6()) {
+        no_ipv6(link).map_or(Ok(()), |why| {
+            let name = link.map_or_else(|| settings.bridge.to_string(), |link| link.name.clone());
+            Err(HostError::Net(NetError::NoIpv6 { address: *address, name, why }))
+        })?;
+    }
+    if let Some(link) = link {
+        let present: Vec<IpNetwork> = socket.addresses(link.index)?.into_iter().map(|found| found.network).collect();
+        let all: Vec<Gateway> = sets.iter().flatten().copied().collect();
+        for set in &sets {
+            let refused = set.iter().map(|gateway| in_the_way(settings, &link.name, &[*gateway], &all, &present));
+            refused.collect::<Vec<_>>().into_iter().min_by_key(Result::is_err).transpose()?;
         }
     }
-    let Some(link) = link else { return Ok(()) };
-    let link = GatewayLink { index: link.index, name: link.name.parse()?, mac: link.mac.unwrap_or(MacAddr([0; 6])) };
-    let present = addresses(socket, &link)?;
-    in_the_way(settings, &link, &gateways, &present)?;
+    for family in Family::ALL {
+        if wanted.iter().any(|address| Family::of(address.ip()) == family) {
+            forwarding::probe(socket, family)?;
+        }
+    }
     Ok(())
 }
 
-/// The addresses that must go before the gateways that are missing can come.
+/// The gateway of host-local's range: the configured one, or the subnet's first address.
+fn of_range((subnet, gateway): &(IpNetwork, Option<IpAddr>)) -> Option<Gateway> {
+    Gateway::of(*subnet, gateway.unwrap_or_else(|| first_address(*subnet)))
+}
+
+/// The addresses that must go before those of `gateways` that are missing can come. None that is `wanted` has to.
 fn in_the_way(
     settings: &Settings,
-    link: &GatewayLink,
-    gateways: &[IpNetwork],
+    link: &str,
+    gateways: &[Gateway],
+    wanted: &[Gateway],
     present: &[IpNetwork],
 ) -> Result<Vec<IpNetwork>, HostError> {
     let mut found = Vec::new();
-    for other in present.iter().filter(|other| !gateways.contains(other)) {
-        let is_missing = |wanted: &&IpNetwork| !present.contains(wanted) && conflicts(*other, **wanted);
-        let Some(wanted) = gateways.iter().find(is_missing) else { continue };
+    for other in present.iter().filter(|other| wanted.iter().all(|wanted| wanted.address != **other)) {
+        let stands = |gateway: &&Gateway| !present.contains(&gateway.address) && conflicts(*other, gateway.address);
+        let Some(gateway) = gateways.iter().find(stands) else { continue };
         if !settings.force_address {
-            let bridge = link.name.clone();
-            return Err(HostError::AddressConflict { bridge, wanted: *wanted, present: *other });
+            let (wanted, present) = (gateway.address, *other);
+            return Err(HostError::AddressConflict { bridge: link.to_owned(), wanted, present });
         }
         found.push(*other);
     }
@@ -218,11 +246,11 @@ fn make_room(
     socket: &Netlink,
     settings: &Settings,
     link: &GatewayLink,
-    gateways: &[IpNetwork],
+    gateways: &[Gateway],
     present: &[IpNetwork],
 ) -> Result<bool, HostError> {
     let mut deleted = false;
-    for address in in_the_way(settings, link, gateways, present)? {
+    for address in in_the_way(settings, link.name.as_str(), gateways, gateways, present)? {
         deleted |= socket.delete_address(link.index, address)?;
     }
     Ok(deleted)

@@ -7,12 +7,14 @@ use cni_plugin::{CniError, IfName, Owner, Request};
 use crate::config::Config;
 use crate::{host, settings};
 
-/// Collects. Every part is tried, and the first failure is reported.
+/// Removes it. Every part is tried, but for IPAM's where a link could not be removed, and the first failure is reported.
 pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     let filter = Netfilter::new();
     let mut steps = vec![filter.retain_masquerade(&request.network, valid).map_err(CniError::from)];
     steps.push(filter.retain_mac_guards(&request.network, valid).map_err(CniError::from));
-    steps.push(pair::retain(&request.network, valid).map_err(CniError::from));
+    let pairs = pair::retain(&request.network, valid).map_err(CniError::from);
+    let are_gone = pairs.is_ok();
+    steps.push(pairs);
     // A name that isn't valid is no link's.
     let bridge = settings::bridge_name(&request.config).ok();
     steps.push(
@@ -22,7 +24,8 @@ pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
         steps.push(host::remove_if_empty(&Netlink::open()?, &name).map_err(CniError::from));
     }
     let ipam = &request.config.ipam.plugin_type;
-    if !ipam.is_empty() {
+    // Not while a link that should have gone may still have its addresses.
+    if !ipam.is_empty() && are_gone {
         steps.push(request.ipam(ipam).gc());
     }
     steps.into_iter().collect()

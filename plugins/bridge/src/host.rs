@@ -1,11 +1,9 @@
 //! The bridge itself, shared by every container of the network and by whoever else uses it: created if it is absent,
 //! completed where it lacks something, never taken back.
 
-use std::io::ErrorKind;
-
 use cni_net::{
-    BridgeSpec, Link, LinkChange, Lock, NetError, NetNsError, Netlink, PairError, SysctlError, mac_of_link,
-    mac_was_set, random_mac, sysctl,
+    BridgeSpec, ForwardingError, Link, LinkChange, Lock, NetError, NetNsError, Netlink, PairError, SysctlError,
+    mac_of_link, mac_was_set, random_mac, sysctl,
 };
 use cni_plugin::{IfName, MacAddr, NameError};
 use ipnetwork::IpNetwork;
@@ -15,6 +13,8 @@ use crate::settings::Settings;
 
 /// The address of a bridge whose last port has left.
 const NO_MAC: MacAddr = MacAddr([0; 6]);
+/// `BR_MAX_PORTS` of net/bridge/br_private.h, less the number 0, which no port has.
+const MAX_PORTS: usize = 1023;
 
 /// Why the bridge can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub enum HostError {
     /// A setting could not be written.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
+    /// The node can't be made to forward.
+    #[error(transparent)]
+    Forwarding(#[from] ForwardingError),
     /// The node's own namespace could not be opened.
     #[error(transparent)]
     NetNs(#[from] NetNsError),
@@ -75,6 +78,14 @@ pub enum HostError {
          `ip link set {0} type bridge vlan_filtering 1`, or another \"bridge\""
     )]
     NoVlanFiltering(IfName),
+    /// The container's hardware address belongs to another link.
+    #[error("MAC address {mac} is that of {holder}: request another one for the container, or none")]
+    MacTaken {
+        /// As requested.
+        mac: MacAddr,
+        /// Which link has it.
+        holder: String,
+    },
     /// No more ports.
     #[error("bridge {0} is full: a bridge has 1023 ports at most (BR_MAX_PORTS); spread containers over more bridges")]
     Full(IfName),
@@ -86,8 +97,8 @@ pub enum HostError {
         "\"{bridge}\" already has an IP address different from {wanted}: it has {present}; forceAddress would replace it"
     )]
     AddressConflict {
-        /// The bridge.
-        bridge: IfName,
+        /// The link that is to have the gateway's address.
+        bridge: String,
         /// The gateway's address.
         wanted: IpNetwork,
         /// The address in the way.
@@ -165,8 +176,10 @@ pub fn ignore_router_advertisements(link: &IfName) -> Result<(), SysctlError> {
     match sysctl::ensure(&format!("net/ipv6/conf/{link}/accept_ra"), "0") {
         // A link without IPv6 accepts no advertisement either: the kernel has none, or its MTU is too small for it.
         Err(SysctlError::NotFound { .. }) => Ok(()),
-        // Where the node's settings can't be changed from here, as in a container, they are its administrator's.
-        Err(SysctlError::Write { source, .. }) if source.kind() == ErrorKind::ReadOnlyFilesystem => {
+        // Where the node's settings can't be changed from here, as in a container, they are its administrator's. A link that
+        // forwards ignores router advertisements, unless accept_ra is 2.
+        Err(error) if error.is_read_only() && is_router(link) => Ok(()),
+        Err(error) if error.is_read_only() => {
             eprintln!(
                 "{link} accepts router advertisements of containers, as /proc/sys is read-only: set \
                  net.ipv6.conf.default.accept_ra=0 before, or make it writable"
@@ -175,6 +188,11 @@ pub fn ignore_router_advertisements(link: &IfName) -> Result<(), SysctlError> {
         }
         other => other.map(drop),
     }
+}
+
+fn is_router(link: &IfName) -> bool {
+    let is_one = |name: &str| sysctl::read(&format!("net/ipv6/conf/{link}/{name}")).is_ok_and(|value| value == "1");
+    is_one("forwarding") && is_one("accept_ra")
 }
 
 /// The link of that name, which must be a bridge.
@@ -191,17 +209,27 @@ pub fn find_bridge(socket: &Netlink, name: &IfName) -> Result<Option<Link>, Host
 /// The address is given at birth, so that it is the bridge's from the first moment.
 fn create_bridge(socket: &Netlink, settings: &Settings) -> Result<Link, HostError> {
     let name = settings.bridge.clone();
-    socket.create_bridge(&BridgeSpec {
-        name: name.clone(),
-        mtu: settings.mtu,
-        mac: Some(random_mac()?),
-        vlan_filtering: settings.vlans.is_some(),
-    })?;
+    socket.create_bridge(&spec(settings, Some(random_mac()?)))?;
     // A gateway's neighbour solicitations leave from its link-local address, and not before duplicate address detection
     // has let it (`ndisc_send_ns` in net/ipv6/ndisc.c): the first second of published IPv6 ports would be lost. The
     // address comes from a random MAC of ours. A kernel without IPv6 has no such setting.
     let _ = sysctl::write(&format!("net/ipv6/conf/{name}/accept_dad"), "0");
     find_bridge(socket, &name)?.ok_or(HostError::Vanished(name))
+}
+
+/// Says whether ADD could make the bridge, or add a port to the one that is there; changes nothing.
+pub fn probe(socket: &Netlink, settings: &Settings, bridge: Option<&Link>) -> Result<(), HostError> {
+    let Some(bridge) = bridge else { return Ok(socket.probe_bridge(&spec(settings, None))?) };
+    refuse_without_filtering(settings, bridge)?;
+    if socket.links_with_master(bridge.index)?.len() >= MAX_PORTS {
+        return Err(HostError::Full(settings.bridge.clone()));
+    }
+    Ok(())
+}
+
+fn spec(settings: &Settings, mac: Option<MacAddr>) -> BridgeSpec {
+    let (name, vlan_filtering) = (settings.bridge.clone(), settings.vlans.is_some());
+    BridgeSpec { name, mtu: settings.mtu, mac, vlan_filtering }
 }
 
 /// Deletes the bridge if it has no port but those of its gateways, together with these. Idempotent.

@@ -1,9 +1,11 @@
 //! The container's hardware address, by the channel that it comes through.
 
-use cni_net::mac;
+use cni_net::{Netlink, mac, pair};
 use cni_plugin::{ArgsError, CniArgs, MacAddr, NameError};
 
 use crate::config::Config;
+use crate::host::{BridgeLink, HostError};
+use crate::settings::Settings;
 
 /// Why an address is refused.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,27 @@ pub fn of_container(config: &Config, args: &CniArgs) -> Result<Option<MacAddr>, 
         Some(why) => Err(MacError::Unusable { channel, mac, why }),
         None => Ok(Some(mac)),
     }
+}
+
+/// Refuses an address that another link on the bridge has: its packets and the container's would get mixed up. Of neighbours
+/// the bridge knows those that it has seen packets from in the last five minutes.
+pub fn refuse_taken(socket: &Netlink, settings: &Settings, bridge: &BridgeLink) -> Result<(), HostError> {
+    let Some(mac) = settings.mac else { return Ok(()) };
+    let taken = |holder: String| Err(HostError::MacTaken { mac, holder });
+    if mac == bridge.mac {
+        return taken(format!("bridge {}", bridge.name));
+    }
+    let vlan = settings.vlans.as_ref().and_then(|vlans| vlans.access);
+    let Some(found) = socket.fdb_entry(bridge.index, mac, vlan)? else { return Ok(()) };
+    let Some(link) = socket.link_by_index(found.link)? else { return Ok(()) };
+    if found.is_own {
+        return taken(format!("link {}", link.name));
+    }
+    // Another port may lead to a machine that has moved here since.
+    if pair::is_of_attachment(&link) {
+        return taken(format!("the container behind {} ({})", link.name, link.alias.unwrap_or_default()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

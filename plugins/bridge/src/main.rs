@@ -14,9 +14,9 @@ mod names;
 mod plan;
 #[cfg(any(test, fuzzing))]
 mod properties;
-mod routed;
 mod settings;
 mod status;
+mod subnet_clash;
 mod veth;
 mod vlan;
 

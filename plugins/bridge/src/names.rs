@@ -52,7 +52,7 @@ pub enum TemplateError {
         /// As configured.
         template: String,
         /// The names.
-        taken: PairError,
+        taken: Box<PairError>,
         /// What to do about it.
         way_out: &'static str,
     },
@@ -89,7 +89,7 @@ impl Template {
         } else {
             "put {hash} into it, or {ifname} for a container's second interface"
         };
-        TemplateError::Taken { template: self.0.clone(), taken, way_out }
+        TemplateError::Taken { template: self.0.clone(), taken: Box::new(taken), way_out }
     }
 
     /// The names to try, in this order; several only where a `{hash}` can make a difference.

@@ -21,12 +21,95 @@ pub struct AddressPlan {
     /// The container's routes.
     pub routes: Vec<Route>,
     /// The bridge's own addresses.
-    pub gateways: Vec<IpNetwork>,
+    pub gateways: Vec<Gateway>,
     /// Masquerading, one entry an address.
     pub masquerade: Vec<Masquerade>,
 }
 
+/// An address that the bridge has as the containers' gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gateway {
+    /// The address, with the prefix length of the containers'.
+    pub address: IpNetwork,
+    /// The containers' subnet, which has the gateway's address in it or not. If not, it needs a route to the bridge.
+    pub subnet: IpNetwork,
+}
+
+impl Gateway {
+    /// The gateway of a container that has `address`.
+    pub fn of(address: IpNetwork, gateway: IpAddr) -> Option<Self> {
+        let subnet = IpNetwork::new(address.network(), address.prefix()).ok()?;
+        Some(Self { address: IpNetwork::new(gateway, address.prefix()).ok()?, subnet })
+    }
+
+    /// True if the kernel makes no route to the containers' subnet for the gateway's address.
+    pub fn is_outside(&self) -> bool {
+        !self.subnet.contains(self.address.ip())
+    }
+
+    /// True if the address is valid on the link only, as fe80::1: the kernel has a route to it on each link.
+    pub fn is_link_local(&self) -> bool {
+        is_link_local(self.address)
+    }
+}
+
+fn is_link_local(address: IpNetwork) -> bool {
+    matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// Why the bridge can't be the gateway that IPAM's answer names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Bridge and container would have the same address.
+    #[error(
+        "gateway {0} is the container's own address, and the bridge gets the gateway's: choose another one in \"ipam\""
+    )]
+    Own(IpAddr),
+    /// No host can have it.
+    #[error("gateway {gateway} is the broadcast address of {subnet}: choose another one in \"ipam\"")]
+    Broadcast {
+        /// The gateway.
+        gateway: IpAddr,
+        /// The container's subnet.
+        subnet: IpNetwork,
+    },
+    /// The route to it would be this container's, on a bridge that stays.
+    #[error(
+        "gateway {gateway} is outside of {address}, which is a single address: give the container the prefix length of the \
+         bridge's subnet, or use the plugin ptp"
+    )]
+    SingleAddress {
+        /// The gateway.
+        gateway: IpAddr,
+        /// The container's address.
+        address: IpNetwork,
+    },
+}
+
 impl AddressPlan {
+    /// Refuses gateways with which the container would reach nobody, before any of them is an address of the bridge.
+    pub fn refuse_dead_ends(&self) -> Result<(), PlanError> {
+        for gateway in &self.gateways {
+            let ip = gateway.address.ip();
+            if self.ips.iter().any(|own| own.address.ip() == ip) {
+                return Err(PlanError::Own(ip));
+            }
+            if is_broadcast(gateway.subnet, ip) {
+                return Err(PlanError::Broadcast { gateway: ip, subnet: gateway.subnet });
+            }
+            if gateway.is_outside() && gateway.subnet == IpNetwork::from(gateway.subnet.ip()) {
+                return Err(PlanError::SingleAddress { gateway: ip, address: gateway.subnet });
+            }
+        }
+        Ok(())
+    }
+
+    /// The gateways that the container needs a route of its own to.
+    pub fn on_link(&self) -> Vec<IpAddr> {
+        let far = self.gateways.iter().filter(|gateway| gateway.is_outside() && !gateway.is_link_local());
+        far.map(|gateway| gateway.address.ip()).collect()
+    }
+
     /// Completes IPAM's answer: gateways where the bridge is one, default routes where they are wanted.
     pub fn new(settings: &Settings, owner: &Owner, ipam: &CniResult) -> Self {
         let mut ips = ipam.ips.clone();
@@ -52,15 +135,19 @@ impl AddressPlan {
 }
 
 /// IPv4 before IPv6, as the Go plugin sets them.
-fn gateways(settings: &Settings, ips: &[IpConfig]) -> Vec<IpNetwork> {
+fn gateways(settings: &Settings, ips: &[IpConfig]) -> Vec<Gateway> {
     if !settings.gateway {
         return Vec::new();
     }
-    let on_bridge = |ip: &IpConfig| IpNetwork::new(ip.gateway?, ip.address.prefix()).ok();
-    let mut gateways: Vec<IpNetwork> = ips.iter().filter_map(on_bridge).collect();
-    gateways.sort_by_key(IpNetwork::is_ipv6);
+    let mut gateways: Vec<Gateway> = ips.iter().filter_map(|ip| Gateway::of(ip.address, ip.gateway?)).collect();
+    gateways.sort_by_key(|gateway| gateway.address.is_ipv6());
     gateways.dedup();
     gateways
+}
+
+/// RFC 3021: /31 and /32 have none.
+fn is_broadcast(subnet: IpNetwork, ip: IpAddr) -> bool {
+    matches!(subnet, IpNetwork::V4(subnet) if subnet.prefix() <= 30 && IpAddr::from(subnet.broadcast()) == ip)
 }
 
 fn masquerade(settings: &Settings, owner: &Owner, ips: &[IpConfig]) -> Vec<Masquerade> {
@@ -99,10 +186,13 @@ pub fn first_address(network: IpNetwork) -> IpAddr {
 }
 
 /// True if an address that the bridge has stands in the way of a gateway: any other of IPv4, one of the same subnet in
-/// IPv6 (the Go plugin's rule).
+/// IPv6 (the Go plugin's rule). Of link-local IPv6 addresses a link has several, by nature, and each of them once.
 pub fn conflicts(present: IpNetwork, wanted: IpNetwork) -> bool {
     if !same_family(present.ip(), wanted.ip()) || present == wanted {
         return false;
+    }
+    if is_link_local(present) && is_link_local(wanted) {
+        return present.ip() == wanted.ip();
     }
     present.is_ipv4() || present.contains(wanted.ip()) || wanted.contains(present.ip())
 }
@@ -138,7 +228,7 @@ mod tests {
     fn a_gateway_without_address_gets_the_first_of_the_subnet() {
         let plan =
             plan(json!({"isGateway": true}), json!({"ips": [{"address": "10.1.2.9/24"}, {"address": "fd00::9/64"}]}));
-        let gateways: Vec<String> = plan.gateways.iter().map(ToString::to_string).collect();
+        let gateways: Vec<String> = plan.gateways.iter().map(|gateway| gateway.address.to_string()).collect();
         assert_eq!(gateways, ["10.1.2.1/24", "fd00::1/64"]);
         assert!(plan.routes.is_empty());
         assert!(plan.ips.iter().all(|ip| ip.interface == Some(2)));
@@ -173,5 +263,31 @@ mod tests {
         assert!(!conflict("fd00:1::1/64", "fd00:2::1/64"));
         assert!(conflict("fd00:1::1/64", "fd00:1::2/64"));
         assert!(!conflict("fd00:1::1/64", "10.0.0.1/24"));
+        assert!(!conflict("fe80::2/64", "fe80::1/64"));
+        assert!(conflict("fe80::1/128", "fe80::1/64"));
+    }
+
+    #[test]
+    fn gateways_outside_of_the_subnet_get_routes_and_dead_ends_are_refused() {
+        let of = |address: &str, gateway: &str| {
+            plan(json!({"isGateway": true}), json!({"ips": [{"address": address, "gateway": gateway}]}))
+        };
+        let outside = of("10.9.9.9/24", "10.8.8.1");
+        assert!(outside.refuse_dead_ends().is_ok() && outside.gateways[0].is_outside());
+        assert_eq!(outside.gateways[0].subnet.to_string(), "10.9.9.0/24");
+        assert_eq!(outside.on_link(), ["10.8.8.1".parse::<IpAddr>().unwrap()]);
+        let link_local = of("fd00::9/64", "fe80::1");
+        assert!(link_local.refuse_dead_ends().is_ok() && link_local.gateways[0].is_outside());
+        assert!(link_local.on_link().is_empty());
+        assert!(of("10.9.9.9/24", "10.9.9.1").on_link().is_empty());
+        for (address, gateway) in [
+            ("10.9.9.9/24", "10.9.9.9"),
+            ("10.9.9.9/24", "10.9.9.255"),
+            ("10.9.9.9/32", "169.254.1.1"),
+            ("fd00::9/128", "fe80::1"),
+        ] {
+            let refused = of(address, gateway).refuse_dead_ends().unwrap_err().to_string();
+            assert!(refused.contains(gateway), "{refused}");
+        }
     }
 }

@@ -1,48 +1,54 @@
-//! STATUS: says no when an ADD would fail now.
+//! STATUS: says no when an ADD would fail now, and only then.
 
-use cni_net::{Family, Netlink, localnet};
+use cni_net::{Family, Link, Netlink, localnet};
 use cni_netfilter::Netfilter;
-use cni_plugin::{CniArgs, CniError, Request};
+use cni_plugin::{CniArgs, CniError, IfName, Request};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
 use crate::settings::Settings;
-use crate::{gateway, host, routed};
+use crate::{gateway, host};
 
 /// Asks the configuration, the kernel, the packet filter and IPAM.
 pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config, &CniArgs::default(), request.version)?;
-    let unavailable = CniError::unavailable;
-    let socket = Netlink::open()?;
-    let bridge = host::find_bridge(&socket, &settings.bridge).map_err(|error| unavailable(error.into()))?;
-    if let Some(bridge) = &bridge {
-        host::refuse_without_filtering(&settings, bridge).map_err(|error| unavailable(error.into()))?;
-    }
-    let name = bridge.as_ref().map_or(settings.bridge.as_str(), |bridge| &bridge.name).parse()?;
-    let mut own = bridge.map(|bridge| bridge.index);
-    if let Some(name) = gateway::vlan_link_name(&settings, &name)? {
-        own =
-            gateway::find_vlan_link(&socket, &name).map_err(|error| unavailable(error.into()))?.map(|link| link.index);
-    }
-    if settings.gateway {
-        routed::refuse(&socket, &request.config, own).map_err(unavailable)?;
-        gateway::refuse(&socket, &settings, &request.config, own).map_err(unavailable)?;
-    }
+    links(&settings, &request.config).map_err(CniError::unavailable)?;
     let filter = Netfilter::new();
     if settings.mac_guard {
-        filter.can_guard_macs().map_err(|error| unavailable(error.into()))?;
+        filter.can_guard_macs().map_err(|error| CniError::unavailable(error.into()))?;
     }
     if settings.masquerade {
-        let backend = filter.choose(settings.backend).map_err(|error| unavailable(error.into()))?;
+        let backend = filter.choose(settings.backend).map_err(|error| CniError::unavailable(error.into()))?;
         let ipv6 = settings.masquerade_families.contains(&Family::V6)
             && request.config.ipam.subnets().iter().any(IpNetwork::is_ipv6);
-        filter.usable(backend, ipv6).map_err(|error| unavailable(error.into()))?;
+        filter.usable(backend, ipv6).map_err(|error| CniError::unavailable(error.into()))?;
     }
-    if localnet::needs_guard([name.as_str()]) {
+    if localnet::needs_guard([settings.bridge.as_str()]) {
         filter.warn_of_unguarded_localnet()?;
     }
     match settings.ipam() {
         Some(plugin) => request.ipam(plugin).status(),
         None => Ok(()),
+    }
+}
+
+/// The bridge and the gateway, which a network without addresses has none of.
+fn links(settings: &Settings, config: &Config) -> Result<(), CniError> {
+    let socket = Netlink::open()?;
+    let bridge = host::find_bridge(&socket, &settings.bridge)?;
+    host::probe(&socket, settings, bridge.as_ref())?;
+    if settings.gateway && settings.ipam().is_some() {
+        let link = gateway_link(&socket, settings, bridge)?;
+        gateway::probe(&socket, settings, config, link.as_ref())?;
+    }
+    Ok(())
+}
+
+/// The link that has the gateway's addresses, if it is there.
+fn gateway_link(socket: &Netlink, settings: &Settings, bridge: Option<Link>) -> Result<Option<Link>, CniError> {
+    let name: IfName = bridge.as_ref().map_or(settings.bridge.as_str(), |bridge| &bridge.name).parse()?;
+    match gateway::vlan_link_name(settings, &name)? {
+        Some(name) => Ok(gateway::find_vlan_link(socket, &name)?),
+        None => Ok(bridge),
     }
 }

@@ -7,9 +7,9 @@ use cni_net::{
     LinkChange, NetError, NetNs, Netlink, OperState, Pair, PairError, PairSpec, PortChange, PortForwarding, pair,
 };
 use cni_plugin::{IfName, Owner, Undo};
-use ipnetwork::IpNetwork;
 
 use crate::host::{BridgeLink, HostError};
+use crate::plan::Gateway;
 use crate::settings::Settings;
 use crate::vlan::PortVlans;
 
@@ -61,8 +61,8 @@ pub fn set_vlans(socket: &Netlink, port: u32, vlans: &PortVlans, default_vlan: O
 ///
 /// The kernel notices a carrier later (`net/core/link_watch.c`): first the port's (`br_port_carrier_check` in
 /// `net/bridge/br_if.c`), then the bridge's. A port that spanning tree holds back is not waited for.
-pub fn wait_for_carrier(socket: &Netlink, port: u32, (bridge, gateways): (u32, &[IpNetwork])) -> Result<(), NetError> {
-    let ipv6 = gateways.iter().any(IpNetwork::is_ipv6);
+pub fn wait_for_carrier(socket: &Netlink, port: u32, (bridge, gateways): (u32, &[Gateway])) -> Result<(), NetError> {
+    let ipv6 = gateways.iter().any(|gateway| gateway.address.is_ipv6());
     let begin = Instant::now();
     while begin.elapsed() < CARRIER_LIMIT {
         let state = socket.link_by_index(port)?.and_then(|link| link.port).map(|port| port.state);

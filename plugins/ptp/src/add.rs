@@ -43,7 +43,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
 
     // 5. The host's end first: the gateway is there when the container's end comes up and looks for it.
     //    Forwarding stays when the attachment goes, as others need it too.
-    plan.families().try_for_each(forwarding::ensure)?;
+    plan.families().try_for_each(|family| forwarding::ensure(&socket, family))?;
     plan.host(made.host_name.clone()).apply_to_host(&socket, made.host_index)?;
     plan.layer3.apply(&namespace, (&inside, made.container_index), || Ok(()), undo)?;
 

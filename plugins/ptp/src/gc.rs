@@ -6,15 +6,15 @@ use cni_plugin::{CniError, Owner, Request};
 
 use crate::config::Config;
 
-/// Collects. Every part is tried, and the first failure is reported.
+/// Removes it. Every part is tried, but for IPAM's where a link could not be removed, and the first failure is reported.
 pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     let filter = Netfilter::new();
-    let mut steps = vec![
-        filter.retain_masquerade(&request.network, valid).map_err(CniError::from),
-        pair::retain(&request.network, valid).map_err(CniError::from),
-    ];
+    let pairs = pair::retain(&request.network, valid).map_err(CniError::from);
+    let are_gone = pairs.is_ok();
+    let mut steps = vec![filter.retain_masquerade(&request.network, valid).map_err(CniError::from), pairs];
     let ipam = &request.config.ipam.plugin_type;
-    if !ipam.is_empty() {
+    // Not while a link that should have gone may still have its addresses.
+    if !ipam.is_empty() && are_gone {
         steps.push(request.ipam(ipam).gc());
     }
     steps.into_iter().collect()

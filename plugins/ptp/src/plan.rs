@@ -1,5 +1,6 @@
 //! What should exist, as data; computed without touching the kernel. Every verb is a reading of it.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use cni_net::{Family, Layer3, Layer3Error, Pair, PointToPoint};
@@ -24,6 +25,20 @@ pub enum PlanError {
          in \"ipam\""
     )]
     NoGateway(IpNetwork),
+    /// Both ends would have the same address.
+    #[error(
+        "gateway {0} is the container's own address, and ptp gives the gateway's to the node's end of the link: configure \
+         another one in \"ipam\""
+    )]
+    OwnGateway(IpAddr),
+    /// No host can have it.
+    #[error("gateway {gateway} is the broadcast address of {address}'s subnet: configure another one in \"ipam\"")]
+    Broadcast {
+        /// The gateway.
+        gateway: IpAddr,
+        /// The container's address.
+        address: IpNetwork,
+    },
     /// A gateway that can't be one.
     #[error(
         "gateway {gateway} of address {address} is of another address family: configure one of the same in \"ipam\""
@@ -46,7 +61,7 @@ pub struct Plan {
     pub layer3: Layer3,
     /// The addresses of the host's end: each gateway, alone.
     pub gateways: Vec<IpNetwork>,
-    /// The container's addresses, each of which the node has a route to.
+    /// The container's addresses, each of which the node has a route to. One that is in two subnets stands there twice.
     pub addresses: Vec<IpAddr>,
     /// Masquerading, one entry an address.
     pub masquerade: Vec<Masquerade>,
@@ -57,13 +72,9 @@ impl Plan {
     pub fn of(settings: &Settings, owner: &Owner, told: &CniResult) -> Result<Self, PlanError> {
         let ips = told.ips_of(&owner.ifname);
         let hops: Vec<PointToPoint> = ips.iter().map(hop).collect::<Result<_, _>>()?;
-        let mut gateways: Vec<IpNetwork> = Vec::new();
-        for hop in &hops {
-            let gateway = IpNetwork::from(hop.gateway);
-            if !gateways.contains(&gateway) {
-                gateways.push(gateway);
-            }
-        }
+        let mut seen = HashSet::new();
+        let gateways = hops.iter().map(|hop| hop.gateway).filter(|gateway| seen.insert(*gateway));
+        let gateways = gateways.map(IpNetwork::from).collect();
         let masquerade = if settings.masquerade { Masquerade::of_each(owner, &ips) } else { Vec::new() };
         let addresses = ips.iter().map(|ip| ip.address.ip()).collect();
         // Later plugins of the chain may have added addresses of their own interfaces.
@@ -76,16 +87,13 @@ impl Plan {
     ///
     /// The gateway must answer at once, not after a second of duplicate address detection: it is the only one there.
     pub fn host(&self, name: IfName) -> Layer3 {
-        let mut routes: Vec<Route> = Vec::new();
-        for address in &self.addresses {
+        let route = |address: &IpAddr| {
             let scope = address.is_ipv4().then_some(SCOPE_HOST);
-            let route = Route { scope, ..Route::new(IpNetwork::from(*address), None) };
-            // Two addresses may be one in two subnets.
-            if !routes.contains(&route) {
-                routes.push(route);
-            }
-        }
-        Layer3 { ifname: name, addresses: self.gateways.clone(), routes, dad: false, point_to_point: Vec::new() }
+            Route { scope, ..Route::new(IpNetwork::from(*address), None) }
+        };
+        let routes = self.addresses.iter().map(route).collect();
+        let (on_link, point_to_point) = (Vec::new(), Vec::new());
+        Layer3 { ifname: name, addresses: self.gateways.clone(), routes, dad: false, on_link, point_to_point }
     }
 
     /// The families in which the node has to forward.
@@ -99,6 +107,14 @@ fn hop(ip: &IpConfig) -> Result<PointToPoint, PlanError> {
     let gateway = ip.gateway.ok_or(PlanError::NoGateway(address))?;
     if !same_family(address.ip(), gateway) {
         return Err(PlanError::OtherFamily { address, gateway });
+    }
+    if address.ip() == gateway {
+        return Err(PlanError::OwnGateway(gateway));
+    }
+    // RFC 3021: /31 and /32 have none.
+    if matches!(address, IpNetwork::V4(subnet) if subnet.prefix() <= 30 && IpAddr::from(subnet.broadcast()) == gateway)
+    {
+        return Err(PlanError::Broadcast { gateway, address });
     }
     Ok(PointToPoint { address, gateway })
 }

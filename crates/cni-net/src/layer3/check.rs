@@ -1,5 +1,7 @@
 //! What of an interface's addresses and routes isn't as [`Layer3`] says.
 
+use std::collections::{HashMap, HashSet};
+
 use cni_plugin::addr::same_family;
 use cni_plugin::{CniResult, Difference};
 use ipnetwork::IpNetwork;
@@ -35,7 +37,8 @@ impl Layer3 {
     /// Compares: every address and every route, in whatever table it is. What is there beside them is nobody's concern.
     pub fn check(&self, socket: &Netlink, index: u32) -> Result<Vec<Difference>, Layer3Error> {
         let present = socket.addresses(index)?;
-        let missing = self.addresses.iter().filter(|wanted| !present.iter().any(|found| found.network == **wanted));
+        let networks: HashSet<IpNetwork> = present.iter().map(|found| found.network).collect();
+        let missing = self.addresses.iter().filter(|wanted| !networks.contains(wanted));
         let mut differences: Vec<Difference> =
             missing.map(|wanted| self.address_difference(*wanted, &present)).collect();
         let wanted = self.kernel_routes(index);
@@ -44,8 +47,15 @@ impl Layer3 {
             if wanted.is_empty() {
                 continue;
             }
-            let present = socket.routes(&RouteFilter { family, device: Some(index), table: None })?;
-            differences.extend(wanted.into_iter().filter_map(|route| self.route_difference(route, &present)));
+            let present = Present::of(socket.routes(&RouteFilter { family, device: Some(index), table: None })?);
+            let missing = wanted.into_iter().filter_map(|route| Some((route, self.route_difference(route, &present)?)));
+            let missing: Vec<_> = missing.collect();
+            if !missing.is_empty() {
+                let tables = socket.tables_of(index, family, &self.addresses)?;
+                let was_moved = |wanted: &Route| tables.iter().any(|table| present.has_in(*table, wanted));
+                let lost = missing.into_iter().filter(|(wanted, _)| !was_moved(wanted));
+                differences.extend(lost.map(|(_, difference)| difference));
+            }
         }
         Ok(differences)
     }
@@ -58,19 +68,43 @@ impl Layer3 {
         Difference::new(format!("address of {}", self.ifname), wanted, found)
     }
 
-    fn route_difference(&self, wanted: &Route, present: &[Route]) -> Option<Difference> {
+    fn route_difference(&self, wanted: &Route, present: &Present) -> Option<Difference> {
         // How the kernel was made to take the next hop is not a property of the way: the Go plugins do it otherwise.
         let wanted = &Route { onlink: false, ..wanted.clone() };
-        if present.iter().any(|found| wanted.is_met_by(found)) {
+        if present.find(wanted).is_some() {
             return None;
         }
         // The same way with other properties says more than that it is missing.
         let way = Route { mtu: None, advmss: None, source: None, scope: None, ..wanted.clone() };
         let thing = format!("route {} {}", shown(wanted), self.ifname);
-        match present.iter().find(|found| way.is_met_by(found)) {
+        match present.find(&way) {
             Some(found) => Some(Difference::new(thing, properties(wanted, wanted), properties(found, wanted))),
             None => Some(Difference::missing(thing)),
         }
+    }
+}
+
+/// The routes of a link, by destination: each question is answered in the time that the destination's own routes take.
+struct Present(HashMap<IpNetwork, Vec<Route>>);
+
+impl Present {
+    fn of(routes: Vec<Route>) -> Self {
+        let mut by_destination: HashMap<IpNetwork, Vec<Route>> = HashMap::new();
+        for route in routes {
+            by_destination.entry(route.dst).or_default().push(route);
+        }
+        Self(by_destination)
+    }
+
+    fn find(&self, wanted: &Route) -> Option<&Route> {
+        self.0.get(&wanted.dst)?.iter().find(|found| wanted.is_met_by(found))
+    }
+
+    /// True if later plugins have moved the route of the main table to this one, which the interface's packets are routed by:
+    /// `sbr` and `vrf` do so, and don't tell it in the result.
+    fn has_in(&self, table: u32, wanted: &Route) -> bool {
+        let moved = Route { table: Some(table), onlink: false, ..wanted.clone() };
+        wanted.is_in_main() && self.find(&moved).is_some()
     }
 }
 

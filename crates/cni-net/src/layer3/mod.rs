@@ -4,6 +4,7 @@
 mod check;
 mod prepare;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use cni_plugin::addr::same_family;
 use cni_plugin::{CniResult, IfName, IpConfig, Undo};
 use ipnetwork::IpNetwork;
 
-use crate::point_to_point::{self, PointToPoint};
+use crate::point_to_point::{Hops, PointToPoint};
 use crate::sysctl::SysctlError;
 use crate::{AddressOptions, LinkChange, NetError, NetNs, NetNsError, Netlink, Route};
 
@@ -56,8 +57,8 @@ pub enum Layer3Error {
         /// The interface.
         ifname: IfName,
     },
-    /// A destination that isn't a network's address.
-    #[error("route {dst} has host bits set: {network} is meant?")]
+    /// An IPv4 destination that isn't a network's address, which the kernel refuses.
+    #[error("route {dst} has host bits set, which IPv4 does not allow: write {network}")]
     HostBits {
         /// As configured.
         dst: IpNetwork,
@@ -77,6 +78,9 @@ pub struct Layer3 {
     pub routes: Vec<cni_plugin::Route>,
     /// Duplicate address detection (RFC 4862) for its IPv6 addresses. Without it they can be used at once.
     pub dad: bool,
+    /// Gateways outside of every address's subnet that are on the link all the same: each gets a route of its own, without which
+    /// the kernel takes it for no next hop.
+    pub on_link: Vec<IpAddr>,
     /// The gateways that all of an address's subnet is behind, if there is nobody but the node on the link: then the
     /// subnet is routed through its gateway instead of being on the link.
     pub point_to_point: Vec<PointToPoint>,
@@ -94,7 +98,8 @@ impl Layer3 {
         }
         let routes = result.routes.iter().map(|route| with_next_hop(route, &ips)).collect::<Result<_, _>>()?;
         let addresses = ips.iter().map(|ip| ip.address).collect();
-        Ok(Self { ifname: ifname.clone(), addresses, routes, dad: false, point_to_point: Vec::new() })
+        let (on_link, point_to_point) = (Vec::new(), Vec::new());
+        Ok(Self { ifname: ifname.clone(), addresses, routes, dad: false, on_link, point_to_point })
     }
 
     /// Gives the interface its addresses, sets it up and adds the routes. `socket` and `namespace` are the container's.
@@ -155,13 +160,19 @@ impl Layer3 {
         Ok(())
     }
 
-    /// All routes, in an order in which each one's next hop can be reached when it is added.
+    /// All routes, in an order in which each one's next hop can be reached when it is added. Of those with the same
+    /// destination, next hop, table and metric the first one counts, as for the Go plugins (`pkg/ipam/ipam_linux.go`,
+    /// `ConfigureIface`): the kernel takes only one.
     fn kernel_routes(&self, index: u32) -> Vec<Route> {
-        let mut routes = point_to_point::routes(&self.point_to_point, index);
+        let hops = Hops::of(&self.point_to_point);
+        let mut routes = hops.routes(index);
+        routes.extend(self.on_link.iter().map(|gateway| Route::new(IpNetwork::from(*gateway), None, index)));
         routes.extend(self.routes.iter().map(|route| {
-            let onlink = route.gw.is_some_and(|gateway| point_to_point::is_hidden(&self.point_to_point, gateway));
+            let onlink = route.gw.is_some_and(|gateway| hops.hides(gateway));
             Route { onlink, ..kernel_route(route, index) }
         }));
+        let mut seen = HashSet::new();
+        routes.retain(|route| seen.insert((route.dst, route.gateway, route.table, route.priority)));
         routes
     }
 }
@@ -182,15 +193,16 @@ fn is_for(result: &CniResult, ip: &IpConfig, ifname: &IfName) -> Result<bool, La
 }
 
 fn with_next_hop(route: &cni_plugin::Route, ips: &[&IpConfig]) -> Result<cni_plugin::Route, Layer3Error> {
-    let network = IpNetwork::new(route.dst.network(), route.dst.prefix()).unwrap_or(route.dst);
-    if network != route.dst {
-        return Err(Layer3Error::HostBits { dst: route.dst, network });
+    let dst = route.kernel_dst();
+    let network = IpNetwork::new(dst.network(), dst.prefix()).unwrap_or(dst);
+    if network != dst {
+        return Err(Layer3Error::HostBits { dst, network });
     }
     let of_family = |ip: &&&IpConfig| ip.gateway.is_some() && same_family(ip.address.ip(), route.dst.ip());
     let inherits = route.gw.is_none() && route.scope.is_none_or(|scope| scope < SCOPE_LINK);
     let gateway: Option<IpAddr> =
         if inherits { ips.iter().find(of_family).and_then(|ip| ip.gateway) } else { route.gw };
-    Ok(cni_plugin::Route { gw: gateway, ..route.clone() })
+    Ok(cni_plugin::Route { dst, gw: gateway, ..route.clone() })
 }
 
 fn kernel_route(route: &cni_plugin::Route, index: u32) -> Route {
@@ -248,5 +260,15 @@ mod tests {
         assert!(error.contains("10.9.0.1/16") && error.contains("10.9.0.0/16"), "{error}");
         let error = Layer3::of(&result(vec![]), &"eth1".parse().unwrap()).unwrap_err().to_string();
         assert!(error.contains("10.0.0.5/24") && error.contains("eth0"), "{error}");
+    }
+
+    #[test]
+    fn the_host_bits_of_ipv6_routes_are_cleared_and_a_route_stands_once() {
+        let ifname: IfName = "eth0".parse().unwrap();
+        let route = |dst: &str| ResultRoute::new(dst.parse().unwrap(), None);
+        let routes = ["1100:200::1/24", "10.9.0.0/16", "1100:200::/24", "10.9.0.0/16"].map(route);
+        let layer3 = Layer3::of(&result(routes.into()), &ifname).unwrap();
+        let kernel: Vec<String> = layer3.kernel_routes(2).iter().map(|route| route.dst.to_string()).collect();
+        assert_eq!(kernel, ["1100:200::/24", "10.9.0.0/16"]);
     }
 }

@@ -45,7 +45,11 @@ fn write(ifname: &str, ipv6: bool, dad: bool) -> Result<(), SysctlError> {
             sysctl::write(&path, "0")?;
         }
     }
-    sysctl::write(&format!("net/ipv6/conf/{ifname}/keep_addr_on_down"), "1")?;
+    match sysctl::write(&format!("net/ipv6/conf/{ifname}/keep_addr_on_down"), "1") {
+        // The addresses work without it, as long as the link stays up.
+        Err(error) if error.is_read_only() => {}
+        other => other?,
+    }
     let _ = sysctl::write(&format!("net/ipv6/conf/{ifname}/ndisc_notify"), "1");
     let _ = sysctl::write(&format!("net/ipv6/conf/{ifname}/accept_dad"), if dad { "1" } else { "0" });
     if dad {

@@ -21,7 +21,9 @@ impl Netlink {
             Err(failure) if failure.is(Errno::NOENT) || failure.is(Errno::NODEV) => Ok(false),
             // The name is another link's (netdev_name_node_alt_destroy in net/core/dev.c).
             Err(failure) if failure.is(Errno::INVAL) => Ok(false),
-            Err(failure) => Err(failure.during(Operation::UnnameLink { link: index, altname: altname.to_owned() })),
+            Err(failure) => {
+                Err(failure.during(self, Operation::UnnameLink { link: index.into(), altname: altname.to_owned() }))
+            }
         }
     }
 }

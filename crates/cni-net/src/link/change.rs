@@ -39,12 +39,12 @@ impl Netlink {
     /// # Errors
     /// [`NetError::NoSuchLink`]; [`NetError::Exists`] if the new name is taken; otherwise the kernel's.
     pub fn change_link(&self, index: u32, change: &LinkChange) -> Result<(), NetError> {
-        let operation = Operation::ChangeLink { link: index };
+        let operation = Operation::ChangeLink { link: index.into() };
         match self.ask(RouteNetlinkMessage::SetLink(change_message(index, change)), 0) {
             Ok(_) => Ok(()),
             Err(failure) => match &change.name {
                 Some(name) if failure.is(Errno::EXIST) => Err(NetError::Exists { operation, name: name.to_string() }),
-                _ => Err(failure.during(operation)),
+                _ => Err(failure.during(self, operation)),
             },
         }
     }
@@ -58,12 +58,12 @@ impl Netlink {
     pub fn add_altname(&self, index: u32, altname: &str) -> Result<(), NetError> {
         let mut message = about(index);
         message.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(altname.to_owned())]));
-        let operation = Operation::NameLink { link: index, altname: altname.to_owned() };
+        let operation = Operation::NameLink { link: index.into(), altname: altname.to_owned() };
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         match self.ask(RouteNetlinkMessage::NewLinkProp(message), flags) {
             Ok(_) => Ok(()),
             Err(failure) if failure.is(Errno::EXIST) => Err(NetError::Exists { operation, name: altname.to_owned() }),
-            Err(failure) => Err(failure.during(operation)),
+            Err(failure) => Err(failure.during(self, operation)),
         }
     }
 }

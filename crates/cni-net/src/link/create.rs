@@ -1,7 +1,7 @@
 //! Creating bridges and veth pairs, each with one message.
 
 use cni_plugin::{IfName, MacAddr};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -11,6 +11,9 @@ use super::get::described;
 use super::{Link, about};
 use crate::error::{Errno, Failure};
 use crate::{KernelError, NetError, NetNs, Netlink, Operation};
+
+/// `include/uapi/linux/if_link.h`.
+const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
 
 /// The bridge that should exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +106,39 @@ impl Netlink {
                 let feature = "VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING)";
                 Err(NetError::Unsupported { operation, feature })
             }
-            Err(failure) => Err(failure.during(operation)),
+            Err(failure) => Err(failure.during(self, operation)),
+        }
+    }
+
+    /// Says whether [`Netlink::create_bridge`] could make such a bridge; makes none. Constant time.
+    ///
+    /// The kernel gets a bridge to make whose MTU is too small (`rtnl_create_link` in net/core/rtnetlink.c). One with VLAN
+    /// filtering notices before that the VLAN protocol is none (`br_validate` in net/bridge/br_netlink.c).
+    ///
+    /// # Errors
+    /// As [`Netlink::create_bridge`].
+    pub fn probe_bridge(&self, spec: &BridgeSpec) -> Result<(), NetError> {
+        let operation = Operation::CreateBridge { name: spec.name.clone() };
+        let feature = "VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING)";
+        let unfiltered = |operation| match spec.vlan_filtering {
+            true => Err(NetError::Unsupported { operation, feature }),
+            false => Ok(()),
+        };
+        let mut message = about(0);
+        message.attributes.extend([LinkAttribute::IfName(spec.name.to_string()), LinkAttribute::Mtu(1)]);
+        let no_protocol = InfoBridge::Other(DefaultNla::new(IFLA_BR_VLAN_PROTOCOL, vec![0, 0]));
+        let info = vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(vec![no_protocol]))];
+        message.attributes.push(LinkAttribute::LinkInfo(info));
+        match self.ask(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL) {
+            // Or somebody has made it meanwhile.
+            Err(failure) if failure.is(Errno::PROTONOSUPPORT) || failure.is(Errno::EXIST) => Ok(()),
+            Err(failure) if failure.is(Errno::INVAL) => unfiltered(operation),
+            Err(failure) => Err(failure.during(self, operation)),
+            // A kernel that takes any MTU, and knows no VLANs.
+            Ok(_) => {
+                let _ = self.delete_named(&spec.name);
+                unfiltered(operation)
+            }
         }
     }
 
@@ -134,7 +169,7 @@ impl Netlink {
                 let taken = if host_is_taken { &spec.host.name } else { &spec.peer.name };
                 Err(NetError::Exists { operation, name: taken.to_string() })
             }
-            Err(failure) => Err(failure.during(operation)),
+            Err(failure) => Err(failure.during(self, operation)),
         }
     }
 }

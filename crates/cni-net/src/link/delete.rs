@@ -20,7 +20,7 @@ impl Netlink {
         match self.ask(RouteNetlinkMessage::DelLink(about(index)), 0) {
             Ok(_) => Ok(true),
             Err(failure) if failure.is(Errno::NODEV) => Ok(false),
-            Err(failure) => Err(failure.during(Operation::DeleteLink { link: index })),
+            Err(failure) => Err(failure.during(self, Operation::DeleteLink { link: index.into() })),
         }
     }
 

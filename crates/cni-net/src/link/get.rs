@@ -45,7 +45,7 @@ impl Netlink {
         if index == 0 {
             return Ok(None);
         }
-        self.find_link(about(index), || Operation::FindLinkByIndex { link: index })
+        self.find_link(about(index), || Operation::FindLinkByIndex { link: index.into() })
     }
 
     /// All links of the namespace: for garbage collection and repair only, as it costs the more the more there are.
@@ -75,7 +75,7 @@ impl Netlink {
                 None => Err(NetError::NoAnswer { operation: operation() }),
             },
             Err(failure) if failure.is(Errno::NODEV) => Ok(None),
-            Err(failure) => Err(failure.during(operation())),
+            Err(failure) => Err(failure.during(self, operation())),
         }
     }
 
@@ -83,7 +83,7 @@ impl Netlink {
         message.attributes.push(without_statistics());
         let answers = self
             .dump(&RouteNetlinkMessage::GetLink(message))
-            .map_err(|failure| failure.during(Operation::ListLinks))?;
+            .map_err(|failure| failure.during(self, Operation::ListLinks))?;
         Ok(answers.into_iter().filter_map(described).collect())
     }
 }

@@ -5,17 +5,19 @@ mod attributes;
 mod change;
 mod create;
 mod delete;
+mod fdb;
 mod get;
 mod port;
 mod vlan;
 
 use cni_plugin::MacAddr;
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
+    InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
 
 pub use change::LinkChange;
 pub use create::{BridgeSpec, VethEnd, VethIndexes, VethSpec};
+pub use fdb::FdbEntry;
 pub use netlink_packet_route::link::{BridgePortState as PortForwarding, State as OperState};
 pub use port::PortChange;
 pub use vlan::Vlan;
@@ -64,6 +66,8 @@ pub struct Link {
     pub port: Option<PortState>,
     /// Its settings as a bridge.
     pub bridge: Option<BridgeState>,
+    /// Of a VRF: the routing table of its ports.
+    pub vrf_table: Option<u32>,
 }
 
 /// A bridge port's settings.
@@ -112,6 +116,7 @@ impl Link {
             txqlen: 0,
             port: None,
             bridge: None,
+            vrf_table: None,
         };
         for attribute in message.attributes {
             link.take(attribute);
@@ -153,6 +158,12 @@ impl Link {
                     _ => None,
                 });
                 self.bridge = Some(BridgeState { vlan_filtering, default_vlan });
+            }
+            LinkInfo::Data(InfoData::Vrf(settings)) => {
+                self.vrf_table = settings.iter().find_map(|setting| match setting {
+                    InfoVrf::TableId(table) => Some(*table),
+                    _ => None,
+                });
             }
             LinkInfo::PortData(InfoPortData::BridgePort(settings)) => {
                 let state = settings.iter().find_map(|setting| match setting {

@@ -24,7 +24,7 @@ impl Netlink {
         // RTM_NEWLINK without NLM_F_CREATE: RTM_SETLINK does not look at a port's data in IFLA_LINKINFO.
         match self.ask(RouteNetlinkMessage::NewLink(port_message(index, change)), 0) {
             Ok(_) => Ok(()),
-            Err(failure) => Err(failure.during(Operation::ChangePort { link: index })),
+            Err(failure) => Err(failure.during(self, Operation::ChangePort { link: index.into() })),
         }
     }
 }

@@ -41,7 +41,7 @@ impl Netlink {
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::BrvlanCompressed]));
         let answers = self
             .dump(&RouteNetlinkMessage::GetLink(message))
-            .map_err(|failure| failure.during(Operation::ListVlans { link: index }))?;
+            .map_err(|failure| failure.during(self, Operation::ListVlans { link: index.into() }))?;
         Ok(answers.into_iter().filter_map(|answer| vlans_of(index, answer)).flatten().collect())
     }
 
@@ -77,7 +77,7 @@ impl Netlink {
         let message = vlan_message(index, Place::Port, &[Vlan { id, pvid: false, untagged: false }]);
         match self.ask(RouteNetlinkMessage::DelLink(message), 0) {
             Ok(_) => Ok(()),
-            Err(failure) => Err(failure.during(Operation::DeleteVlans { link: index, ids: vec![id] })),
+            Err(failure) => Err(failure.during(self, Operation::DeleteVlans { link: index.into(), ids: vec![id] })),
         }
     }
 
@@ -89,7 +89,7 @@ impl Netlink {
             Ok(_) => Ok(()),
             Err(failure) => {
                 let ids = vlans.iter().map(|vlan| vlan.id).collect();
-                Err(failure.during(Operation::AddVlans { link: index, ids }))
+                Err(failure.during(self, Operation::AddVlans { link: index.into(), ids }))
             }
         }
     }

@@ -176,6 +176,11 @@ pub fn find_or_told(socket: &Netlink, owner: &Owner, told: &CniResult) -> Result
     Ok(None)
 }
 
+/// True for the host's end of an attachment's pair whose container is still there.
+pub fn is_of_attachment(link: &Link) -> bool {
+    has_owner(link) && is_veth(link) && link.peer_netnsid.is_none_or(|id| id >= 0)
+}
+
 fn has_owner(link: &Link) -> bool {
     link.altnames.iter().any(|name| name.starts_with(ALTNAME_PREFIX))
 }

@@ -21,14 +21,15 @@ impl Netlink {
     /// [`NetError::NoSuchLink`]; otherwise the kernel's, which refuses host bits in an IPv4 destination and clears them
     /// in an IPv6 one, and refuses a gateway that no route on a link leads to, unless `onlink` is set.
     pub fn add_route(&self, route: &Route) -> Result<(), NetError> {
-        let operation = Operation::AddRoute { link: route.device, destination: route.dst, gateway: route.gateway };
+        let operation =
+            Operation::AddRoute { link: route.device.into(), destination: route.dst, gateway: route.gateway };
         // Neither NLM_F_EXCL, which would refuse a second gateway to the same destination, nor NLM_F_REPLACE.
         match self.ask(RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE) {
             Ok(_) => Ok(()),
             Err(failure) if failure.is(Errno::EXIST) => {
-                Err(NetError::Exists { operation, name: "this route".to_owned() })
+                Err(NetError::Exists { operation: operation.with_name(self), name: "this route".to_owned() })
             }
-            Err(failure) => Err(failure.during(operation)),
+            Err(failure) => Err(failure.during(self, operation)),
         }
     }
 
@@ -46,11 +47,10 @@ impl Netlink {
         match self.ask(RouteNetlinkMessage::DelRoute(message), 0) {
             Ok(_) => Ok(true),
             Err(failure) if failure.is(Errno::SRCH) || failure.is(Errno::NODEV) => Ok(false),
-            Err(failure) => Err(failure.during(Operation::DeleteRoute {
-                link: route.device,
-                destination: route.dst,
-                gateway: route.gateway,
-            })),
+            Err(failure) => Err(failure.during(
+                self,
+                Operation::DeleteRoute { link: route.device.into(), destination: route.dst, gateway: route.gateway },
+            )),
         }
     }
 }

@@ -28,7 +28,7 @@ impl Netlink {
             Ok(answers) => answers,
             // The table has never had a route.
             Err(failure) if failure.is(Errno::NOENT) => return Ok(Vec::new()),
-            Err(failure) => return Err(failure.during(Operation::ListRoutes)),
+            Err(failure) => return Err(failure.during(self, Operation::ListRoutes)),
         };
         // Cloned: IPv6 keeps what it learned about single destinations (RFC 8201) beside the routes.
         let listed = answers.iter().filter_map(described).filter(|m| !m.header.flags.contains(RouteFlags::Cloned));
@@ -55,7 +55,7 @@ impl Netlink {
                 found.map(Some).ok_or(NetError::NoAnswer { operation })
             }
             Err(failure) if failure.is(Errno::NETUNREACH) || failure.is(Errno::HOSTUNREACH) => Ok(None),
-            Err(failure) => Err(failure.during(operation)),
+            Err(failure) => Err(failure.during(self, operation)),
         }
     }
 }
@@ -109,6 +109,7 @@ impl Route {
         route.scope = Some(header.scope.into());
         route.onlink = header.flags.contains(RouteFlags::Onlink);
         route.by_kernel = header.protocol == RouteProtocol::Kernel;
+        route.advertised = header.protocol == RouteProtocol::Ra;
         let mut hops: &[RouteNextHop] = &[];
         for attribute in &message.attributes {
             match attribute {

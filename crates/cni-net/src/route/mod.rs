@@ -2,6 +2,7 @@
 
 mod change;
 mod get;
+mod rule;
 
 use std::net::IpAddr;
 
@@ -37,6 +38,8 @@ pub struct Route {
     pub onlink: bool,
     /// In lists: the kernel made it for an address or a router's announcement (`RTPROT_KERNEL`).
     pub by_kernel: bool,
+    /// In lists: the kernel made it from a router advertisement (`RTPROT_RA`).
+    pub advertised: bool,
 }
 
 /// An IP version.
@@ -104,7 +107,13 @@ impl Route {
             source: None,
             onlink: false,
             by_kernel: false,
+            advertised: false,
         }
+    }
+
+    /// True if it is of the main table, which is that of routes that state none.
+    pub fn is_in_main(&self) -> bool {
+        self.table.is_none_or(|table| table == u32::from(RouteHeader::RT_TABLE_MAIN))
     }
 
     /// True if `present`, as [`Netlink::routes`](crate::Netlink::routes) lists it, is this route: the same place, way

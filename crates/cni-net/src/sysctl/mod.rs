@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::error::needs;
+
 pub use values::{Values, compare, present, restore, write_all};
 
 /// Why a sysctl could not be read or written.
@@ -41,7 +43,7 @@ pub enum SysctlError {
         source: io::Error,
     },
     /// It is there, but the kernel did not take the value.
-    #[error("cannot set sysctl {path} to {value:?}: {source}")]
+    #[error("cannot set sysctl {path} to {value:?}: {source}{}", needs(source, "CAP_NET_ADMIN"))]
     Write {
         /// The sysctl.
         path: String,
@@ -50,6 +52,13 @@ pub enum SysctlError {
         /// The system's reason; `EROFS` where `/proc/sys` is mounted read-only.
         source: io::Error,
     },
+}
+
+impl SysctlError {
+    /// True where the setting can't be changed because `/proc/sys` is mounted read-only, as in a container.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem)
+    }
 }
 
 /// The sysctl's value, without the line's end.
@@ -70,15 +79,27 @@ pub fn read(path: &str) -> Result<String, SysctlError> {
 /// # Errors
 /// `Path`, `NotFound` and `Write`.
 pub fn write(path: &str, value: &str) -> Result<(), SysctlError> {
-    // Without O_CREAT, which procfs answers with EACCES for what does not exist, and O_TRUNC, which means nothing there.
     // One write: the kernel takes each write() for a whole value. An empty one must be a line, or there would be none.
     let text = if value.is_empty() { "\n" } else { value };
-    let written = open(&resolve(path)?, OFlags::WRONLY).and_then(|mut file| file.write_all(text.as_bytes()));
-    match written {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SysctlError::NotFound { path: path.to_owned() }),
-        Err(source) => Err(SysctlError::Write { path: path.to_owned(), value: value.to_owned(), source }),
-    }
+    let written = opened(path, value)?.write_all(text.as_bytes());
+    written.map_err(|source| SysctlError::Write { path: path.to_owned(), value: value.to_owned(), source })
+}
+
+/// Opens the sysctl for `value` to be written.
+fn opened(path: &str, value: &str) -> Result<File, SysctlError> {
+    // Without O_CREAT, which procfs answers with EACCES for what does not exist, and O_TRUNC, which means nothing there.
+    open(&resolve(path)?, OFlags::WRONLY).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => SysctlError::NotFound { path: path.to_owned() },
+        _ => SysctlError::Write { path: path.to_owned(), value: value.to_owned(), source },
+    })
+}
+
+/// Says whether [`write()`] could write `value`; writes nothing.
+///
+/// # Errors
+/// Those of [`write()`], as far as opening the file shows them: a missing one, a read-only `/proc/sys`, a lack of rights.
+pub fn probe(path: &str, value: &str) -> Result<(), SysctlError> {
+    opened(path, value).map(drop)
 }
 
 /// Sets the sysctl if it has another value; true if it had. So it succeeds also where `/proc/sys` is read-only

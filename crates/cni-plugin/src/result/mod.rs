@@ -2,6 +2,7 @@
 
 mod read;
 mod select;
+mod usable;
 mod write;
 
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 pub use read::ReadError;
+pub use usable::UnusableIp;
 pub use write::WriteError;
 
 use crate::addr;
@@ -127,6 +129,16 @@ impl Route {
     /// A route to `dst` through `gw`, with everything else left to the kernel.
     pub fn new(dst: IpNetwork, gw: Option<IpAddr>) -> Self {
         Self { dst, gw, mtu: 0, advmss: 0, priority: 0, table: None, scope: None }
+    }
+
+    /// The destination that the kernel has after this route was added: it clears the host bits of an IPv6 destination
+    /// (`ip6_route_info_create` in net/ipv6/route.c). IPv4 destinations are returned as they are, for it refuses those
+    /// with host bits (`fib_table_insert` in net/ipv4/fib_trie.c).
+    pub fn kernel_dst(&self) -> IpNetwork {
+        match self.dst {
+            IpNetwork::V6(dst) => IpNetwork::new(dst.network().into(), dst.prefix()).unwrap_or(self.dst),
+            IpNetwork::V4(_) => self.dst,
+        }
     }
 }
 

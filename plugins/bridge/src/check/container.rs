@@ -19,6 +19,7 @@ pub(super) fn check(
     differences.extend(found);
     let Some(link) = link else { return Ok(None) };
     let layer3 = Layer3::of(&plan::with_addresses(wanted.told, wanted.plan), pair.ifname)?;
+    let layer3 = Layer3 { on_link: wanted.plan.on_link(), ..layer3 };
     let layer3 = layer3.without_routes_of_others(wanted.told, inside)?;
     differences.extend(layer3.check(inside, link.index)?);
     Ok(link.mac)

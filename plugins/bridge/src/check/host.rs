@@ -1,7 +1,8 @@
 //! The bridge, and the node as the containers' gateway.
 
-use cni_net::{Family, Link, Netlink, forwarding, pair};
+use cni_net::{Family, Link, NetError, Netlink, Route, RouteFilter, forwarding, pair};
 use cni_plugin::{CniError, Difference};
+use ipnetwork::IpNetwork;
 
 use super::{Wanted, expect, port, state};
 use crate::gateway;
@@ -48,18 +49,28 @@ pub(super) fn gateway(
     if let Some(link) = link {
         let present = socket.addresses(link.index)?;
         for gateway in gateways {
-            if !present.iter().any(|found| found.network == *gateway) {
+            if !present.iter().any(|found| found.network == gateway.address) {
                 let of = if link.kind.as_deref() == Some("bridge") { "bridge" } else { "interface" };
-                differences.push(Difference::missing(format!("gateway address {gateway} of {of} {}", link.name)));
+                let address = gateway.address;
+                differences.push(Difference::missing(format!("gateway address {address} of {of} {}", link.name)));
+            }
+            if gateway.is_outside() && !has_route(socket, &link, gateway.subnet)? {
+                differences.push(Difference::missing(format!("route {} dev {}", gateway.subnet, link.name)));
             }
         }
     }
     for family in Family::ALL {
-        if gateways.iter().any(|gateway| Family::of(gateway.ip()) == family) {
+        if gateways.iter().any(|gateway| Family::of(gateway.address.ip()) == family) {
             differences.extend(forwarding::check(family)?);
         }
     }
     Ok(())
+}
+
+fn has_route(socket: &Netlink, link: &Link, subnet: IpNetwork) -> Result<bool, NetError> {
+    let filter = RouteFilter { family: Family::of(subnet.ip()), device: Some(link.index), table: None };
+    let wanted = Route::new(subnet, None, link.index);
+    Ok(socket.routes(&filter)?.iter().any(|found| wanted.is_met_by(found)))
 }
 
 /// The interface in the containers' VLAN, and its other end in the bridge, if it has one.
