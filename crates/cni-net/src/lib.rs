@@ -22,6 +22,7 @@ mod error;
 mod everywhere;
 pub mod forwarding;
 mod layer3;
+pub mod localnet;
 mod link;
 mod lock;
 pub mod mac;

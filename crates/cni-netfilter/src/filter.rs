@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 
 use crate::intent::{Backend, FormerHolders, MacGuard, MacGuardHint, Masquerade};
 use crate::iptables::{Family, Iptables, IptablesError};
+use crate::links::{IsThere, index_exists};
 use crate::nftables::{NftError, Nftables, TableFamily};
 
 /// Why the packet filter could not be changed or read. Nothing of the call was applied, unless the message says so.
@@ -39,15 +40,31 @@ pub enum FilterError {
 ///
 /// The nftables socket is opened at the first need and closed when this is dropped. Closing it after a deletion blocks
 /// until the kernel's grace period has passed (5–15 ms): whoever deletes links too does so before dropping this.
-#[derive(Default)]
 pub struct Netfilter {
     nftables: OnceCell<Nftables>,
+    holder_is_there: IsThere,
+}
+
+impl Default for Netfilter {
+    fn default() -> Self {
+        Self { nftables: OnceCell::new(), holder_is_there: index_exists }
+    }
 }
 
 impl Netfilter {
     /// Opens nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, with a better answer than whether there is any link with the number of a holder's.
+    pub fn asking(holder_is_there: IsThere) -> Self {
+        Self { holder_is_there, ..Self::default() }
+    }
+
+    /// The tools, asking in the same way.
+    pub(crate) fn tools(&self) -> Result<Iptables, IptablesError> {
+        Ok(Iptables::find()?.asking(self.holder_is_there))
     }
 
     /// Masquerades as `wanted` says. Idempotent. An address that another owner has is taken from it: it was given to this one,
@@ -129,7 +146,7 @@ impl Netfilter {
         if let Some(open) = self.nftables.get() {
             return Ok(open);
         }
-        let opened = Nftables::open()?;
+        let opened = Nftables::open()?.asking(self.holder_is_there);
         Ok(self.nftables.get_or_init(|| opened))
     }
 

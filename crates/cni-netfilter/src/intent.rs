@@ -139,9 +139,9 @@ pub struct PortForwards {
     /// The index of the node's end of the container's link, if it is known. When there is no such link any more, the
     /// container is gone, and its ports may be given to another.
     pub link: Option<u32>,
-    /// The interface towards the container if `route_localnet` is switched on for it: packets that arrive there from or
-    /// for 127.0.0.0/8 are dropped.
-    pub guard_localnet: Option<IfName>,
+    /// What arrives from or for 127.0.0.0/8 by another interface than `lo` is dropped: for ports that are published there, and
+    /// where `route_localnet` is on. nftables only; for iptables there is [`crate::Netfilter::guard_localnet`].
+    pub guard_localnet: bool,
 }
 
 /// Who was evicted from a port: the container is gone, and its ports were still published.

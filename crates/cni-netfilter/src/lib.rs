@@ -22,4 +22,5 @@ pub use intent::{
     Backend, Displaced, Evicted, FormerHolders, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward,
     PortForwards, Protocol, Snat,
 };
+pub use links::IsThere;
 pub use nftables::{GoHeld, GoPorts, NftError, Nftables, TableFamily};

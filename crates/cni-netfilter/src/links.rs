@@ -16,13 +16,17 @@ pub(crate) fn padded_name_exists(socket: impl AsFd, name: &[u8]) -> bool {
     std::str::from_utf8(name).map_or(true, |name| name_exists(socket, name.trim_end_matches('\0')))
 }
 
-/// True if there is an interface with this index, or if that cannot be told. An index is not used again before all others
-/// have been.
-pub(crate) fn index_exists(socket: impl AsFd, index: u32) -> bool {
-    !matches!(index_to_name_inlined(socket.as_fd(), index), Err(Errno::NODEV))
+/// Whether the container of a holder is still there, given the holder's key ([`cni_plugin::Owner::key`]; empty if unknown) and
+/// the index of the node's end of its link. Asked in the network namespace of the calling thread, of any thread.
+pub type IsThere = fn(key: &str, link: u32) -> bool;
+
+/// True if there is an interface with this index, or if that cannot be told. That it is the holder's, whose index may have been
+/// given to another link after a restart of the node, only somebody who knows links can tell.
+pub(crate) fn index_exists(_key: &str, index: u32) -> bool {
+    socket().is_none_or(|socket| !matches!(index_to_name_inlined(socket.as_fd(), index), Err(Errno::NODEV)))
 }
 
 /// A socket for such questions in the namespace of the calling thread.
-pub(crate) fn socket() -> Option<UdpSocket> {
+fn socket() -> Option<UdpSocket> {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).ok()
 }

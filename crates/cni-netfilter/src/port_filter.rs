@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cni_plugin::{Difference, IfName, NetworkName, Owner};
+use cni_plugin::{Difference, NetworkName, Owner};
 
 use crate::conntrack::{self, Flush};
 use crate::filter::{FilterError, Netfilter};
@@ -16,8 +16,11 @@ impl Netfilter {
     /// what is published no more.
     pub fn add_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Displaced, FilterError> {
         let mut evicted = self.free_ports_of_other(backend, wanted)?;
+        if backend == Backend::Iptables && wanted.iter().any(|wanted| wanted.guard_localnet) {
+            self.guard_localnet()?;
+        }
         let mut displaced = match backend {
-            Backend::Iptables => Displaced { evicted: Iptables::find()?.add_ports(wanted)?, ..Displaced::default() },
+            Backend::Iptables => Displaced { evicted: self.tools()?.add_ports(wanted)?, ..Displaced::default() },
             Backend::Nftables => self.nftables()?.add_ports(wanted)?,
         };
         evicted.append(&mut displaced.evicted);
@@ -32,7 +35,7 @@ impl Netfilter {
             Backend::Nftables => {
                 let enters = |family| self.in_nftables(|nft| nft.has_rules(family, "nat", Iptables::PORTS_CHAIN));
                 let there = legacy_ports() || enters(TableFamily::Ip)? || enters(TableFamily::Ip6)?;
-                let tools = if there { Iptables::find().ok() } else { None };
+                let tools = if there { self.tools().ok() } else { None };
                 Ok(tools.map(|tools| tools.free_ports(wanted)).transpose()?.unwrap_or_default())
             }
         }
@@ -55,7 +58,14 @@ impl Netfilter {
 
     fn check_ports(&self, backend: Backend, wanted: &[PortForwards]) -> Result<Vec<Difference>, FilterError> {
         match backend {
-            Backend::Iptables => Ok(Iptables::find()?.check_ports(wanted)?),
+            Backend::Iptables => {
+                let (mut differences, is_gos) = Iptables::find()?.check_ports_and_maker(wanted)?;
+                // Go makes no guard. It comes with the next of our ADDs.
+                if !is_gos && wanted.iter().any(|wanted| wanted.guard_localnet) {
+                    differences.extend(self.check_localnet_guard()?);
+                }
+                Ok(differences)
+            }
             Backend::Nftables => Ok(self.nftables()?.check_ports(wanted)?),
         }
     }
@@ -68,13 +78,10 @@ impl Netfilter {
         Ok([nftables?, iptables?.unwrap_or_default()].concat())
     }
 
-    /// Removes the ports of owners of `network` that are not in `valid`, and the guards of interfaces that are gone, from
-    /// both backends. Returns what was published.
+    /// Removes the ports of owners of `network` that are not in `valid`, from both backends. Returns what was published.
     pub fn retain_ports(&self, network: &NetworkName, valid: &[Owner]) -> Result<Vec<PortForward>, FilterError> {
         let nftables = self.in_nftables(|nft| nft.retain_ports(network, valid));
         let iptables = self.in_iptables_of_anybody("nat", |tools| tools.retain_ports(network, valid));
-        let guards = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.retain_guards());
-        guards?;
         Ok([nftables?, iptables?.unwrap_or_default()].concat())
     }
 
@@ -108,12 +115,34 @@ impl Netfilter {
         Ok(conntrack::flush_forwards(&Vec::from_iter(pinned), which)?)
     }
 
-    /// Removes the `route_localnet` guard of `interface` from both backends: for an interface that no other attachment
-    /// shares, when it is about to go or gone. Idempotent.
-    pub fn remove_guard(&self, interface: &IfName) -> Result<(), FilterError> {
-        let nftables = self.in_nftables(|nft| nft.remove_guard(interface));
-        let iptables = self.in_iptables("raw", &[Iptables::guard_chain()], |tools| tools.remove_guard(interface));
-        nftables.and(iptables.map(drop))
+    /// Drops what arrives from or for 127.0.0.0/8 by another interface than `lo`, whatever the ports' backend: with nf_tables
+    /// where the kernel has them, as that starts no process and is no part of the rules that an iptables script replaces; else
+    /// with iptables. Idempotent; it stays.
+    pub fn guard_localnet(&self) -> Result<(), FilterError> {
+        match self.nftables().and_then(Nftables::guard_localnet) {
+            Err(error) if error.is_absent() => Ok(Iptables::find()?.guard_localnet()?),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// STATUS, where `route_localnet` is on: says on stderr what of the guard is missing.
+    pub fn warn_of_unguarded_localnet(&self) -> Result<(), FilterError> {
+        let missing: Vec<String> = self.check_localnet_guard()?.iter().map(ToString::to_string).collect();
+        if !missing.is_empty() {
+            eprintln!(
+                "containers can reach this node's 127.0.0.1 until the next ADD or GC, as its guard was removed: {}",
+                missing.join("; ")
+            );
+        }
+        Ok(())
+    }
+
+    /// What of [`Netfilter::guard_localnet`] is missing or altered, or dormant.
+    pub fn check_localnet_guard(&self) -> Result<Vec<Difference>, FilterError> {
+        match self.nftables().and_then(Nftables::check_localnet_guard) {
+            Err(error) if error.is_absent() => Ok(Iptables::find()?.check_localnet_guard()?),
+            outcome => Ok(outcome?),
+        }
     }
 }
 

@@ -62,16 +62,13 @@ fn ports_come_and_go() {
         let many = (0..17).map(|n| port(Protocol::Tcp, 8000 + n, "10.1.0.2:80")).collect();
         let mut four = ports(&me, "10.1.0.2/24", many);
         four.ports.push(port(Protocol::Udp, 53, "10.1.0.2:53"));
-        four.guard_localnet = Some("cni0".parse().unwrap());
         let six = ports(&me, "fd00::2/64", vec![port(Protocol::Sctp, 99, "[fd00::2]:98")]);
         let wanted = [four, six];
         tools.add_ports(&wanted).unwrap();
         let added = dump_nat();
         assert_eq!(tools.check_ports(&wanted).unwrap(), []);
-        assert_eq!(dump("iptables", "raw").matches("-i cni0").count(), 1);
         tools.add_ports(&wanted).unwrap();
         assert_eq!(dump_nat(), added, "a second ADD changes nothing");
-        assert_eq!(dump("iptables", "raw").matches("CNI-").count(), 4);
 
         tools.remove_ports(&me, &wanted).unwrap();
         let frame = dump_nat();
@@ -90,9 +87,7 @@ fn a_damaged_frame_is_reported_and_repaired() {
     in_either_variant("a_damaged_frame_is_reported_and_repaired", || {
         let tools = tools();
         let intent = |id: &str, number| {
-            let mut intent = ports(&owner(id, "eth0"), "10.1.0.2/24", vec![port(Protocol::Tcp, number, "10.1.0.2:80")]);
-            intent.guard_localnet = Some("cni0".parse().unwrap());
-            [intent]
+            [ports(&owner(id, "eth0"), "10.1.0.2/24", vec![port(Protocol::Tcp, number, "10.1.0.2:80")])]
         };
         tools.add_ports(&intent("c1", 8080)).unwrap();
         for damage in [
@@ -102,10 +97,8 @@ fn a_damaged_frame_is_reported_and_repaired() {
             "-t nat -F CNI-HOSTPORT-SETMARK",
             "-t nat -F CNI-HOSTPORT-MASQ",
             "-t nat -F CNI-HOSTPORT-DNAT",
-            "-t raw -F PREROUTING",
-            "-t raw -F CNI-HOSTPORT-GUARD",
         ] {
-            let before = (dump_nat(), dump("iptables", "raw"));
+            let before = dump_nat();
             let args: Vec<&str> = ["-w"].into_iter().chain(damage.split(' ')).collect();
             run("iptables", &args);
             let found = tools.check_ports(&intent("c1", 8080)).unwrap();
@@ -114,7 +107,7 @@ fn a_damaged_frame_is_reported_and_repaired() {
             assert!(tools.check_ports(&intent("c2", 8081)).unwrap().is_empty(), "{damage}");
             tools.add_ports(&intent("c1", 8080)).unwrap();
             tools.remove_ports(&owner("c2", "eth0"), &[]).unwrap();
-            assert_eq!((dump_nat(), dump("iptables", "raw")), before, "{damage}");
+            assert_eq!(dump_nat(), before, "{damage}");
         }
         run("iptables", &["-w", "-t", "nat", "-F"]);
         run("iptables", &["-w", "-t", "nat", "-X"]);
@@ -192,28 +185,36 @@ fn only_the_invalid_of_the_network_are_collected() {
 }
 
 #[test]
-fn guards_leave_with_their_interface() {
-    in_either_variant("guards_leave_with_their_interface", || {
+fn the_guard_asks_for_no_interface_and_repairs_a_former_one() {
+    in_either_variant("the_guard_asks_for_no_interface_and_repairs_a_former_one", || {
         let tools = tools();
-        for (n, interface) in (1..).zip(["cni0", "veth1", "veth2"]) {
-            let forward = port(Protocol::Tcp, 8000 + n, "10.1.0.2:80");
-            let mut intent = ports(&owner(&format!("c{n}"), "eth0"), "10.1.0.2/24", vec![forward]);
-            intent.guard_localnet = Some(interface.parse().unwrap());
-            tools.add_ports(&[intent]).unwrap();
+        // As earlier versions made it.
+        for args in [
+            "-N CNI-HOSTPORT-GUARD",
+            "-A CNI-HOSTPORT-GUARD -i cni0 -m comment --comment guard -j DROP",
+            "-A PREROUTING -s 127.0.0.0/8 ! -i lo -j CNI-HOSTPORT-GUARD",
+            "-A PREROUTING -d 127.0.0.0/8 ! -i lo -j CNI-HOSTPORT-GUARD",
+        ] {
+            run("iptables", &["-w", "-t", "raw"].into_iter().chain(args.split(' ')).collect::<Vec<_>>());
         }
-        let guards = || dump("iptables", "raw").matches("-A CNI-HOSTPORT-GUARD").count();
-        assert_eq!(guards(), 3);
-        assert_eq!(dump("iptables", "raw").matches("-A PREROUTING").count(), 2, "what every packet passes");
-        tools.remove_guard(&"veth1".parse().unwrap()).unwrap();
-        tools.remove_guard(&"veth1".parse().unwrap()).unwrap();
-        assert_eq!(guards(), 2);
-        run("ip", &["link", "add", "cni0", "type", "bridge"]);
-        tools.retain_guards().unwrap();
-        assert!(dump("iptables", "raw").contains("-i cni0"));
-        assert_eq!(guards(), 1);
-
-        let mut wild = ports(&owner("c9", "eth0"), "10.1.0.2/24", vec![port(Protocol::Tcp, 9, "10.1.0.2:80")]);
-        wild.guard_localnet = Some("veth+".parse().unwrap());
-        assert!(matches!(tools.add_ports(&[wild]), Err(IptablesError::Unwritable { .. })));
+        assert_eq!(tools.check_localnet_guard().unwrap().len(), 1);
+        tools.guard_localnet().unwrap();
+        let whole = dump("iptables", "raw");
+        assert_eq!(whole.matches("-A PREROUTING").count(), 2, "what every packet passes");
+        assert_eq!(tools.check_localnet_guard().unwrap(), []);
+        tools.guard_localnet().unwrap();
+        assert_eq!(dump("iptables", "raw"), whole, "a second time changes nothing");
+        for damage in ["-F PREROUTING", "-F CNI-HOSTPORT-GUARD"] {
+            run("iptables", &["-w", "-t", "raw"].into_iter().chain(damage.split(' ')).collect::<Vec<_>>());
+            assert!(!tools.check_localnet_guard().unwrap().is_empty(), "{damage}");
+            tools.guard_localnet().unwrap();
+            assert_eq!(tools.check_localnet_guard().unwrap(), [], "{damage}");
+        }
+        for (chain, rule) in [("CNI-HOSTPORT-GUARD", "-j RETURN"), ("PREROUTING", "-j ACCEPT")] {
+            run("iptables", &["-w", "-t", "raw", "-I", chain].into_iter().chain(rule.split(' ')).collect::<Vec<_>>());
+            let found = tools.check_localnet_guard().unwrap();
+            assert_eq!(found[0].thing, format!("iptables -t raw -A {chain} {rule}"));
+            run("iptables", &["-w", "-t", "raw", "-D", chain].into_iter().chain(rule.split(' ')).collect::<Vec<_>>());
+        }
     });
 }

@@ -23,7 +23,6 @@ fn published() -> [PortForwards; 1] {
     tools().add_ports(&[neighbour]).unwrap();
     let list = vec![port(Protocol::Tcp, 8080, "10.1.0.2:80"), port(Protocol::Udp, 53, "10.1.0.2:53")];
     let mut mine = ports(&owner("c1", "eth0"), "10.1.0.2/24", list);
-    mine.guard_localnet = Some("cni0".parse().unwrap());
     mine.link = Some(7);
     tools().add_ports(std::slice::from_ref(&mine)).unwrap();
     [mine]
@@ -50,9 +49,6 @@ fn what_takes_packets_first_is_named() {
             ("nat", "CNI-HOSTPORT-SETMARK", "-j RETURN"),
             ("nat", "CNI-HOSTPORT-MASQ", "-m mark --mark 0x2000/0x2000 -j ACCEPT"),
             ("nat", "OUTPUT", "-m addrtype --dst-type LOCAL -j ACCEPT"),
-            ("raw", "CNI-HOSTPORT-GUARD", "-j RETURN"),
-            ("raw", "CNI-HOSTPORT-GUARD", "-i cni0 -j ACCEPT"),
-            ("raw", "PREROUTING", "-j ACCEPT"),
         ] {
             iptables(&format!("-t {table} -I {chain} {rule}"));
             let found = tools().check_ports(&mine).unwrap();
@@ -76,7 +72,6 @@ fn what_others_have_of_their_own_is_not() {
             ("nat", "PREROUTING", "-j OTHERS"),
             ("nat", "PREROUTING", "-i docker0 -j RETURN"),
             ("nat", "POSTROUTING", "-s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"),
-            ("raw", "CNI-HOSTPORT-GUARD", "-i veth1 -j ACCEPT"),
             ("raw", "PREROUTING", "-p udp -m udp --dport 53 -j CT --notrack"),
         ] {
             iptables(&format!("-t {table} -I {chain} {rule}"));

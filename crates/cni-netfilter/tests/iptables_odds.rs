@@ -153,9 +153,7 @@ fn many_at_once_build_one_frame() {
                 scope.spawn(move || {
                     let me = owner(&format!("c{n}"), "eth0");
                     let forward = port(Protocol::Tcp, 8000 + n, "10.1.0.2:80");
-                    let mut intent = ports(&me, "10.1.0.2/24", vec![forward]);
-                    intent.guard_localnet = Some("cni0".parse().unwrap());
-                    let intent = [intent];
+                    let intent = [ports(&me, "10.1.0.2/24", vec![forward])];
                     let masquerade = [masquerade(&me, &format!("10.1.0.{}/24", n + 2))];
                     tools.add_masquerade(&masquerade).unwrap();
                     let held = turn.lock().unwrap();
@@ -271,9 +269,7 @@ fn the_usual_way_is_one_process_a_family() {
             let owner = owner(id, "eth0");
             let four = port(Protocol::Tcp, number, "10.1.0.2:80");
             let six = port(Protocol::Tcp, number, "[fd00::2]:80");
-            let mut intents = [ports(&owner, "10.1.0.2/24", vec![four]), ports(&owner, "fd00::2/64", vec![six])];
-            intents[0].guard_localnet = Some("cni0".parse().unwrap());
-            intents
+            [ports(&owner, "10.1.0.2/24", vec![four]), ports(&owner, "fd00::2/64", vec![six])]
         };
         tools.add_ports(&publish("first", 8000)).unwrap();
         let one_each = ["ip6tables-restore", "iptables-restore"];
@@ -282,10 +278,7 @@ fn the_usual_way_is_one_process_a_family() {
         assert_eq!(started_by(|| tools.remove_ports(&me, &publish("c1", 8080)).unwrap()), one_each);
         assert_eq!(started_by(|| tools.remove_masquerade(&me, &hints).unwrap()), one_each);
         assert!(started_by(|| assert!(Iptables::find().is_ok())).is_empty());
-        // An interface of its own for each container: two more, for the guard alone.
-        let mut own = publish("c2", 8082);
-        own[0].guard_localnet = Some("veth2".parse().unwrap());
-        let started = started_by(|| tools.add_ports(&own[..1]).unwrap());
-        assert_eq!(started, ["iptables-restore", "iptables-restore", "iptables-save"]);
+        tools.guard_localnet().unwrap();
+        assert_eq!(started_by(|| tools.guard_localnet().unwrap()), ["iptables-restore"]);
     });
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use cni_net::{Layer3, LinkChange, Lock, NetError, NetNs, Netlink, Pair, mtu, pair};
+use cni_net::{Layer3, LinkChange, Lock, NetError, NetNs, Netlink, Pair, localnet, mtu, pair};
 use cni_netfilter::{MacGuard, MacGuardHint, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, IfName, Interface, MacAddr, Owner, Request, Undo};
 
@@ -33,6 +33,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     //    Where there is no lock, nobody does: DEL leaves the bridge.
     let lock = Lock::to_use_bridges().ok();
     let bridge = host::ensure_bridge(&socket, &settings)?;
+    localnet::keep_guarded([bridge.name.as_str()], || filter.guard_localnet())?;
 
     // 4. The pair. Deleting the host's end takes the container's, its addresses and its routes along.
     let pair = veth::create(&socket, &settings, (owner, &namespace, &names), &bridge, undo)?;

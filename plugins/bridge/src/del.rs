@@ -1,8 +1,8 @@
 //! DEL: removes what the owner has, whatever is left of the configuration, the namespace and the previous result.
 
-use cni_net::{Link, Netlink, pair};
+use cni_net::{Link, Netlink, localnet, pair};
 use cni_netfilter::{MacGuardHint, Netfilter};
-use cni_plugin::{CniError, Detachment, Owner, Request};
+use cni_plugin::{CniError, Detachment, IfName, Owner, Request};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
@@ -30,9 +30,9 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
 
     // 3. Where it is wanted, the bridge that has no port any more.
     //    A name that isn't valid is no link's.
-    if request.config.remove_empty_bridge
-        && let Ok(name) = settings::bridge_name(&request.config)
-    {
+    let bridge = settings::bridge_name(&request.config).ok();
+    steps.push(localnet::keep_guarded(bridge.as_ref().map(IfName::as_str), || filter.guard_localnet()).map_err(CniError::from));
+    if let Some(name) = bridge.filter(|_| request.config.remove_empty_bridge) {
         steps.push(host::remove_if_empty(&socket, &name).map_err(CniError::from));
     }
 

@@ -1,8 +1,8 @@
 //! GC: removes what belongs to attachments of this network that the runtime no longer knows.
 
-use cni_net::{Netlink, pair};
+use cni_net::{Netlink, localnet, pair};
 use cni_netfilter::Netfilter;
-use cni_plugin::{CniError, Owner, Request};
+use cni_plugin::{CniError, IfName, Owner, Request};
 
 use crate::config::Config;
 use crate::{host, settings};
@@ -14,9 +14,9 @@ pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     steps.push(filter.retain_mac_guards(&request.network, valid).map_err(CniError::from));
     steps.push(pair::retain(&request.network, valid).map_err(CniError::from));
     // A name that isn't valid is no link's.
-    if request.config.remove_empty_bridge
-        && let Ok(name) = settings::bridge_name(&request.config)
-    {
+    let bridge = settings::bridge_name(&request.config).ok();
+    steps.push(localnet::keep_guarded(bridge.as_ref().map(IfName::as_str), || filter.guard_localnet()).map_err(CniError::from));
+    if let Some(name) = bridge.filter(|_| request.config.remove_empty_bridge) {
         steps.push(host::remove_if_empty(&Netlink::open()?, &name).map_err(CniError::from));
     }
     let ipam = &request.config.ipam.plugin_type;

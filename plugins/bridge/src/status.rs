@@ -1,6 +1,6 @@
 //! STATUS: says no when an ADD would fail now.
 
-use cni_net::{Family, Netlink};
+use cni_net::{Family, Netlink, localnet};
 use cni_netfilter::Netfilter;
 use cni_plugin::{CniArgs, CniError, Request};
 use ipnetwork::IpNetwork;
@@ -37,6 +37,9 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
         let ipv6 = settings.masquerade_families.contains(&Family::V6)
             && request.config.ipam.subnets().iter().any(IpNetwork::is_ipv6);
         filter.usable(backend, ipv6).map_err(|error| unavailable(error.into()))?;
+    }
+    if localnet::needs_guard([name.as_str()]) {
+        filter.warn_of_unguarded_localnet()?;
     }
     match settings.ipam() {
         Some(plugin) => request.ipam(plugin).status(),

@@ -1,8 +1,9 @@
 //! ADD: publishes the ports.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use cni_net::{Lock, Netlink};
+use cni_net::{Lock, Netlink, pair};
 use cni_netfilter::{Evicted, Flush, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 
@@ -18,17 +19,19 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let settings = Settings::resolve(&request.config)?;
     let prev = request.require_prev_result()?;
     let mut wanted = plan(&settings, owner, prev);
+    let filter = Rc::new(Netfilter::asking(pair::is_there));
+    if wanted.iter().all(|wanted| !wanted.guard_localnet) {
+        localnet::keep_guarded(&filter, Some(prev))?;
+    }
     if wanted.is_empty() {
         return Ok(prev.clone());
     }
-    let filter = Rc::new(Netfilter::new());
     let backend = filter.choose(settings.backend)?;
 
-    // 2. Where 127.0.0.1 is to be served, the way to the container, which the rules must guard. And what tells later that
-    //    the container is gone.
+    // 2. Where 127.0.0.1 is to be served, the link that leads to the container. And what tells later that the container is
+    //    gone.
     let socket = Netlink::open()?;
     let way = localnet::way(&socket, &wanted)?;
-    localnet::guard(&mut wanted, way.as_ref());
     link::note(&mut wanted, link::towards(&socket, owner, prev)?.as_ref());
 
     // 3. The rules. Of ADDs at the same moment one gets a port; where there is no lock, that is right as long as nobody wants
@@ -40,7 +43,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     go::evict(&filter, &wanted)?;
     let displaced = filter.add_ports(backend, &wanted)?;
     drop(turn);
-    for Evicted { holder, .. } in &displaced.evicted {
+    let evicted: BTreeSet<&str> = displaced.evicted.iter().map(|Evicted { holder, .. }| holder.as_str()).collect();
+    for holder in evicted {
         eprintln!("a port was still published for {holder}, whose link is gone: its ports are withdrawn");
     }
 

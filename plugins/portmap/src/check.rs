@@ -19,7 +19,6 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
     let filter = Netfilter::new();
     let socket = Netlink::open()?;
     let way = localnet::way(&socket, &wanted)?;
-    localnet::guard(&mut wanted, way.as_ref());
     link::note(&mut wanted, link::towards(&socket, &attachment.owner, request.require_prev_result()?)?.as_ref());
     let mut differences = filter.compare_ports(settings.backend, &wanted)?;
     if let Some(way) = &way {

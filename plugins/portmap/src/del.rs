@@ -2,7 +2,6 @@
 
 use std::thread;
 
-use cni_net::Netlink;
 use cni_netfilter::{Flush, Netfilter, PortForwards};
 use cni_plugin::{CniError, Detachment, Request};
 
@@ -21,12 +20,10 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     };
     let filter = Netfilter::new();
     let withdrawn = filter.remove_ports(owner, &hints)?;
+    localnet::keep_guarded(&filter, request.prev_result.as_ref())?;
     let known = hints.iter().flat_map(|hint| &hint.ports);
     if known.clone().next().or(withdrawn.first()).is_none() {
         return Ok(());
-    }
-    for guarded in localnet::withdraw(&Netlink::open()?, owner, request.prev_result.as_ref())? {
-        filter.remove_guard(&guarded)?;
     }
     // After the rules, or the next packet would make the entry anew; and while the kernel frees them.
     let closing = thread::spawn(move || drop(filter));

@@ -14,6 +14,7 @@ pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult) -> Vec<PortFor
         let container = container_address(prev, owner, v4)?;
         let ports = ports(settings, container);
         let conditions = if v4 { &settings.conditions_v4 } else { &settings.conditions_v6 };
+        let guard_localnet = v4 && ports.iter().any(is_on_loopback);
         (!ports.is_empty()).then(|| PortForwards {
             owner: owner.clone(),
             container,
@@ -22,7 +23,7 @@ pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult) -> Vec<PortFor
             mark: settings.mark.clone(),
             conditions: conditions.clone(),
             link: None,
-            guard_localnet: None,
+            guard_localnet,
         })
     };
     [true, false].into_iter().filter_map(family).collect()
@@ -35,6 +36,11 @@ fn container_address(prev: &CniResult, owner: &Owner, v4: bool) -> Option<IpNetw
         interface.is_none_or(|found| found.name == owner.ifname.as_str() && !found.sandbox.is_empty())
     };
     prev.ips.iter().filter(|ip| ip.address.is_ipv4() == v4).find(may_be_ours).map(|ip| ip.address)
+}
+
+/// True if it is published on an address of 127.0.0.0/8.
+fn is_on_loopback(port: &PortForward) -> bool {
+    port.host_ip.is_none_or(|address| address.is_loopback())
 }
 
 fn ports(settings: &Settings, container: IpNetwork) -> Vec<PortForward> {

@@ -96,6 +96,22 @@ pub fn is_attached(socket: &Netlink, owner_key: &str) -> bool {
     found.map_or(true, |link| link.is_some_and(|link| link.peer_netnsid.is_none_or(|id| id >= 0)))
 }
 
+/// True if the container of an owner with this key, whose host end had the index `link`, is still there, or if that can't be
+/// told. The owner's mark decides: the number may have been given to another link after a restart of the node. A veth of that
+/// number without any mark may be one that the Go plugin made.
+///
+/// Opens a socket in the network namespace of the calling thread.
+pub fn is_there(owner_key: &str, link: u32) -> bool {
+    let Ok(socket) = Netlink::open() else { return true };
+    match socket.link_by_altname(&format!("{ALTNAME_PREFIX}{owner_key}")) {
+        Ok(Some(found)) => return found.peer_netnsid.is_none_or(|id| id >= 0),
+        Err(_) => return true,
+        Ok(None) => {}
+    }
+    let found = socket.link_by_index(link);
+    found.map_or(true, |found| found.is_some_and(|found| is_veth(&found) && !has_owner(&found)))
+}
+
 /// The owner in words, for `ip link`.
 fn alias(owner: &Owner) -> Option<String> {
     let text = format!("cni {} {} {}", owner.network, owner.container_id, owner.ifname);

@@ -11,8 +11,8 @@ use super::plan::{Wanted, remove_chains};
 use super::rules::{Rule, Script};
 use super::save::Table;
 use super::tool::{Family, restore, save};
-use super::{guard, held, masquerade, ports};
-use crate::{Evicted, Masquerade, PortForwards, links};
+use super::{held, masquerade, ports};
+use crate::{Evicted, IsThere, Masquerade, PortForwards};
 
 /// How often a repair is tried again: whoever repairs the same frame at the same time makes ours fail.
 pub(super) const ATTEMPTS: usize = 5;
@@ -30,27 +30,21 @@ pub(super) fn add_masquerade(family: Family, intents: &[Masquerade]) -> Result<(
     }
     again(|| {
         let table = save(family, "nat")?;
-        complete(family, &wanted, &table, Script::default())
+        complete(family, &wanted, &table)
     })
 }
 
-/// Adds what `family` lacks of the intents' ports, frame and guard, unless somebody else holds a port. Returns whom it
+/// Adds what `family` lacks of the intents' ports and frame, unless somebody else holds a port. Returns whom it
 /// evicted.
-pub(super) fn add_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
-    let mut frame = Script::default();
-    guard::require(intents, &mut frame);
-    let guard_end = frame.len();
-    let mut outcome = create_ports(family, intents, frame);
-    if outcome.as_ref().is_err_and(|error| error.refused_line().is_some_and(|line| line <= guard_end)) {
-        // A guard that is missing is the usual case where every container has a host interface of its own.
-        let mut frame = Script::default();
-        guard::repair(intents, &save(family, guard::TABLE)?, &mut frame);
-        outcome = create_ports(family, intents, frame);
-    }
-    match outcome {
-        Ok(listing) => refuse_held(family, intents, &Table::parse(&listing)),
+pub(super) fn add_ports(
+    family: Family,
+    intents: &[&PortForwards],
+    is_there: IsThere,
+) -> Result<Vec<Evicted>, IptablesError> {
+    match create_ports(family, intents) {
+        Ok(listing) => refuse_held(family, intents, &Table::parse(&listing), is_there),
         Err(error) if error.is_refusal() => {
-            let evicted = again(|| evict_or_refuse(family, intents))?;
+            let evicted = again(|| evict_or_refuse(family, intents, is_there))?;
             again(|| repair_ports(family, intents))?;
             Ok(evicted)
         }
@@ -59,12 +53,17 @@ pub(super) fn add_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec
 }
 
 /// Evicts whoever is gone from the intents' ports, and fails if somebody has one.
-pub(super) fn free_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
-    again(|| evict_or_refuse(family, intents))
+pub(super) fn free_ports(
+    family: Family,
+    intents: &[&PortForwards],
+    is_there: IsThere,
+) -> Result<Vec<Evicted>, IptablesError> {
+    again(|| evict_or_refuse(family, intents, is_there))
 }
 
 /// Bets that nothing is there but the frame; prints the entry rules as they were before.
-fn create_ports(family: Family, intents: &[&PortForwards], mut script: Script) -> Result<String, IptablesError> {
+fn create_ports(family: Family, intents: &[&PortForwards]) -> Result<String, IptablesError> {
+    let mut script = Script::default();
     script.table("nat");
     script.list(ports::DNAT);
     intents.iter().for_each(|intent| ports::wanted(intent).create(&mut script));
@@ -74,17 +73,26 @@ fn create_ports(family: Family, intents: &[&PortForwards], mut script: Script) -
 
 /// After the fact: whether one of the ports was in an entry of `before`. Ours are behind it and serve nobody yet, and
 /// the caller removes them. Whose it is, and whether the host addresses overlap, takes the whole table.
-fn refuse_held(family: Family, intents: &[&PortForwards], before: &Table) -> Result<Vec<Evicted>, IptablesError> {
+fn refuse_held(
+    family: Family,
+    intents: &[&PortForwards],
+    before: &Table,
+    is_there: IsThere,
+) -> Result<Vec<Evicted>, IptablesError> {
     let listed = before.chain(ports::DNAT).is_some();
     let chain = |intent: &PortForwards| ports::wanted(intent).chain(before);
     if listed && !intents.iter().any(|intent| held::suspect(before, &chain(intent), intent)) {
         return Ok(Vec::new());
     }
-    again(|| evict_or_refuse(family, intents))
+    again(|| evict_or_refuse(family, intents, is_there))
 }
 
-/// Fails if one of the ports has a holder; but a holder whose link is no more is removed, and returned.
-fn evict_or_refuse(family: Family, intents: &[&PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
+/// Fails if one of the ports has a holder; but one that had a link and is no more there is removed, and returned.
+fn evict_or_refuse(
+    family: Family,
+    intents: &[&PortForwards],
+    is_there: IsThere,
+) -> Result<Vec<Evicted>, IptablesError> {
     let table = save(family, "nat")?;
     let chain = |intent: &PortForwards| ports::wanted(intent).chain(&table);
     let holders: Vec<Holder> =
@@ -92,11 +100,7 @@ fn evict_or_refuse(family: Family, intents: &[&PortForwards]) -> Result<Vec<Evic
     if holders.is_empty() {
         return Ok(Vec::new());
     }
-    let socket = links::socket();
-    let is_gone = |holder: &&Holder| match (&socket, holder.link) {
-        (Some(socket), Some(link)) => !links::index_exists(socket, link),
-        _ => false,
-    };
+    let is_gone = |holder: &&Holder| holder.link.is_some_and(|link| !is_there(&holder.key, link));
     if let Some(holder) = holders.iter().find(|holder| !is_gone(holder)) {
         return Err(holder.refuses());
     }
@@ -111,21 +115,18 @@ fn evict_or_refuse(family: Family, intents: &[&PortForwards]) -> Result<Vec<Evic
 }
 
 fn repair_ports(family: Family, intents: &[&PortForwards]) -> Result<(), IptablesError> {
-    let mut script = Script::default();
-    if guard::wanted(intents) {
-        guard::repair(intents, &save(family, guard::TABLE)?, &mut script);
-    }
     let table = save(family, "nat")?;
     let wanted: Vec<Wanted> = intents.iter().map(|intent| ports::wanted(intent)).collect();
-    complete(family, &wanted, &table, script)
+    complete(family, &wanted, &table)
 }
 
-/// Adds to `family`'s `nat` table what it lacks, in one transaction after what `script` says already.
-fn complete(family: Family, wanted: &[Wanted], table: &Table, mut script: Script) -> Result<(), IptablesError> {
+/// Adds to `family`'s `nat` table what it lacks, in one transaction.
+fn complete(family: Family, wanted: &[Wanted], table: &Table) -> Result<(), IptablesError> {
+    let mut script = Script::default();
     script.table("nat");
     let before = script.len();
     wanted.iter().for_each(|wanted| wanted.repair(table, &mut script));
-    let idle = before == 1 && script.len() == before;
+    let idle = script.len() == before;
     let text = script.commit_and_finish()?;
     if idle { Ok(()) } else { restore(family, &text).map(drop) }
 }
@@ -146,20 +147,18 @@ pub(super) fn check_masquerade(family: Family, intents: &[Masquerade]) -> Result
     compare(family, &save(family, "nat")?, masquerade::wanted(intents, family))
 }
 
-/// What `family` lacks of the intents' ports, frame and guard.
-pub(super) fn check_ports(family: Family, intents: &[&PortForwards]) -> Result<Vec<Difference>, IptablesError> {
+/// What `family` lacks of the intents' ports and frame, and whether all of it is as the Go plugin made it.
+pub(super) fn check_ports(
+    family: Family,
+    intents: &[&PortForwards],
+) -> Result<(Vec<Difference>, bool), IptablesError> {
     let table = save(family, "nat")?;
     let made_by_go = |intent: &PortForwards| names::made_by_go(&table, Kind::Ports, &intent.owner);
     let wanted = |intent: &&PortForwards| {
         if made_by_go(intent) { ports::wanted_singly(intent) } else { ports::wanted(intent) }
     };
-    let mut differences = compare(family, &table, intents.iter().map(wanted))?;
-    // Go makes none. It comes with the next of our ADDs on that bridge.
-    let guarded: Vec<_> = intents.iter().copied().filter(|intent| !made_by_go(intent)).collect();
-    if guard::wanted(&guarded) {
-        differences.extend(guard::differences(&guarded, &save(family, guard::TABLE)?));
-    }
-    Ok(differences)
+    let is_gos = intents.iter().all(|intent| made_by_go(intent));
+    Ok((compare(family, &table, intents.iter().map(wanted))?, is_gos))
 }
 
 /// Compares the tables' text: what `-C` says can't be relied on to tell all rules apart. ip6tables 1.8.9 (legacy)

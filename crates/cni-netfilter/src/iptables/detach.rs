@@ -6,7 +6,6 @@ use cni_plugin::{NetworkName, Owner};
 
 use super::attach::again;
 use super::error::IptablesError;
-use super::guard;
 use super::names::{self, Kind};
 use super::plan::{Wanted, remove_chains};
 use super::rules::Script;
@@ -104,10 +103,3 @@ fn clear(family: Family, dispensable: impl Fn() -> bool, stale: impl Fn(&Table) 
     })
 }
 
-/// Removes the guards of interfaces that `stays` denies.
-pub(super) fn retain_guards(stays: impl Fn(&str) -> bool) -> Result<(), IptablesError> {
-    again(|| match guard::retain(&save(Family::V4, guard::TABLE)?, &stays)? {
-        text if text.is_empty() => Ok(()),
-        text => restore(Family::V4, &text).map(drop),
-    })
-}

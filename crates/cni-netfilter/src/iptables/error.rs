@@ -80,14 +80,6 @@ impl IptablesError {
             _ => false,
         }
     }
-
-    /// The line of the input that was refused, if the tool said which.
-    pub(super) fn refused_line(&self) -> Option<usize> {
-        match self {
-            Self::Refused { line, .. } => *line,
-            _ => None,
-        }
-    }
 }
 
 fn host_port(ip: Option<IpAddr>, port: u16) -> String {

@@ -1,91 +1,50 @@
-//! The guard of `route_localnet`: with it the kernel would take packets for 127.0.0.0/8 from the container's side, and
-//! so let containers reach what listens on the host's loopback only.
+//! The guard of 127.0.0.0/8 on a kernel without nf_tables: what arrives for or from there by another interface than `lo` is
+//! dropped. The other guard's documentation says why (`nftables/localnet.rs`).
 //!
-//! It sits in `raw`, which sees a packet before connection tracking, NAT and any filter. There no packet from or for
-//! 127.0.0.0/8 is legitimate: the host's own connections to published ports were masqueraded on the way out, so their
-//! replies are for an address of the host's. `PREROUTING` asks for the address, so that other packets pay for two rules
-//! however many interfaces are guarded; the chain has one rule for each of those, shared by all attachments behind it.
+//! It sits in `raw`, which sees a packet before connection tracking, NAT and any filter. The node's own connections to
+//! published ports are masqueraded on the way out, so their replies are for another address.
 
-use cni_plugin::{Difference, IfName};
+use cni_plugin::Difference;
 
+use super::attach::again;
 use super::error::IptablesError;
 use super::plan::{Frame, Place};
 use super::rules::{Rule, Script};
-use super::save::Table;
-use crate::PortForwards;
+use super::tool::{Family, restore, save};
 
-/// The table the guard is in.
-pub(super) const TABLE: &str = "raw";
-pub(super) const CHAIN: &str = "CNI-HOSTPORT-GUARD";
-const COMMENT: &str = "CNI portfwd localnet guard of ";
+const TABLE: &str = "raw";
+/// Earlier versions have rules for single interfaces in it, which do no harm.
+const CHAIN: &str = "CNI-HOSTPORT-GUARD";
 
-/// Makes `script` fail unless the guards that `intents` want are there; a block of its own, none if they want none.
-pub(super) fn require(intents: &[&PortForwards], script: &mut Script) {
-    let frame = frame(intents);
-    if let Some(name) = intents.iter().filter_map(|intent| guarded(intent)).find(|name| name.as_str().ends_with('+')) {
-        script.refuse(name.as_str(), "iptables takes a '+' at the end of an interface's name for a wildcard");
-    }
-    if !frame.rules.is_empty() {
-        script.table(TABLE);
-        frame.require(script);
-        script.commit();
-    }
-}
-
-/// Adds the guards that `intents` want and `table` lacks; a block of its own, none if nothing lacks.
-pub(super) fn repair(intents: &[&PortForwards], table: &Table, script: &mut Script) {
-    let frame = frame(intents);
-    if frame.rules.iter().any(|(rule, _)| !table.has(rule)) {
-        script.table(TABLE);
-        frame.complete(table, script);
-        script.commit();
-    }
-}
-
-/// True if any of `intents` wants a guard.
-pub(super) fn wanted(intents: &[&PortForwards]) -> bool {
-    intents.iter().any(|intent| guarded(intent).is_some())
-}
-
-/// What `table` lacks of the guards or has in front of them, for CHECK.
-pub(super) fn differences(intents: &[&PortForwards], table: &Table) -> Vec<Difference> {
-    frame(intents).differences(table, &format!("iptables -t {TABLE}"))
-}
-
-/// Removes the guards of interfaces that `stays` denies; the text is empty if there are none.
-pub(super) fn retain(table: &Table, stays: impl Fn(&str) -> bool) -> Result<String, IptablesError> {
-    let guards = table.chain(CHAIN).unwrap_or_default().iter();
-    let guards = guards.filter(|rule| rule.comment().is_some_and(|text| text.starts_with(COMMENT)));
-    let stale: Vec<&Rule> = guards.filter(|rule| rule.value("-i").is_some_and(|name| !stays(name))).collect();
-    let mut script = Script::default();
-    if !stale.is_empty() {
-        script.table(TABLE);
-        stale.iter().for_each(|rule| script.delete(rule));
-        script.commit();
-    }
-    script.finish()
-}
-
-/// The guard is IPv4's: `route_localnet` is, and `::1` is never routed.
-fn guarded(intent: &PortForwards) -> Option<&IfName> {
-    intent.guard_localnet.as_ref().filter(|_| intent.container.is_ipv4())
-}
-
-fn frame(intents: &[&PortForwards]) -> Frame {
-    let mut names: Vec<&str> = intents.iter().filter_map(|intent| guarded(intent)).map(IfName::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    if names.is_empty() {
-        return Frame::default();
-    }
-    // Not from `lo`: the host's own packets to itself need not walk the chain.
+fn frame() -> Frame {
+    // The chain's only target has a comment, as the nft variant ignores interfaces when it looks for a rule (1.8.11), and the
+    // former rules would be taken for it.
+    let comment = ["-m", "comment", "--comment", "CNI portfwd localnet guard"];
+    let drops = Rule::new(CHAIN, comment.into_iter().chain(["-j", "DROP"]));
     let enters = ["-s", "-d"].map(|side| Rule::new("PREROUTING", [side, "127.0.0.0/8", "!", "-i", "lo", "-j", CHAIN]));
-    // The name in the comment too: iptables 1.8.11 (nft) ignores interfaces when it looks for a rule to check or delete.
-    let drops = |name: &&str| {
-        let comment = format!("{COMMENT}{name}");
-        Rule::new(CHAIN, ["-i", name, "-m", "comment", "--comment", &comment, "-j", "DROP"])
-    };
-    let mut rules: Vec<(Rule, Place)> = names.iter().map(|name| (drops(name), Place::Last)).collect();
-    rules.extend(enters.map(|rule| (rule, Place::First)));
-    Frame { chains: vec![CHAIN], rules }
+    let rules = [(drops, Place::First)].into_iter().chain(enters.map(|rule| (rule, Place::First)));
+    Frame { chains: vec![CHAIN], rules: rules.collect() }
+}
+
+/// Adds what is missing. Idempotent: one process where nothing is.
+pub(super) fn add() -> Result<(), IptablesError> {
+    let frame = frame();
+    let mut bet = Script::default();
+    bet.table(TABLE);
+    frame.require(&mut bet);
+    match restore(Family::V4, &bet.commit_and_finish()?) {
+        Err(error) if error.is_refusal() => again(|| {
+            let table = save(Family::V4, TABLE)?;
+            let mut script = Script::default();
+            script.table(TABLE);
+            frame.complete(&table, &mut script);
+            restore(Family::V4, &script.commit_and_finish()?).map(drop)
+        }),
+        outcome => outcome.map(drop),
+    }
+}
+
+/// What is missing, and what is in front of it.
+pub(super) fn check() -> Result<Vec<Difference>, IptablesError> {
+    Ok(frame().differences(&save(Family::V4, TABLE)?, &format!("iptables -t {TABLE}")))
 }

@@ -22,6 +22,8 @@ pub(super) struct Holder {
     pub(super) name: String,
     /// The chain with its rules.
     pub(super) chain: String,
+    /// The key of its owner; empty if Go made it.
+    pub(super) key: String,
     /// The node's end of its container's link, if it said so.
     pub(super) link: Option<u32>,
     /// All that is published for it.
@@ -71,7 +73,8 @@ pub(super) fn holders(table: &Table, chain: &str, intent: &PortForwards) -> Vec<
         if let Some(port) = runs.iter().find_map(taken) {
             let (chain, link) = (target.to_owned(), link_of(rules));
             let ports = theirs.iter().copied().flat_map(Run::forwards).collect();
-            holders.push(Holder { port, name: name(entry, rules), chain, link, ports });
+            let key = owner_comment(rules).and_then(|comment| comment.split(',').next()).unwrap_or_default().to_owned();
+            holders.push(Holder { port, name: name(entry, rules), chain, key, link, ports });
         }
     }
     holders

@@ -32,7 +32,7 @@ mod tests;
 mod tool;
 mod trace;
 
-use cni_plugin::{Difference, IfName, NetworkName, Owner};
+use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
 pub use error::IptablesError;
@@ -41,7 +41,8 @@ pub use properties::saved_table_holds;
 pub use tool::Family;
 pub(crate) use tool::Variant;
 
-use crate::{Evicted, Masquerade, PortForward, PortForwards, links};
+use crate::links::{IsThere, index_exists};
+use crate::{Evicted, Masquerade, PortForward, PortForwards};
 use names::Kind;
 use tool::concurrently;
 
@@ -50,7 +51,7 @@ use tool::concurrently;
 /// All methods work on the network namespace of the calling thread. `ip6tables` is needed only for IPv6 intents.
 #[derive(Debug)]
 pub struct Iptables {
-    _found: (),
+    holder_is_there: IsThere,
 }
 
 impl Iptables {
@@ -58,7 +59,12 @@ impl Iptables {
     pub fn find() -> Result<Self, IptablesError> {
         tool::find("iptables-restore")?;
         tool::find("iptables-save")?;
-        Ok(Self { _found: () })
+        Ok(Self { holder_is_there: index_exists })
+    }
+
+    /// The same, asking this whether a holder is there.
+    pub(crate) fn asking(self, holder_is_there: IsThere) -> Self {
+        Self { holder_is_there }
     }
 
     /// Looks for the IPv6 tools.
@@ -133,7 +139,7 @@ impl Iptables {
     /// family. Returns those.
     pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
         let families = present(|family| !ports::of_family(intents, family).is_empty());
-        let added = concurrently(&families, |family| attach::add_ports(family, &ports::of_family(intents, family)));
+        let added = concurrently(&families, |family| attach::add_ports(family, &ports::of_family(intents, family), self.holder_is_there));
         let owners: Vec<&Owner> = intents.iter().map(|intent| &intent.owner).collect();
         Ok(self.settle(Kind::Ports, &owners, &families, added)?.concat())
     }
@@ -142,18 +148,29 @@ impl Iptables {
     /// ports that are published by other means.
     pub fn free_ports(&self, intents: &[PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
         let families = present(|family| !ports::of_family(intents, family).is_empty());
-        let freed = concurrently(&families, |family| attach::free_ports(family, &ports::of_family(intents, family)));
+        let freed = concurrently(&families, |family| attach::free_ports(family, &ports::of_family(intents, family), self.holder_is_there));
         Ok(collected(freed)?.concat())
     }
 
-    /// What of [`Iptables::add_ports`] isn't there: rules, entry rules, shared frame and guard.
+    /// What of [`Iptables::add_ports`] isn't there: rules, entry rules, and shared frame.
     pub fn check_ports(&self, intents: &[PortForwards]) -> Result<Vec<Difference>, IptablesError> {
+        self.check_ports_and_maker(intents).map(|(differences, _)| differences)
+    }
+
+    /// The same, and whether all the rules are as the Go plugin made them.
+    pub(crate) fn check_ports_and_maker(
+        &self,
+        intents: &[PortForwards],
+    ) -> Result<(Vec<Difference>, bool), IptablesError> {
         let families = present(|family| !ports::of_family(intents, family).is_empty());
-        flatten(concurrently(&families, |family| attach::check_ports(family, &ports::of_family(intents, family))))
+        let check = |family| attach::check_ports(family, &ports::of_family(intents, family));
+        let checked = collected(concurrently(&families, check))?;
+        let is_gos = checked.iter().all(|(_, is_gos)| *is_gos);
+        Ok((checked.into_iter().flat_map(|(differences, _)| differences).collect(), is_gos))
     }
 
     /// Removes the owner's published ports, Go's included. Idempotent; needs no hints, but is faster with what ADD was
-    /// given. The frame and the guard are shared and stay.
+    /// given. The frame is shared and stays.
     ///
     /// Returns what was published, as far as it wasn't in `hints`.
     pub fn remove_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<Vec<PortForward>, IptablesError> {
@@ -171,21 +188,14 @@ impl Iptables {
         Ok(collected(detach::retain(Kind::Ports, network, valid))?.concat())
     }
 
-    /// Removes the `route_localnet` guard of `interface`, which no other attachment shares: it is about to go, or has gone.
-    /// Idempotent.
-    pub fn remove_guard(&self, interface: &IfName) -> Result<(), IptablesError> {
-        detach::retain_guards(|name| name != interface.as_str())
+    /// Drops what arrives from or for 127.0.0.0/8 by another interface than `lo`. Idempotent.
+    pub fn guard_localnet(&self) -> Result<(), IptablesError> {
+        guard::add()
     }
 
-    /// Removes the guards of all interfaces that are gone.
-    pub fn retain_guards(&self) -> Result<(), IptablesError> {
-        let Some(socket) = links::socket() else { return Ok(()) };
-        detach::retain_guards(|name| links::name_exists(&socket, name))
-    }
-
-    /// The chain that is there if there is any guard, in the table `raw`.
-    pub fn guard_chain() -> &'static str {
-        guard::CHAIN
+    /// What of [`Iptables::guard_localnet`] isn't there.
+    pub fn check_localnet_guard(&self) -> Result<Vec<Difference>, IptablesError> {
+        guard::check()
     }
 
     /// Takes back what the families that succeeded did if another one failed.

@@ -10,7 +10,7 @@ use super::rules::{Rule, Script};
 use super::save::Table;
 use super::testing::owner;
 use super::tool::Family;
-use super::{guard, held, masquerade, names, ports};
+use super::{held, masquerade, names, ports};
 use crate::{MarkChain, Masquerade, PortForward, PortForwards, Protocol, Snat};
 
 const GO_V4: &str = include_str!("testdata/go-v4.save");
@@ -44,7 +44,7 @@ fn go_ports(container: &str, conditions: &[&str]) -> PortForwards {
         snat: Snat::Local,
         mark: MarkChain::Bit(13),
         conditions: conditions.iter().map(|&arg| arg.to_owned()).collect(),
-        guard_localnet: Some("cni0".parse().unwrap()),
+        guard_localnet: true,
         link: None,
     }
 }
@@ -184,22 +184,6 @@ fn who_came_later_is_in_nobodys_way() {
     assert!(held::holders(&table, &chain, &intent).is_empty());
     let table = Table::parse(GO_V4);
     assert!(!held::holders(&table, &chain, &intent).is_empty());
-}
-
-#[test]
-fn the_guard_is_for_ipv4_and_one_rule_an_interface() {
-    let mut script = Script::default();
-    let (four, six) = (go_ports("10.77.0.2/24", &[]), go_ports("fd77::2/64", &[]));
-    guard::repair(&[&six], &Table::default(), &mut script);
-    assert_eq!(script.len(), 0);
-    guard::repair(&[&four, &four, &six], &Table::default(), &mut script);
-    let expected = "*raw\n\
-                    -N CNI-HOSTPORT-GUARD\n\
-                    -A CNI-HOSTPORT-GUARD -i cni0 -m comment --comment \"CNI portfwd localnet guard of cni0\" -j DROP\n\
-                    -I PREROUTING -s 127.0.0.0/8 ! -i lo -j CNI-HOSTPORT-GUARD\n\
-                    -I PREROUTING -d 127.0.0.0/8 ! -i lo -j CNI-HOSTPORT-GUARD\n\
-                    COMMIT\n";
-    assert_eq!(script.finish().unwrap(), expected);
 }
 
 #[test]

@@ -42,7 +42,7 @@ impl Todo<'_> {
 pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<Vec<(SetId, Found)>, Failure> {
     let few = plan.elements.len() <= ASKED_FIRST;
     let todo = if few { outstanding(socket, plan)? } else { Todo::everything(plan) };
-    let mut todo = Todo { missing: missing(socket, plan)?, ..todo };
+    let mut todo = Todo { missing: missing_of_awake(socket, plan)?, ..todo };
     if todo.is_empty() {
         return Ok(Vec::new());
     }
@@ -56,7 +56,7 @@ pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<Vec<(SetId, Found)>,
                 continue;
             }
             Some(Errno::NOENT) => {
-                todo = Todo { missing: missing(socket, plan)?, ..outstanding(socket, plan)? };
+                todo = Todo { missing: missing_of_awake(socket, plan)?, ..outstanding(socket, plan)? };
             }
             Some(Errno::EXIST | Errno::BUSY) => {
                 todo = Todo { missing: todo.missing, ..outstanding(socket, plan)? };
@@ -68,7 +68,18 @@ pub(super) fn apply(socket: &Socket, plan: &Plan) -> Result<Vec<(SetId, Found)>,
     Err(NftError::Contended { what: "add the rules".into(), attempts: ADD_ATTEMPTS }.into())
 }
 
-/// The frames of which a set or chain is missing or a chain has been emptied, and the chains that are.
+/// [`missing`], when no table of the plan is dormant any more: the kernel would ask it nothing.
+fn missing_of_awake<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError> {
+    let missing = missing(socket, plan)?;
+    let mut batch = Batch::default();
+    missing.dormant.iter().for_each(|table| table.wake(&mut batch));
+    if !batch.is_empty() {
+        socket.commit(&batch, None)?;
+    }
+    Ok(missing)
+}
+
+/// The frames of which a set or chain is missing or a chain has been emptied, the chains that are, and dormant tables.
 fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError> {
     let mut questions: Vec<_> = plan.frames.iter().flat_map(Frame::questions).collect();
     questions.extend(plan.chains.iter().map(|(table, chain)| Chain::question(*table, &chain.name)));
@@ -77,6 +88,11 @@ fn missing<'a>(socket: &Socket, plan: &'a Plan) -> Result<Missing<'a>, NftError>
     for frame in &plan.frames {
         let mut gone = false;
         // In the order of [`Frame::questions`].
+        if let Some(Ok(table)) = answers.next()
+            && check::is_dormant(&table.decode("look for a table")?)
+        {
+            missing.dormant.push(frame.table);
+        }
         for chain in &frame.chains {
             gone |= answers.next().map_or(Ok(true), |answer| chains::lacks_rules(frame.table, answer, chain))?;
         }

@@ -112,18 +112,11 @@ fn show_port(bytes: &[u8]) -> u16 {
 
 /// The kernel keeps a dormant table and asks it nothing. One that is missing shows in what is in it.
 fn check_table(socket: &Socket, table: TableId) -> Result<Option<Difference>, NftError> {
-    let attributes = vec![TableAttribute::Name(table.name.to_owned())];
-    let question = table.question(NfTablesMessage::GetTable(TableMessage { attributes }));
-    let is_dormant = |attribute: &TableAttribute| match attribute {
-        TableAttribute::Flags(flags) => flags.contains(TableFlags::Dormant),
-        _ => false,
-    };
-    match socket.ask("look for a table", vec![question])?.pop() {
-        Some(Ok(NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(found)))) => {
+    match socket.ask("look for a table", vec![table.question_itself()])?.pop() {
+        Some(Ok(found)) => Ok(is_dormant(&found).then(|| {
             let wakes = format!("flags dormant; `nft add table {table}` wakes it");
-            let is_dormant = found.attributes.iter().any(is_dormant);
-            Ok(is_dormant.then(|| Difference::new(format!("nftables table {table}"), "a table at work", wakes)))
-        }
+            Difference::new(format!("nftables table {table}"), "a table at work", wakes)
+        })),
         Some(Err(error)) if error.errno() != Some(Errno::NOENT) => Err(error),
         _ => Ok(None),
     }
@@ -146,6 +139,15 @@ pub(super) fn lacks_set(table: TableId, set: &Set, answer: Result<Raw, NftError>
         }
         _ => Ok(false),
     }
+}
+
+/// True if the answer to [`TableId::question_itself`] is a dormant table.
+pub(super) fn is_dormant(answer: &NetfilterMessageInner) -> bool {
+    let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(TableMessage { attributes })) = answer else {
+        return false;
+    };
+    let says = |a: &TableAttribute| matches!(a, TableAttribute::Flags(flags) if flags.contains(TableFlags::Dormant));
+    attributes.iter().any(says)
 }
 
 fn check_set(socket: &Socket, frame: &Frame, set: &Set, into: &mut Vec<Difference>) -> Result<(), NftError> {

@@ -187,6 +187,13 @@ pub(super) fn incoming_interface() -> Expressions {
     load_meta(MetaKey::Iifname, 0)
 }
 
+/// `iifname != "<name>"`. A packet of the node's own has no incoming interface, and so another one than `name`.
+pub(super) fn arrived_by_another_interface_than(name: &str) -> [Expressions; 2] {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    [incoming_interface(), compare(Operator::NotEqual, bytes)]
+}
+
 /// `ether saddr` into a slot.
 pub(super) fn ethernet_source(slot: u32) -> Expressions {
     load(LINK, 6, 6, slot)

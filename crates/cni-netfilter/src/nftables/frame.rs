@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Expressions, Hook, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
-    SetAttribute, SetMessage, TableAttribute, TableMessage,
+    SetAttribute, SetMessage, TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 
@@ -60,6 +60,24 @@ impl TableId {
     /// A question about something in this table, outside of a transaction.
     pub(super) fn question(self, message: NfTablesMessage) -> NetfilterMessage {
         NetfilterMessage::new(NetfilterHeader::new(self.family.number(), 0, 0), message)
+    }
+
+    /// The message that asks for the table.
+    pub(super) fn question_itself(self) -> NetfilterMessage {
+        self.question(NfTablesMessage::GetTable(TableMessage { attributes: self.attributes() }))
+    }
+
+    /// Adds the message that ends the table's being dormant. Not together with base chains: the kernel refuses those in a
+    /// transaction that changes the flags of their table (`nf_tables_addchain`).
+    pub(super) fn wake(self, batch: &mut Batch) {
+        let mut attributes = self.attributes();
+        attributes.push(TableAttribute::Flags(TableFlags::empty()));
+        let message = NfTablesMessage::NewTable(TableMessage { attributes });
+        batch.push(format!("wake table {self}"), self.family.number(), NLM_F_CREATE, message);
+    }
+
+    fn attributes(self) -> Vec<TableAttribute> {
+        vec![TableAttribute::Name(self.name.to_owned())]
     }
 }
 
@@ -187,8 +205,8 @@ impl Frame {
     /// Adds the messages that create what is missing and make the rules of its chains these and no others.
     pub(super) fn install(&self, batch: &mut Batch) {
         let (table, family) = (self.table, self.table.family.number());
-        let attributes =
-            vec![TableAttribute::Name(table.name.to_owned()), TableAttribute::UserData(raw::comment(self.comment))];
+        let mut attributes = table.attributes();
+        attributes.push(TableAttribute::UserData(raw::comment(self.comment)));
         let message = NfTablesMessage::NewTable(TableMessage { attributes });
         batch.push(format!("add table {table}"), family, NLM_F_CREATE, message);
         for (id, set) in (1..).zip(&self.sets) {
@@ -202,11 +220,11 @@ impl Frame {
         }
     }
 
-    /// Messages that ask for each set and chain of it.
+    /// Messages that ask for the table, then for each chain, then for each set of it.
     pub(super) fn questions(&self) -> Vec<NetfilterMessage> {
         let chains = self.chains.iter().map(|chain| Chain::question(self.table, &chain.name));
         let sets = self.sets.iter().map(|set| self.set_question(set));
-        chains.chain(sets).collect()
+        [self.table.question_itself()].into_iter().chain(chains).chain(sets).collect()
     }
 
     /// The message that asks for a set.

@@ -1,50 +1,44 @@
-//! The guard of `route_localnet`: where that is on, the kernel would let neighbours reach services on 127.0.0.1
-//! (CVE-2020-8558). `ip cni_localnet` drops what arrives at those interfaces from or for 127.0.0.0/8.
+//! The guard of 127.0.0.0/8, `ip cni_localnet`: what arrives for or from there by another interface than `lo` is dropped.
 //!
-//! The guard belongs to the interface, as the sysctl does, and several containers may share it (a bridge). So it stays
-//! as long as the interface exists.
+//! Published ports need it twice. A port on 127.0.0.1 would answer every neighbour that sends it packets for 127.0.0.1: they
+//! are translated before routing could refuse them. And where `route_localnet` is on, routing doesn't refuse them, so that
+//! neighbours would reach what listens on 127.0.0.1 (CVE-2020-8558). Outside of a host the range has no meaning (RFC 1122,
+//! 3.2.1.3), so the guard asks for no interface and no port, has no elements, and stays.
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use cni_plugin::Difference;
 use netlink_packet_netfilter::nftables::InetHookNumber;
 
-use super::element::{self, Element, SetId, Value};
+use super::apply;
 use super::error::NftError;
 use super::expr::{self, Ip, Side};
 use super::frame::{Base, Chain, Family, Frame, Rule, TableId};
 use super::plan::Plan;
-use super::remove;
-use super::set::{DataType, Maps, Set};
-use super::transport::Socket;
-use crate::{PortForwards, links};
+use super::{Nftables, chains, check};
 
 const TABLE: TableId = TableId { family: Family::Only(Ip::V4), name: "cni_localnet" };
-const GUARDED: SetId = SetId { table: TABLE, name: "guarded" };
 /// `NF_IP_PRI_RAW`: before connection tracking and any translation.
 const RAW: i32 = -300;
-/// The owner of a guard is its interface; a key that no attachment can have.
-const COMMENT: &str = "route_localnet is on";
+const CHAIN: &str = "guard";
+/// The chain of earlier versions, which guarded only interfaces that were in a set.
+const FORMER_CHAIN: &str = "prerouting";
 
 /// The table.
 pub(super) fn frame() -> Frame {
     let loopback = IpAddr::from(Ipv4Addr::new(127, 0, 0, 0));
     let drop = |side: Side, word: &str| {
-        let mut expressions = vec![expr::incoming_interface(), expr::is_in(GUARDED.name)];
-        expressions.extend(expr::address_in(side, loopback, 8));
+        let mut expressions = expr::address_in(side, loopback, 8);
+        expressions.extend(expr::arrived_by_another_interface_than("lo"));
         expressions.push(expr::drop());
-        Rule::new(format!("iifname @guarded ip {word} 127.0.0.0/8 drop"), expressions)
+        Rule::new(format!("ip {word} 127.0.0.0/8 iifname != \"lo\" drop"), expressions)
     };
     Frame {
         table: TABLE,
         comment: "CNI plugins: no access to 127.0.0.0/8 from outside",
-        sets: vec![Set {
-            name: GUARDED.name,
-            key: &[DataType::Interface],
-            maps: Maps::Nothing,
-            comment: "interfaces with route_localnet",
-        }],
+        sets: Vec::new(),
         chains: vec![Chain {
-            name: "prerouting".to_owned(),
+            name: CHAIN.to_owned(),
             base: Some(Base { kind: "filter", hook: InetHookNumber::PreRouting, priority: RAW }),
             rules: vec![drop(Side::Destination, "daddr"), drop(Side::Source, "saddr")],
         }],
@@ -52,45 +46,31 @@ pub(super) fn frame() -> Frame {
     }
 }
 
-/// An interface name as the kernel compares it: 16 bytes, padded with zeros.
-fn key(interface: &str) -> Vec<u8> {
-    let mut key = interface.as_bytes().to_vec();
-    key.resize(16, 0);
-    key
+fn plan() -> Plan {
+    Plan { frames: vec![frame()], ..Plan::default() }
 }
 
-/// Adds the guard that an intent asks for.
-pub(super) fn add(intent: &PortForwards, plan: &mut Plan) {
-    let Some(interface) = &intent.guard_localnet else { return };
-    if !intent.container.is_ipv4() {
-        return;
+impl Nftables {
+    /// Guards 127.0.0.0/8. Idempotent: a question where the guard is there; wakes a dormant table.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn guard_localnet(&self) -> Result<(), NftError> {
+        apply::apply(&self.socket, &plan())?;
+        Ok(())
     }
-    if plan.frames.iter().all(|frame| frame.table != TABLE) {
-        plan.frames.push(frame());
+
+    /// What of [`Nftables::guard_localnet`] is missing or altered.
+    ///
+    /// # Errors
+    /// If the kernel cannot be asked.
+    pub fn check_localnet_guard(&self) -> Result<Vec<Difference>, NftError> {
+        check::check(&self.socket, &plan())
     }
-    plan.elements.push(Element {
-        set: GUARDED,
-        key: key(interface.as_str()),
-        value: Value::Nothing,
-        comment: COMMENT.to_owned(),
-        name: format!("guard of 127.0.0.0/8 at {interface}"),
-    });
-}
 
-/// Removes the guard of one interface. Idempotent.
-pub(super) fn remove(socket: &Socket, interface: &str) -> Result<(), NftError> {
-    remove_guards(socket, vec![key(interface)])
-}
-
-/// Removes the guards of all interfaces that do not exist any more. Idempotent.
-pub(super) fn sweep(socket: &Socket) -> Result<(), NftError> {
-    let guards = element::dump(socket, GUARDED)?.into_iter().map(|found| found.key);
-    let gone = guards.filter(|key| !links::padded_name_exists(socket.descriptor(), key)).collect();
-    remove_guards(socket, gone)
-}
-
-fn remove_guards(socket: &Socket, keys: Vec<Vec<u8>>) -> Result<(), NftError> {
-    let keys: Vec<_> = keys.into_iter().map(|key| (GUARDED, key)).collect();
-    remove::remove_keys(socket, &keys, &|comment| comment == COMMENT)?;
-    Ok(())
+    /// Removes the chain with which earlier versions guarded single interfaces, if the guard is there. Idempotent.
+    pub(super) fn remove_former_guard(&self) -> Result<(), NftError> {
+        let is_there = |chain| chains::uses(&self.socket, TABLE, chain).map(|uses| uses.is_some());
+        if is_there(FORMER_CHAIN)? && is_there(CHAIN)? { chains::delete(&self.socket, TABLE, FORMER_CHAIN) } else { Ok(()) }
+    }
 }

@@ -11,7 +11,7 @@
 //! | | `claims`: the same keys with a rank → container | the ports of a container's further networks, which take over |
 //! | | `sources`: container, protocol, its port, host port → `goto snat-…` | masquerades forwarded connections |
 //! | each of these | `owners`: owner → number of elements, link | tells in constant time what an owner has |
-//! | `ip cni_localnet` | `guarded`: interfaces | drops what arrives there for or from 127.0.0.0/8 |
+//! | `ip cni_localnet` | | drops what arrives for or from 127.0.0.0/8 by another interface than `lo` |
 //!
 //! A packet costs the same number of lookups however many elements there are. So does a deletion; an addition to a map of
 //! verdicts lets the kernel validate all of its chains (`nft_table_validate`), 50 ns for each element that is there.
@@ -59,6 +59,8 @@ use std::collections::HashSet;
 
 use cni_plugin::{NetworkName, Owner};
 
+use crate::links::{IsThere, index_exists};
+
 pub use error::NftError;
 pub(crate) use firewall_frame::MARK as ACCEPT_MARK;
 pub(crate) use firewall_iptables::COMMENT as MARK_COMMENT;
@@ -76,6 +78,7 @@ pub(crate) use transport::Socket;
 #[derive(Debug)]
 pub struct Nftables {
     socket: Socket,
+    holder_is_there: IsThere,
 }
 
 impl Nftables {
@@ -84,7 +87,12 @@ impl Nftables {
     /// # Errors
     /// [`NftError::Open`] if the kernel has no netfilter netlink.
     pub fn open() -> Result<Self, NftError> {
-        Ok(Self { socket: Socket::open()? })
+        Ok(Self { socket: Socket::open()?, holder_is_there: index_exists })
+    }
+
+    /// The same, asking this whether a holder is there.
+    pub(crate) fn asking(self, holder_is_there: IsThere) -> Self {
+        Self { holder_is_there, ..self }
     }
 }
 

@@ -88,6 +88,8 @@ pub(super) struct Missing<'a> {
     pub(super) chains: Vec<&'a (TableId, Chain)>,
     /// Chains for others, of frames that are missing: whatever emptied the frame has emptied these too.
     pub(super) others: Vec<(TableId, Chain)>,
+    /// Tables of the plan that the kernel keeps and asks nothing.
+    pub(super) dormant: Vec<TableId>,
 }
 
 /// What of a plan has to be sent.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use cni_plugin::{Difference, IfName, NetworkName, Owner};
+use cni_plugin::{Difference, NetworkName, Owner};
 
 use super::apply;
 use super::comment::{holder, same_owner};
@@ -17,7 +17,7 @@ use super::plan::{Failure, Held, Plan};
 use super::portframe::{CLAIMS, SETS, SNAT_ALL, SNAT_LOCAL, WHEN, frame, local_sources, table, when};
 use super::portkeys::{self, condition_key, forward_key, forward_name, source_key, target};
 use super::{Nftables, chains, check, claims, conditions, legacy_ports, localnet, remove, valid_keys};
-use crate::{Displaced, Evicted, PortForward, PortForwards, Snat, links};
+use crate::{Displaced, Evicted, PortForward, PortForwards, Snat};
 
 const TABLES: [Ip; 2] = [Ip::V4, Ip::V6];
 /// How often those in the way of a port are evicted.
@@ -42,7 +42,9 @@ pub(super) fn plan(intents: &[PortForwards]) -> Result<Plan, NftError> {
         if !intent.conditions.is_empty() {
             plan.own_chains.push((table(ip), add_conditions(intent, &mut plan.elements)?));
         }
-        localnet::add(intent, &mut plan);
+        if intent.guard_localnet && plan.frames.is_empty() {
+            plan.frames.push(localnet::frame());
+        }
     }
     plan.frames.extend(tables.into_iter().map(frame));
     plan.deduplicate()?;
@@ -179,11 +181,12 @@ impl Nftables {
         Err(NftError::Contended { what: "evict containers that are gone".to_owned(), attempts: EVICTIONS })
     }
 
-    /// True if the node's end of the holder's link was known when it published, and is no more.
+    /// True if the node's end of the holder's link was known when it published, and the holder is there no more.
     pub(super) fn is_gone(&self, held: &Held) -> Result<bool, NftError> {
         let entries = index::look_up(&self.socket, &[held.table], &held.comment)?;
         let link = entries.into_iter().flatten().map(|entry| entry.link).find(|link| *link != 0);
-        Ok(link.is_some_and(|link| !links::index_exists(self.socket.descriptor(), link)))
+        let key = held.comment.split(',').next().unwrap_or_default();
+        Ok(link.is_some_and(|link| !(self.holder_is_there)(key, link)))
     }
 
     pub(super) fn evict_ports(&self, comment: &str) -> Result<Vec<PortForward>, NftError> {
@@ -233,8 +236,8 @@ impl Nftables {
         Ok(forwards(&removed))
     }
 
-    /// Removes the ports of all owners of `network` that are not in `valid`, what no port uses any more, and the guards of
-    /// interfaces that are gone. Idempotent. Returns what was published.
+    /// Removes the ports of all owners of `network` that are not in `valid`, and what no port uses any more.
+    /// Idempotent. Returns what was published.
     ///
     /// The rules of the Go portmap do not name the network: see [`Nftables::go_ports`].
     ///
@@ -249,16 +252,8 @@ impl Nftables {
             let stale = whens.filter(|name| name.strip_prefix(WHEN).is_some_and(&is_stale)).collect::<Vec<_>>();
             delete_unused(self, ip, &stale)?;
         }
-        localnet::sweep(&self.socket)?;
+        self.remove_former_guard()?;
         Ok(forwards(&removed))
-    }
-
-    /// Removes the guard of an interface that is about to go, or has gone. Idempotent.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn remove_guard(&self, interface: &IfName) -> Result<(), NftError> {
-        localnet::remove(&self.socket, interface.as_str())
     }
 }
 

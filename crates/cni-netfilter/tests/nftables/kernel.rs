@@ -210,7 +210,7 @@ fn the_listing_can_be_loaded_again() {
             forwards("c1", "10.1.0.2/24", &["tcp 8080 80", "udp 192.0.2.1:53 53", "sctp 5 5"]),
             forwards("c1", "fd00::2/64", &["tcp 8080 80", "udp [2001:db8::1]:53 53"]),
         ];
-        ports[0].guard_localnet = Some("cni0".parse().unwrap());
+        ports[0].guard_localnet = true;
         add_masquerade(&nft, &masquerading).unwrap();
         nft.add_ports(&ports).unwrap();
         run(

@@ -236,7 +236,7 @@ fn neighbours_do_not_get_at_the_loopback_address() {
         assert_eq!(ask("c2", "TCP:127.0.0.1:9000"), "node 10.1.0.3");
         let nft = Nftables::open().unwrap();
         let mut ports = forwards("c1", "10.1.0.2/24", &["tcp 8080 80"]);
-        ports.guard_localnet = Some("cni0".parse().unwrap());
+        ports.guard_localnet = true;
         nft.add_ports(&[ports]).unwrap();
         assert_eq!(ask("c2", "TCP:127.0.0.1:9000"), "");
         assert_eq!(ask("c2", "TCP:127.0.0.1:8080"), "");

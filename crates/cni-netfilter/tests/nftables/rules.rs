@@ -31,7 +31,7 @@ fn ports_are_elements_of_the_family_table() {
     inside("rules::ports_are_elements_of_the_family_table", || {
         let nft = Nftables::open().unwrap();
         let mut four = forwards("c1", "10.1.0.2/24", &["tcp 8080 80", "udp 192.0.2.1:53 5353", "sctp 0.0.0.0:7 70"]);
-        four.guard_localnet = Some("cni0".parse().unwrap());
+        four.guard_localnet = true;
         let mut six = forwards("c1", "fd00::2/64", &["tcp 8080 80"]);
         six.snat = Snat::All;
         nft.add_ports(&[four.clone(), six.clone()]).unwrap();
@@ -46,8 +46,7 @@ fn ports_are_elements_of_the_family_table() {
             "goto snat-all",
             "ip saddr 10.1.0.0/24 masquerade\n\t\tip saddr 127.0.0.1 masquerade",
             "fib daddr type local goto forwards",
-            "iifname @guarded ip daddr 127.0.0.0/8 drop\n\t\tiifname @guarded ip saddr 127.0.0.0/8 drop",
-            "elements = { \"cni0\" comment",
+            "ip daddr 127.0.0.0/8 iifname != \"lo\" drop\n\t\tip saddr 127.0.0.0/8 iifname != \"lo\" drop",
         ] {
             assert!(rules.contains(line), "{line} is not in\n{rules}");
         }
@@ -255,28 +254,31 @@ fn masquerading_of_the_go_plugins_passes_check() {
 }
 
 #[test]
-fn a_guard_lasts_as_long_as_its_interface() {
-    inside("rules::a_guard_lasts_as_long_as_its_interface", || {
+fn the_guard_is_repaired_and_takes_the_place_of_a_former_one() {
+    inside("rules::the_guard_is_repaired_and_takes_the_place_of_a_former_one", || {
         let nft = Nftables::open().unwrap();
-        run("ip link add host0 type veth peer name host1");
-        let guarded = |id: &str, port: &str| {
-            let mut ports = forwards(id, "10.1.0.2/24", &[port]);
-            ports.guard_localnet = Some("host0".parse().unwrap());
-            ports
-        };
-        let (one, two) = (guarded("c1", "tcp 1 1"), guarded("c2", "tcp 2 1"));
-        nft.add_ports(&[one.clone(), two.clone()]).unwrap();
-        nft.remove_ports(&owner("c1"), &[one]).unwrap();
-        assert_eq!(elements("ip cni_localnet", "guarded").len(), 1);
-        nft.retain_ports(&owner("c1").network, &[owner("c2")]).unwrap();
-        assert_eq!(elements("ip cni_localnet", "guarded").len(), 1);
-        run("ip link delete host0");
-        nft.retain_ports(&owner("c1").network, &[owner("c2")]).unwrap();
-        assert_eq!(elements("ip cni_localnet", "guarded").len(), 0);
-        nft.add_ports(std::slice::from_ref(&two)).unwrap();
-        nft.remove_guard(&"other".parse().unwrap()).unwrap();
-        assert_eq!(elements("ip cni_localnet", "guarded").len(), 1);
-        nft.remove_guard(&"host0".parse().unwrap()).unwrap();
-        assert_eq!(elements("ip cni_localnet", "guarded").len(), 0);
+        // As earlier versions made it.
+        run("
+            nft add table ip cni_localnet
+            nft 'add set ip cni_localnet guarded { type ifname; }'
+            nft 'add chain ip cni_localnet prerouting { type filter hook prerouting priority raw; }'
+            nft 'add rule ip cni_localnet prerouting iifname @guarded ip daddr 127.0.0.0/8 drop'
+            nft 'add rule ip cni_localnet prerouting iifname @guarded ip saddr 127.0.0.0/8 drop'
+        ");
+        assert!(!nft.check_localnet_guard().unwrap().is_empty());
+        nft.retain_ports(&owner("c1").network, &[]).unwrap();
+        assert!(ruleset().contains("chain prerouting"), "not before there is another");
+        nft.guard_localnet().unwrap();
+        assert_eq!(nft.check_localnet_guard().unwrap(), []);
+        nft.retain_ports(&owner("c1").network, &[]).unwrap();
+        assert!(!ruleset().contains("@guarded"));
+        let whole = ruleset();
+        for damage in ["flush ruleset", "flush chain ip cni_localnet guard", "add table ip cni_localnet { flags dormant; }"] {
+            run(&format!("nft '{damage}'"));
+            assert!(!nft.check_localnet_guard().unwrap().is_empty(), "{damage}");
+            nft.guard_localnet().unwrap();
+            assert_eq!(nft.check_localnet_guard().unwrap(), [], "{damage}");
+        }
+        assert!(whole.contains("chain guard") && !ruleset().contains("dormant"));
     });
 }

@@ -5,7 +5,7 @@ mod host;
 mod port;
 
 use cni_net::pair::{self, PairCheck};
-use cni_net::{NetNs, Netlink};
+use cni_net::{NetNs, Netlink, localnet};
 use cni_netfilter::{MacGuard, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, Difference, Request, verdict};
 
@@ -51,6 +51,9 @@ pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), C
     {
         let port = port.name.parse().map_err(|error| CniError::plugin(format!("{error}")))?;
         found.extend(filter.check_mac_guard(&MacGuard { owner: attachment.owner.clone(), port, mac })?);
+    }
+    if localnet::needs_guard([settings.bridge.as_str()]) {
+        found.extend(filter.check_localnet_guard()?);
     }
     verdict(&found)?;
     match settings.ipam() {
