@@ -12,7 +12,8 @@ use crate::rules;
 
 /// State on disk that plugins may touch. Their lock files and the mounts of `ip netns` are no part of it.
 const TREES: [&str; 4] = ["/var/lib", "/run", "/etc/cni", "/opt/cni"];
-const NOT_STATE: [&str; 4] = ["/run/netns", "/run/xtables.lock", "/run/cni-plugins.lock", "/run/cni-test"];
+const NOT_STATE: [&str; 5] =
+    ["/run/netns", "/run/xtables.lock", "/run/cni-plugins.lock", "/run/cni-plugins.localnet", "/run/cni-test"];
 
 /// The links, addresses, routes, policy rules, settings, packet rules and files of some namespaces at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! portmap: from where a published port answers, and who the container sees.
 
-use cni_tests::conf::{Backend, V4_GATEWAY, V6_GATEWAY};
+use cni_tests::conf::{self, Backend, V4_GATEWAY, V6_GATEWAY};
 use cni_tests::packets::{Outside, Proto, Server, ask, at, silent};
-use cni_tests::{Netns, Sandbox, kernel};
+use cni_tests::{Attachment, Chain, Netns, Sandbox, kernel};
 use serde_json::json;
 
 use crate::case::{Basis, Case, common, improved};
@@ -18,7 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     for backend in Backend::ALL {
         let basis = if backend == Backend::Nftables { Basis::Newer } else { Basis::Common };
-        let stories: [(&str, Basis, Told); 7] = [
+        let stories: [(&str, Basis, Told); 9] = [
             ("host_ip", basis, host_ip),
             ("host_ip_unspecified_is_any", basis, any_host_ip),
             ("transit_traffic_is_left_alone", basis, transit),
@@ -26,6 +26,8 @@ pub(crate) fn cases() -> Vec<Case> {
             ("del_closes_the_port", basis, closed),
             ("loopback_services_stay_private", Basis::Improved, guard),
             ("check_names_what_127_0_0_1_needs", Basis::Improved, check_guard),
+            ("a_flush_opens_127_0_0_1_until_the_next_call_only", Basis::Improved, flushed),
+            ("what_others_opened_is_guarded", Basis::Improved, upgraded),
         ];
         for (what, basis, story) in stories {
             let name = format!("portmap::{}_{what}", backend.name());
@@ -128,10 +130,7 @@ fn guard(sb: &Sandbox, backend: Backend) {
     let attacker = story.attach("attacker", &[]);
     let _secret = Server::start(&story.node, "secret", 9999);
     assert!(ask(&story.node, Proto::Tcp, at("127.0.0.1", 9999)).is_ok(), "the node itself reaches it");
-    attacker.ns.sh(&["ip", "addr", "flush", "dev", "lo"]);
-    attacker.ns.sh(&["ip", "route", "add", "127.0.0.1/32", "via", V4_GATEWAY]);
-    kernel::set_sysctl(&attacker.ns, "ipv4/conf/eth0/route_localnet", "1");
-    kernel::set_sysctl(&attacker.ns, "ipv4/conf/all/route_localnet", "1");
+    route_loopback(&attacker.ns, "eth0", V4_GATEWAY);
     assert!(silent(&attacker.ns, Proto::Tcp, at("127.0.0.1", 9999)), "a container reaches the node's 127.0.0.1");
 }
 
@@ -144,18 +143,108 @@ fn check_guard(sb: &Sandbox, backend: Backend) {
     story.chain.check(sb, &web.at).error().names(&["route_localnet", "br-test"]);
     kernel::set_sysctl(&story.node, setting, "1");
     story.chain.check(sb, &web.at).silent();
-    let damages = if backend == Backend::Nftables {
-        ["nft flush set ip cni_localnet guarded", "nft flush table ip cni_localnet"]
-    } else {
-        ["iptables -t raw -F CNI-HOSTPORT-GUARD", "iptables -t raw -F PREROUTING"]
-    };
-    for (id, damage) in ["c1", "c2"].into_iter().zip(damages) {
-        story.node.sh(&["sh", "-c", damage]);
+    let damages =
+        ["flush table ip cni_localnet", "delete table ip cni_localnet", "add table ip cni_localnet { flags dormant; }"];
+    for (id, damage) in ["c1", "c2", "c3"].into_iter().zip(damages) {
+        story.node.sh(&["nft", damage]);
         let error = story.chain.check(sb, &web.at).error();
-        assert!(error.text().contains("127.0.0.0/8") || error.text().contains("guard"), "{damage}: {error:?}");
+        error.names(&["cni_localnet"]);
         let next = story.attach(id, &[(9000, 80, "tcp")]);
         story.chain.check(sb, &web.at).silent();
         story.chain.del(sb, &next.at);
+    }
+}
+
+/// A container that sends what is for 127.0.0.0/8 to its gateway, and a service of the node that it must not reach.
+struct Attacker {
+    container: Container,
+    _secret: Server,
+}
+
+impl Attacker {
+    const SECRET: u16 = 9999;
+
+    fn start(story: &Story<'_>) -> Self {
+        let container = story.attach("attacker", &[]);
+        route_loopback(&container.ns, "eth0", V4_GATEWAY);
+        Self { container, _secret: Server::start(&story.node, "secret", Self::SECRET) }
+    }
+
+    fn gets_in(&self) -> bool {
+        !silent(&self.container.ns, Proto::Tcp, at("127.0.0.1", Self::SECRET))
+    }
+}
+
+/// Makes a namespace send what is for 127.0.0.1 to a neighbour.
+pub(crate) fn route_loopback(ns: &Netns, link: &str, via: &str) {
+    ns.sh(&["ip", "addr", "flush", "dev", "lo"]);
+    ns.sh(&["ip", "route", "add", "127.0.0.1/32", "via", via]);
+    for link in [link, "all"] {
+        kernel::set_sysctl(ns, &format!("ipv4/conf/{link}/route_localnet"), "1");
+    }
+}
+
+/// What restarting nftables.service does; the sysctl stays. Whichever plugin is called next for whichever network closes the
+/// node again, and DEL and GC too.
+fn flushed(sb: &Sandbox, backend: Backend) {
+    sb.needs("bridge", "1.1.0");
+    sb.needs("portmap", "1.1.0");
+    let story = Story::start(sb, backend);
+    let web = story.attach("web", &[(PORT, 80, "tcp")]);
+    let attacker = Attacker::start(&story);
+    let other =
+        json!({"type": "bridge", "bridge": "br-other", "ipam": {"type": "host-local", "subnet": "10.78.0.0/24"}});
+    let plugins = [other, conf::portmap(backend)];
+    let other = Chain::new("other", "1.1.0", &plugins);
+    let ns = sb.container("other");
+    let mut at_other = Attachment::new("other", &ns);
+    let call = |verb: &str, plugin: usize, at: &Attachment| {
+        other.call(sb, verb, &plugins[plugin], at, at.result.as_ref()).run()
+    };
+    let gc = |plugin: usize| {
+        let mut conf = conf::named("1.1.0", plugins[plugin].clone());
+        conf["name"] = "other".into();
+        conf["cni.dev/valid-attachments"] = json!([{"containerID": "other", "ifname": "eth0"}]);
+        sb.plugin(plugins[plugin]["type"].as_str().unwrap(), "GC").conf(&conf).run()
+    };
+    assert!(!attacker.gets_in());
+    for step in ["bridge ADD", "portmap ADD", "portmap GC", "bridge GC", "portmap DEL", "bridge DEL"] {
+        story.node.sh(&["nft", "flush", "ruleset"]);
+        assert!(attacker.gets_in(), "before {step}: nothing to close");
+        let warned = story.chain.status(sb);
+        warned.silent();
+        assert!(warned.stderr.contains("127.0.0.1") && warned.stderr.contains("cni_localnet"), "{warned}");
+        story.chain.check(sb, &web.at).error().names(&["cni_localnet"]);
+        match step {
+            "bridge ADD" => at_other.result = Some(call("ADD", 0, &at_other).result()),
+            "portmap ADD" => drop(call("ADD", 1, &at_other).result()),
+            "portmap GC" => gc(1).silent(),
+            "bridge GC" => gc(0).silent(),
+            "portmap DEL" => call("DEL", 1, &at_other).silent(),
+            _ => call("DEL", 0, &at_other).silent(),
+        }
+        assert!(!attacker.gets_in(), "after {step}");
+        assert_eq!(story.chain.status(sb).stderr, "");
+    }
+}
+
+/// The setting was switched on by an earlier version, or by the Go plugin: nothing but the setting itself tells.
+fn upgraded(sb: &Sandbox, backend: Backend) {
+    sb.needs("bridge", "1.1.0");
+    sb.needs("portmap", "1.1.0");
+    let story = Story::start(sb, backend);
+    let attacker = Attacker::start(&story);
+    kernel::set_sysctl(&story.node, "ipv4/conf/br-test/route_localnet", "1");
+    for step in ["GC", "ADD", "DEL"] {
+        story.node.sh(&["nft", "flush", "ruleset"]);
+        assert!(attacker.gets_in(), "before {step}: nothing to close");
+        let at = &attacker.container.at;
+        match step {
+            "GC" => story.chain.gc(sb, &[("attacker", "eth0")]).silent(),
+            "ADD" => drop(story.attach("other", &[])),
+            _ => story.chain.call(sb, "DEL", &conf::portmap(backend), at, at.result.as_ref()).run().silent(),
+        }
+        assert!(!attacker.gets_in(), "after {step}");
     }
 }
 
@@ -176,7 +265,7 @@ fn taken(sb: &Sandbox) {
     let story = Story::start(sb, Backend::Nftables);
     let _one = story.attach("one", &[(PORT, 80, "tcp")]);
     let ns = sb.container("two");
-    let mut two = cni_tests::Attachment::new("two", &ns).publish(&[(PORT, 80, "tcp")]);
+    let mut two = Attachment::new("two", &ns).publish(&[(PORT, 80, "tcp")]);
     let error = story.chain.try_add(sb, &mut two).expect_err("the port is taken").error();
     error.names(&["8080", "one"]);
     answers(&story.outside.ns, Proto::Tcp, Outside::NODE_V4, "one ");

@@ -1,7 +1,5 @@
 //! portmap: ranges, conditions, sockets of the node, guards, and what a Go plugin left.
 
-use std::time::Duration;
-
 use cni_tests::conf::{self, Backend};
 use cni_tests::packets::{Outside, Proto, Server, ask, at, silent};
 use cni_tests::{Attachment, Chain, Sandbox, Snapshot, kernel, rules};
@@ -71,39 +69,66 @@ pub(crate) fn listener(sb: &Sandbox, backend: Backend) {
     assert!(answer.starts_with("host "), "{answer}");
 }
 
-/// Every container of ptp has a link of its own, which takes its guard along.
-pub(crate) fn ptp_guards(sb: &Sandbox, backend: Backend) {
+/// Every container of ptp has a link of its own, with `route_localnet` on: one guard is for all, before and after them.
+pub(crate) fn ptp_guard(sb: &Sandbox, backend: Backend) {
     sb.needs("ptp", "1.1.0");
     let story = start(sb, backend);
     let ipam =
         json!({"type": "host-local", "ranges": [[{"subnet": "10.80.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]});
     let ptp = json!({"type": "ptp", "ipam": ipam});
     let chain = Chain::new("ptp", "1.1.0", &[ptp, conf::portmap(backend)]);
-    let guards = || {
+    let guard = || {
         let lines = rules::all(&story.node);
-        lines.iter().filter(|l| l.contains("guard of veth") || l.contains("guarded element")).count()
+        lines.into_iter().filter(|line| line.contains("cni_localnet") && line.contains("127")).collect::<Vec<_>>()
     };
     let mut ends = Vec::new();
-    for (n, id) in (0..).zip(["c1", "c2", "c3"]) {
+    for (n, id) in (0..).zip(["c1", "c2"]) {
         let ns = sb.container(id);
         let mut to = Attachment::new(id, &ns).publish(&[(PORT + n, 80, "tcp")]);
         chain.add(sb, &mut to);
         ends.push((ns, to));
     }
-    assert_eq!(guards(), 3, "{:?}", rules::all(&story.node));
+    let there = guard();
+    assert_eq!(there.len(), 2, "{:?}", rules::all(&story.node));
+    let link = ends[0].1.result.as_ref().unwrap()["interfaces"][0]["name"].as_str().unwrap().to_owned();
+    assert_eq!(kernel::sysctl(&story.node, &format!("ipv4/conf/{link}/route_localnet")).as_deref(), Some("1"));
     chain.del(sb, &ends[0].1);
-    assert_eq!(guards(), 2);
-    chain.del(sb, &Attachment { result: None, capabilities: serde_json::Map::new(), ..ends[1].1.clone() });
-    assert_eq!(guards(), 1);
-    ends[2].0.delete();
-    for _ in 0..100 {
-        if !kernel::link_names(&story.node).iter().any(|name| name.starts_with("veth")) {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
     chain.gc(sb, &[]).silent();
-    assert_eq!(guards(), 0);
+    assert_eq!(guard(), there);
+}
+
+/// A mapping for a family in which the container has no address.
+pub(crate) fn nowhere(sb: &Sandbox, backend: Backend) {
+    let story = start(sb, backend);
+    let bridge =
+        json!({"type": "bridge", "bridge": "br-four", "ipam": {"type": "host-local", "subnet": "10.81.0.0/24"}});
+    let portmap = conf::portmap(backend);
+    let chain = Chain::new("four", story.chain.version(), &[bridge.clone()]);
+    let ns = sb.container("c1");
+    let mapping = |port: u16, range: u16, host_ip: &str| json!({"hostPort": port, "containerPort": 80, "range": range, "protocol": "tcp", "hostIP": host_ip});
+    let mut web = Attachment::new("c1", &ns);
+    chain.add(sb, &mut web);
+    let add = |list: Value| {
+        let at = web.clone().with("portMappings", list);
+        let added = chain.call(sb, "ADD", &portmap, &at, at.result.as_ref()).run();
+        added.result();
+        added.stderr
+    };
+    assert_eq!(add(json!([mapping(8080, 1, ""), mapping(8081, 1, "0.0.0.0"), mapping(8082, 1, Outside::NODE_V4)])), "");
+    let said = add(json!([mapping(8080, 1, ""), mapping(8090, 10, "::"), mapping(70, 1, Outside::NODE_V6)]));
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for words in ["8090-8099/tcp", &format!("[{}]:70/tcp", Outside::NODE_V6), "IPv6", "nowhere"] {
+        assert!(said.contains(words), "{words} is not in {said}");
+    }
+    assert!(!said.contains("8080"), "{said}");
+    // Of a network without addresses.
+    let layer2 = Chain::new("two", story.chain.version(), &[json!({"type": "bridge", "bridge": "br-two"})]);
+    let ns = sb.container("c2");
+    web = Attachment::new("c2", &ns);
+    layer2.add(sb, &mut web);
+    let at = web.clone().with("portMappings", json!([mapping(8080, 1, "")]));
+    let added = layer2.call(sb, "ADD", &portmap, &at, at.result.as_ref()).run();
+    assert!(added.stderr.contains("8080/tcp") && added.stderr.contains("no address"), "{added}");
 }
 
 pub(crate) fn status(sb: &Sandbox) {
@@ -114,15 +139,16 @@ pub(crate) fn status(sb: &Sandbox) {
         let call = sb.plugin("portmap", "STATUS").conf(&conf);
         path.iter().fold(call, |call, path| call.env("PATH", path)).run()
     };
-    for (keys, path, backend) in [
-        (json!({}), None, "iptables"),
-        (json!({}), Some("/nowhere"), "nftables"),
-        (json!({"backend": "nftables"}), None, "nftables"),
-    ] {
+    for (keys, path) in [(json!({}), None), (json!({}), Some("/nowhere")), (json!({"backend": "nftables"}), None)] {
         let said = status(keys.clone(), path);
         said.silent();
-        assert!(said.stderr.contains(backend), "{keys}: {said}");
+        assert_eq!(said.stderr, "", "{keys}");
     }
+    // What ADD repairs is no reason.
+    for table in ["ip cni_ports", "ip cni_localnet"] {
+        sb.node().sh(&["nft", &format!("add table {table} {{ flags dormant; }}")]);
+    }
+    status(json!({"backend": "nftables"}), None).silent();
     let error = status(json!({"backend": "iptables"}), Some("/nowhere")).error();
     assert_eq!(error.code, 50);
     error.names(&["iptables", "PATH"]);

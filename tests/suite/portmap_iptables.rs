@@ -124,7 +124,6 @@ fn in_the_way(sb: &Sandbox) {
         ("nat", "CNI-HOSTPORT-DNAT"),
         ("nat", "CNI-HOSTPORT-SETMARK"),
         ("nat", "CNI-HOSTPORT-MASQ"),
-        ("raw", "CNI-HOSTPORT-GUARD"),
     ] {
         story.chain.check(sb, &web.at).silent();
         story.node.sh(&["iptables", "-t", table, "-I", chain, "-j", "RETURN"]);

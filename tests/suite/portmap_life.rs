@@ -4,12 +4,12 @@ use std::cell::RefCell;
 
 use cni_tests::conf::{self, Backend};
 use cni_tests::packets::{Outside, Proto, Server, ask, at, silent};
-use cni_tests::{Attachment, Chain, Sandbox, Snapshot, rules};
+use cni_tests::{Attachment, Chain, Sandbox, Snapshot, kernel, rules};
 use serde_json::json;
 
 use crate::case::{Case, improved};
 use crate::masquerade::legacy_path;
-use crate::portmap_edges::{conditions, idle, kube, listener, ptp_guards, range, status};
+use crate::portmap_edges::{conditions, idle, kube, listener, nowhere, ptp_guard, range, status};
 use crate::portmap_flows::{Client, connection, flow_of_another_port, flow_of_the_dead, flows, passing_flow};
 use crate::story::Story;
 
@@ -17,8 +17,8 @@ type Told = fn(&Sandbox, Backend);
 
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = vec![improved("portmap::status_says_which_backend", status)];
-    let stories: [(&str, Told); 16] = [
+    let mut cases = vec![improved("portmap::status_is_silent_or_says_what_is_missing", status)];
+    let stories: [(&str, Told); 18] = [
         ("conditions_are_the_networks_own", conditions),
         ("flows_move_to_the_container_and_back", flows),
         ("flows_leave_a_container_that_is_gone", flow_of_the_dead),
@@ -26,6 +26,8 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_connection_does_not_wait_for_the_dead", connection),
         ("flows_through_the_node_stay", passing_flow),
         ("a_port_of_a_dead_container_is_taken_over", evicted),
+        ("a_port_of_a_dead_container_whose_number_is_anothers", renumbered),
+        ("a_port_that_leads_nowhere_is_named", nowhere),
         ("a_port_on_all_addresses_is_held", taken),
         ("both_networks_of_a_container", two_networks),
         ("the_other_network_takes_over", heirs),
@@ -34,7 +36,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_range_of_ports", range),
         ("nothing_is_done_without_ports", idle),
         ("host_socket_is_a_warning", listener),
-        ("ptp_guards_go", ptp_guards),
+        ("ptp_guard_stays", ptp_guard),
     ];
     for backend in Backend::ALL {
         for (what, story) in stories {
@@ -92,6 +94,38 @@ fn evicted(sb: &Sandbox, backend: Backend) {
     let left: Vec<_> = rules::naming(&story.node, "dead").into_iter().filter(|rule| rule.contains("9000")).collect();
     assert!(left.is_empty(), "it went with all its ports: {left:?}");
     story.chain.check(sb, &new).silent();
+}
+
+/// A rule set that was saved is restored after a restart of the node, when the number of the holder's link is another link's:
+/// one of another kind, and another container's.
+fn renumbered(sb: &Sandbox, backend: Backend) {
+    sb.needs("portmap", "1.1.0");
+    let story = start(sb, backend);
+    let mut port = PORT;
+    let mut index = 700;
+    for other in ["bridge", "container"] {
+        let (id, new_id) = (format!("old-{other}"), format!("new-{other}"));
+        // The kernel gives out numbers in order; so that these are known, the link gets its own.
+        let dead = story.attach_bare(&id, &[(port, 80, "tcp")]);
+        let link = kernel::link(&story.node, &dead.host_link()).unwrap()["ifindex"].as_u64().unwrap();
+        dead.ns.delete();
+        dead.wait_for_its_link_to_go();
+        let number = link.to_string();
+        if other == "bridge" {
+            story.node.sh(&["ip", "link", "add", "dev", "stranger", "index", &number, "type", "bridge"]);
+        } else {
+            index += 1;
+            let name = format!("veth{index}");
+            story.node.sh(&["ip", "link", "add", "dev", &name, "index", &number, "type", "veth"]);
+            let mark = format!("cni-{}", "0123456789abcdef-0123456789abcdef");
+            story.node.sh(&["ip", "link", "property", "add", "dev", &name, "altname", &mark]);
+        }
+        let new = story.attach(&new_id, &[(port, 80, "tcp")]);
+        let answer = ask(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V4, port)).unwrap();
+        assert!(answer.starts_with(&new_id), "{answer}");
+        story.chain.check(sb, &new.at).silent();
+        port += 1;
+    }
 }
 
 fn taken(sb: &Sandbox, backend: Backend) {

@@ -21,7 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("portmap::nftables_a_withdrawn_port_goes_to_the_next_network", withdrawn),
         improved("portmap::nftables_a_flow_to_a_withdrawn_port_ends", flow),
         improved("portmap::nftables_add_and_del_at_once_leave_nothing", at_the_same_time),
-        improved("portmap::nftables_check_names_a_dormant_table", dormant),
+        improved("portmap::nftables_a_dormant_table_is_named_and_woken", dormant),
         improved("portmap::nftables_an_empty_list_of_values_is_refused", no_values),
         improved("portmap::a_connection_from_the_port_is_no_listener", connection),
         improved("portmap::a_listener_in_a_long_range_is_a_warning", long_range),
@@ -145,6 +145,13 @@ fn dormant(sb: &Sandbox) {
         story.chain.check(sb, &web.at).error().names(&[table, "dormant"]);
         story.node.sh(&["nft", &format!("add table {table}")]);
         story.chain.check(sb, &web.at).silent();
+    }
+    // The next ADD wakes them.
+    for (n, table) in (1..).zip(["ip cni_ports", "ip6 cni_ports", "ip cni_localnet", "inet cni_masquerade"]) {
+        story.node.sh(&["nft", &format!("add table {table} {{ flags dormant; }}")]);
+        let next = story.attach(&format!("c{n}"), &[(PORT + n, 80, "tcp")]);
+        story.chain.check(sb, &web.at).silent();
+        story.chain.check(sb, &next.at).silent();
     }
 }
 

@@ -10,6 +10,7 @@ use cni_tests::{Attachment, Chain, Netns, Sandbox, kernel};
 use serde_json::{Value, json};
 
 use crate::case::{Basis, Case, common};
+use crate::portmap::route_loopback;
 use crate::sctp::Listener;
 use crate::story::{CHAIN, Container, Story};
 
@@ -207,7 +208,7 @@ impl Published {
         // The kernel takes no packet from or for ::1 that has left a node (RFC 4291, 2.5.3), whatever the rules say; one whose
         // source was translated arrives, but not its answer.
         let own = local().filter(|_| !self.v6 || (self.snat == Snat::All && self.proto.is_none()));
-        vec![
+        let mut cells = vec![
             (&story.outside.ns, node, is(On::Node, as_is(outside))),
             (&neighbour.ns, node, is(On::Node, near.clone())),
             (&neighbour.ns, gateway, is(On::Everything, near)),
@@ -219,7 +220,15 @@ impl Published {
             (&story.node, gateway, is(On::Everything, as_is(gateway))),
             (&story.node, other_gateway, is(On::Everything, as_is(other_gateway))),
             (&story.node, loopback, is(On::Loopback, own)),
-        ]
+        ];
+        // Neighbours that send what is for 127.0.0.1 to the node. No packet for ::1 leaves a host (RFC 4291, 2.5.3).
+        if !self.v6 {
+            for (ns, via) in [(&story.outside.ns, node), (&neighbour.ns, gateway), (&stranger.0, other_gateway)] {
+                route_loopback(ns, "eth0", via);
+                cells.push((ns, loopback, None));
+            }
+        }
+        cells
     }
 
     /// What is beside the matrix.

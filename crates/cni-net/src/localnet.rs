@@ -85,7 +85,10 @@ pub fn keep_guarded<'a, E: Display>(
     }
     for link in &on {
         forbid(link)?;
-        eprintln!("{} is off now, as packets for 127.0.0.0/8 from there can't be dropped: {error}", path(link.as_str()));
+        eprintln!(
+            "{} is off now, as packets for 127.0.0.0/8 from there can't be dropped: {error}",
+            path(link.as_str())
+        );
     }
     Ok(())
 }

@@ -41,6 +41,27 @@ impl Netfilter {
         }
     }
 
+    /// Fails, naming what is missing, if `backend` can publish ports in neither family. Which one a network has, portmap isn't
+    /// told before an ADD. Where somebody else's chain is to mark packets, that has to be there too.
+    pub fn can_publish(&self, backend: Backend, mark_chain: Option<&str>) -> Result<(), FilterError> {
+        match backend {
+            Backend::Iptables => {
+                self.usable(backend, false).or_else(|error| {
+                    let works =
+                        Iptables::find_ipv6().and_then(|()| Iptables::find()).is_ok_and(|t| t.usable(Family::V6));
+                    if works { Ok(()) } else { Err(error) }
+                })?;
+                let Some(chain) = mark_chain else { return Ok(()) };
+                let exists = |family| self.in_nftables(|nft| nft.chain_exists(family, "nat", chain));
+                if exists(TableFamily::Ip)? || exists(TableFamily::Ip6)? {
+                    return Ok(());
+                }
+                Ok(Iptables::find()?.require_mark_chain(chain)?)
+            }
+            Backend::Nftables => Ok(self.nftables()?.can_publish()?),
+        }
+    }
+
     /// What of `wanted` is missing or altered in the backend that ADD would use now. Before an upgrade or a change of the
     /// configuration it may have been the other one, or the Go plugin's nftables: where nothing is wrong with that, nothing is
     /// wrong.

@@ -96,7 +96,7 @@ fn published_ports_answer_and_the_loopback_stays_closed() {
         let intent = ports(&me, "10.9.0.2/24", vec![port(Protocol::Tcp, 8080, "10.9.0.2:80")]);
         tools.guard_localnet().unwrap();
         assert!(answer("127.0.0.1:8080").is_none());
-        tools.add_ports(&[intent.clone()]).unwrap();
+        tools.add_ports(std::slice::from_ref(&intent)).unwrap();
         assert!(!reaches("127.0.0.1", "9100"), "the guard closes it");
         assert_eq!(answer("127.0.0.1:8080").as_deref(), Some("10.9.0.1"), "with the node's address as its source");
         assert_eq!(answer("10.9.0.1:8080").as_deref(), Some("10.9.0.1"));

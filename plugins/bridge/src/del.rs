@@ -31,7 +31,9 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     // 3. Where it is wanted, the bridge that has no port any more.
     //    A name that isn't valid is no link's.
     let bridge = settings::bridge_name(&request.config).ok();
-    steps.push(localnet::keep_guarded(bridge.as_ref().map(IfName::as_str), || filter.guard_localnet()).map_err(CniError::from));
+    steps.push(
+        localnet::keep_guarded(bridge.as_ref().map(IfName::as_str), || filter.guard_localnet()).map_err(CniError::from),
+    );
     if let Some(name) = bridge.filter(|_| request.config.remove_empty_bridge) {
         steps.push(host::remove_if_empty(&socket, &name).map_err(CniError::from));
     }

@@ -15,7 +15,9 @@ pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     steps.push(pair::retain(&request.network, valid).map_err(CniError::from));
     // A name that isn't valid is no link's.
     let bridge = settings::bridge_name(&request.config).ok();
-    steps.push(localnet::keep_guarded(bridge.as_ref().map(IfName::as_str), || filter.guard_localnet()).map_err(CniError::from));
+    steps.push(
+        localnet::keep_guarded(bridge.as_ref().map(IfName::as_str), || filter.guard_localnet()).map_err(CniError::from),
+    );
     if let Some(name) = bridge.filter(|_| request.config.remove_empty_bridge) {
         steps.push(host::remove_if_empty(&Netlink::open()?, &name).map_err(CniError::from));
     }

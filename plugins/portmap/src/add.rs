@@ -8,11 +8,12 @@ use cni_netfilter::{Evicted, Flush, Netfilter};
 use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 
 use crate::config::Config;
-use crate::plan::plan;
+use crate::plan::{plan, warn_of_unpublished};
 use crate::settings::Settings;
 use crate::{go, link, listener, localnet};
 
-/// Publishes and returns the previous result. Without ports nothing is started, opened or changed.
+/// Publishes and returns the previous result. Without ports nothing is started, opened or changed, unless `route_localnet` is
+/// on and its guard gone.
 pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
     // 1. Refuse what can't be done while nothing has been touched.
     let owner = &attachment.owner;
@@ -23,6 +24,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     if wanted.iter().all(|wanted| !wanted.guard_localnet) {
         localnet::keep_guarded(&filter, Some(prev))?;
     }
+    warn_of_unpublished(&settings, &wanted);
     if wanted.is_empty() {
         return Ok(prev.clone());
     }

@@ -12,6 +12,8 @@ use cni_netfilter::{PortForward, PortForwards, Protocol};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 
+use crate::plan::{HostPort, in_words};
+
 /// Up to so many ports are tried first, which takes microseconds each; of more, only those that the lists have.
 const TRIED_FIRST: usize = 128;
 
@@ -26,12 +28,11 @@ pub fn warn(wanted: &[PortForwards]) {
     let protocols: BTreeSet<Protocol> = ports.iter().map(|port| port.protocol).collect();
     let served: BTreeMap<_, _> = protocols.into_iter().map(|protocol| (protocol, served(protocol))).collect();
     ports.retain(|port| served[&port.protocol].contains(&port.host_port) && is_bound(port));
-    let taken: BTreeSet<String> = ports.iter().map(|port| format!("{}/{}", port.host_port, port.protocol)).collect();
+    let taken: BTreeSet<HostPort> = ports.iter().map(|port| (port.protocol, None, port.host_port)).collect();
     if !taken.is_empty() {
-        let list: Vec<String> = taken.into_iter().collect();
         eprintln!(
             "a program of this node is bound to host port {}: from now on the container gets what is sent there",
-            list.join(", ")
+            in_words(&taken)
         );
     }
 }

@@ -1,8 +1,9 @@
 //! What should be published, as data: one set of forwards a family, from the settings and the previous result.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 
-use cni_netfilter::{PortForward, PortForwards};
+use cni_netfilter::{PortForward, PortForwards, Protocol};
 use cni_plugin::{CniResult, IpConfig, Owner};
 use ipnetwork::IpNetwork;
 
@@ -36,6 +37,52 @@ fn container_address(prev: &CniResult, owner: &Owner, v4: bool) -> Option<IpNetw
         interface.is_none_or(|found| found.name == owner.ifname.as_str() && !found.sandbox.is_empty())
     };
     prev.ips.iter().filter(|ip| ip.address.is_ipv4() == v4).find(may_be_ours).map(|ip| ip.address)
+}
+
+/// The mappings that no forward of `wanted`, their plan, has: on stderr, as nothing else would tell. In one line.
+pub fn warn_of_unpublished(settings: &Settings, wanted: &[PortForwards]) {
+    let lines: Vec<String> = [(Some(true), "IPv4 address"), (Some(false), "IPv6 address"), (None, "address")]
+        .into_iter()
+        .filter_map(|(only_v4, lacking)| {
+            let is_published = |mapping: &Mapping| {
+                wanted.iter().any(|wanted| mapping.only_v4.is_none_or(|only| only == wanted.container.is_ipv4()))
+            };
+            let lost = settings.mappings.iter().filter(|mapping| mapping.only_v4 == only_v4 && !is_published(mapping));
+            let ports: BTreeSet<_> = lost.flat_map(Mapping::host_ports).collect();
+            (!ports.is_empty()).then(|| format!("{}: the container has no {lacking}", in_words(&ports)))
+        })
+        .collect();
+    if !lines.is_empty() {
+        eprintln!("published nowhere: host port {}", lines.join("; "));
+    }
+}
+
+/// A port of the node: protocol, address, number.
+pub type HostPort = (Protocol, Option<IpAddr>, u16);
+
+/// How many ranges are listed.
+const LISTED: usize = 10;
+
+/// Ports as few words: `53/udp, 8000-8099/tcp, 192.0.2.1:80/tcp`.
+pub fn in_words(ports: &BTreeSet<HostPort>) -> String {
+    let mut ranges: Vec<(HostPort, u16)> = Vec::new();
+    for &(protocol, address, port) in ports {
+        match ranges.last_mut() {
+            Some(((same, on, _), last)) if (*same, *on) == (protocol, address) && last.checked_add(1) == Some(port) => {
+                *last = port;
+            }
+            _ => ranges.push(((protocol, address, port), port)),
+        }
+    }
+    let one = |((protocol, address, first), last): &(HostPort, u16)| {
+        let from = address.map_or_else(|| first.to_string(), |address| SocketAddr::new(address, *first).to_string());
+        if first == last { format!("{from}/{protocol}") } else { format!("{from}-{last}/{protocol}") }
+    };
+    let mut words: Vec<String> = ranges.iter().take(LISTED).map(one).collect();
+    if ranges.len() > LISTED {
+        words.push(format!("and {} more", ranges.len() - LISTED));
+    }
+    words.join(", ")
 }
 
 /// True if it is published on an address of 127.0.0.0/8.
@@ -97,6 +144,15 @@ mod tests {
         assert_eq!(published(&planned(json!({"interfaces": interfaces, "ips": ips}), &mapping)), ["80 10.0.0.2:80"]);
         let out_of_range = json!({"ips": [{"address": "10.0.0.9/24", "interface": 7}]});
         assert_eq!(published(&planned(out_of_range, &mapping)), ["80 10.0.0.9:80"]);
+    }
+
+    #[test]
+    fn ports_in_a_row_are_one_word() {
+        let at = |port| (Protocol::Tcp, None, port);
+        let ports = (8000..8100).map(at).chain([at(80), (Protocol::Udp, "192.0.2.1".parse().ok(), 53)]).collect();
+        assert_eq!(in_words(&ports), "80/tcp, 8000-8099/tcp, 192.0.2.1:53/udp");
+        assert_eq!(in_words(&(0..20).map(|n| at(2 * n)).collect()).split(", ").last(), Some("and 10 more"));
+        assert_eq!(in_words(&[at(65_535)].into()), "65535/tcp");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use cni_netfilter::{Backend, BadChainName, ChainName, MarkChain, Protocol, Snat}
 use cni_plugin::addr::parse_ip;
 
 use crate::config::{Config, PortMapping};
+use crate::plan::HostPort;
 use crate::twice;
 
 /// The bit that the Go plugin uses.
@@ -128,6 +129,13 @@ pub struct Mapping {
     pub count: u16,
 }
 
+impl Mapping {
+    /// Each port of the range on the host.
+    pub fn host_ports(&self) -> impl Iterator<Item = HostPort> {
+        (0..self.count).map(|n| (self.protocol, self.host_ip, self.host_port.saturating_add(n)))
+    }
+}
+
 /// A configuration without contradictions.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -146,6 +154,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Somebody else's chain that marks what is masqueraded, if anything is.
+    pub fn external_chain(&self) -> Option<&str> {
+        match &self.mark {
+            MarkChain::External(chain) if self.snat != Snat::Off => Some(chain),
+            _ => None,
+        }
+    }
+
     /// Refuses what can't be carried out, before anything has been touched.
     pub fn resolve(config: &Config) -> Result<Self, SettingsError> {
         let backend = backend(config)?.or_else(|| implied_backend(config));

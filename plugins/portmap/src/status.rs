@@ -13,7 +13,7 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config)?;
     let filter = Netfilter::new();
     let chosen = filter.choose(settings.backend);
-    let usable = chosen.and_then(|backend| filter.usable(backend, false).map(|()| backend));
+    let usable = chosen.and_then(|backend| filter.can_publish(backend, settings.external_chain()));
     usable.map_err(|error| CniError { code: code::UNAVAILABLE, ..error.into() })?;
     if localnet::needs_guard([]) {
         filter.warn_of_unguarded_localnet()?;

@@ -117,7 +117,14 @@ fn evict_or_refuse(
 fn repair_ports(family: Family, intents: &[&PortForwards]) -> Result<(), IptablesError> {
     let table = save(family, "nat")?;
     let wanted: Vec<Wanted> = intents.iter().map(|intent| ports::wanted(intent)).collect();
-    complete(family, &wanted, &table)
+    let missing = intents.iter().filter_map(|intent| ports::external_chain(intent));
+    let missing = missing.filter(|chain| table.chain(chain).is_none()).map(str::to_owned).next();
+    match (complete(family, &wanted, &table), missing) {
+        (Err(error), Some(chain)) if error.is_refusal() => {
+            Err(IptablesError::NoMarkChain { chain, tool: family.command() })
+        }
+        (outcome, _) => outcome,
+    }
 }
 
 /// Adds to `family`'s `nat` table what it lacks, in one transaction.
@@ -148,10 +155,7 @@ pub(super) fn check_masquerade(family: Family, intents: &[Masquerade]) -> Result
 }
 
 /// What `family` lacks of the intents' ports and frame, and whether all of it is as the Go plugin made it.
-pub(super) fn check_ports(
-    family: Family,
-    intents: &[&PortForwards],
-) -> Result<(Vec<Difference>, bool), IptablesError> {
+pub(super) fn check_ports(family: Family, intents: &[&PortForwards]) -> Result<(Vec<Difference>, bool), IptablesError> {
     let table = save(family, "nat")?;
     let made_by_go = |intent: &PortForwards| names::made_by_go(&table, Kind::Ports, &intent.owner);
     let wanted = |intent: &&PortForwards| {

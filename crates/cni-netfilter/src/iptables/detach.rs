@@ -102,4 +102,3 @@ fn clear(family: Family, dispensable: impl Fn() -> bool, stale: impl Fn(&Table) 
         Ok(rules.filter_map(Run::read).flat_map(Run::forwards).collect())
     })
 }
-

@@ -44,6 +44,17 @@ pub enum IptablesError {
         /// What it wrote to stderr.
         message: String,
     },
+    /// The chain that is to mark what is masqueraded isn't there.
+    #[error(
+        "externalSetMarkChain: there is no chain {chain} in `{tool} -t nat`: kube-proxy makes KUBE-MARK-MASQ in its modes \
+         iptables and ipvs only; start what makes the chain, or remove the key, and the plugin marks with its own"
+    )]
+    NoMarkChain {
+        /// As configured.
+        chain: String,
+        /// `iptables` or `ip6tables`.
+        tool: &'static str,
+    },
     /// A value that can't be written into the tool's input without becoming something else.
     #[error("{value:?} cannot be part of an iptables rule: {why}")]
     Unwritable {

@@ -77,6 +77,15 @@ impl Iptables {
         Variant::of_path()
     }
 
+    /// Fails with [`IptablesError::NoMarkChain`] if no family has this chain in `nat`. Starts a process for each.
+    pub fn require_mark_chain(&self, chain: &str) -> Result<(), IptablesError> {
+        // A table that can't be read says nothing, and neither does one without the chain of the other family's.
+        let lacks = |family| tool::save(family, "nat").is_ok_and(|table| table.chain(chain).is_none());
+        let lacking = concurrently(&Family::ALL, lacks).into_iter().all(|lacks| lacks);
+        let (chain, tool) = (chain.to_owned(), Family::V4.command());
+        if lacking { Err(IptablesError::NoMarkChain { chain, tool }) } else { Ok(()) }
+    }
+
     /// The chain that leads to everybody's ports.
     pub(crate) const PORTS_CHAIN: &str = ports::DNAT;
 
@@ -139,7 +148,9 @@ impl Iptables {
     /// family. Returns those.
     pub fn add_ports(&self, intents: &[PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
         let families = present(|family| !ports::of_family(intents, family).is_empty());
-        let added = concurrently(&families, |family| attach::add_ports(family, &ports::of_family(intents, family), self.holder_is_there));
+        let added = concurrently(&families, |family| {
+            attach::add_ports(family, &ports::of_family(intents, family), self.holder_is_there)
+        });
         let owners: Vec<&Owner> = intents.iter().map(|intent| &intent.owner).collect();
         Ok(self.settle(Kind::Ports, &owners, &families, added)?.concat())
     }
@@ -148,7 +159,9 @@ impl Iptables {
     /// ports that are published by other means.
     pub fn free_ports(&self, intents: &[PortForwards]) -> Result<Vec<Evicted>, IptablesError> {
         let families = present(|family| !ports::of_family(intents, family).is_empty());
-        let freed = concurrently(&families, |family| attach::free_ports(family, &ports::of_family(intents, family), self.holder_is_there));
+        let freed = concurrently(&families, |family| {
+            attach::free_ports(family, &ports::of_family(intents, family), self.holder_is_there)
+        });
         Ok(collected(freed)?.concat())
     }
 

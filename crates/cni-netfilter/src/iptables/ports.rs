@@ -55,6 +55,14 @@ fn with_runs(intent: &PortForwards, translated: &[Run], listed: &[Run]) -> Wante
     }
 }
 
+/// The chain of somebody else's that the rules jump to, if they do.
+pub(super) fn external_chain(intent: &PortForwards) -> Option<&str> {
+    match &intent.mark {
+        MarkChain::External(chain) if intent.snat != Snat::Off => Some(chain),
+        _ => None,
+    }
+}
+
 fn mark_chain(intent: &PortForwards) -> &str {
     match &intent.mark {
         MarkChain::Bit(_) => SETMARK,

@@ -71,6 +71,10 @@ impl Nftables {
     /// Removes the chain with which earlier versions guarded single interfaces, if the guard is there. Idempotent.
     pub(super) fn remove_former_guard(&self) -> Result<(), NftError> {
         let is_there = |chain| chains::uses(&self.socket, TABLE, chain).map(|uses| uses.is_some());
-        if is_there(FORMER_CHAIN)? && is_there(CHAIN)? { chains::delete(&self.socket, TABLE, FORMER_CHAIN) } else { Ok(()) }
+        if is_there(FORMER_CHAIN)? && is_there(CHAIN)? {
+            chains::delete(&self.socket, TABLE, FORMER_CHAIN)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -93,6 +93,21 @@ impl Nftables {
         Ok(())
     }
 
+    /// Asks the kernel in the same way whether it can publish ports in IPv4 or, failing that, in IPv6.
+    ///
+    /// # Errors
+    /// [`NftError::Unusable`] names what is missing for IPv4.
+    pub fn can_publish(&self) -> Result<(), NftError> {
+        let v4 = self.rehearse([&portframe::frame(Ip::V4), &localnet::frame()]);
+        v4.or_else(|error| self.rehearse([&portframe::frame(Ip::V6)]).map_err(|_| error)).map_err(|source| {
+            NftError::Unusable {
+                feature: "forward ports".to_owned(),
+                module: "nft_nat, nft_chain_nat, nft_fib_ipv4 and nft_ct",
+                source: Box::new(source),
+            }
+        })
+    }
+
     /// Asks the kernel in the same way whether it can check source addresses on bridges.
     ///
     /// # Errors

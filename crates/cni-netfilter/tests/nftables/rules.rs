@@ -273,7 +273,9 @@ fn the_guard_is_repaired_and_takes_the_place_of_a_former_one() {
         nft.retain_ports(&owner("c1").network, &[]).unwrap();
         assert!(!ruleset().contains("@guarded"));
         let whole = ruleset();
-        for damage in ["flush ruleset", "flush chain ip cni_localnet guard", "add table ip cni_localnet { flags dormant; }"] {
+        for damage in
+            ["flush ruleset", "flush chain ip cni_localnet guard", "add table ip cni_localnet { flags dormant; }"]
+        {
             run(&format!("nft '{damage}'"));
             assert!(!nft.check_localnet_guard().unwrap().is_empty(), "{damage}");
             nft.guard_localnet().unwrap();
