@@ -136,6 +136,9 @@ pub struct PortForwards {
     pub mark: MarkChain,
     /// Further matches that a packet must satisfy, in the backend's own language.
     pub conditions: Vec<String>,
+    /// Local destinations, of the container's family, that a port without `host_ip` is not published on: addresses of the
+    /// node that exist to hold services.
+    pub exclude: Vec<IpNetwork>,
     /// The index of the node's end of the container's link, if it is known. When there is no such link any more, the
     /// container is gone, and its ports may be given to another.
     pub link: Option<u32>,

@@ -4,7 +4,7 @@
 mod iptables_support;
 
 use cni_netfilter::Protocol;
-use cni_netfilter::iptables::{Family, Iptables, IptablesError};
+use cni_netfilter::iptables::{Family, Iptables};
 use iptables_support::*;
 
 fn tools() -> Iptables {

@@ -10,7 +10,7 @@ use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 use crate::config::Config;
 use crate::plan::{plan, warn_of_unpublished};
 use crate::settings::Settings;
-use crate::{go, link, listener, localnet};
+use crate::{go, link, listener, localnet, service};
 
 /// Publishes and returns the previous result. Without ports nothing is started, opened or changed, unless `route_localnet` is
 /// on and its guard gone.
@@ -34,6 +34,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     //    gone.
     let socket = Netlink::open()?;
     let way = localnet::way(&socket, &wanted)?;
+    service::exclude(&socket, &settings, &mut wanted)?;
     link::note(&mut wanted, link::towards(&socket, owner, prev)?.as_ref());
 
     // 3. The rules. Of ADDs at the same moment one gets a port; where there is no lock, that is right as long as nobody wants

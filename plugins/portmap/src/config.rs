@@ -20,6 +20,9 @@ pub struct Config {
     pub conditions_v4: Option<Vec<String>>,
     /// Further IPv6 matches, in the backend's language.
     pub conditions_v6: Option<Vec<String>>,
+    /// Addresses and prefixes of the node that ports without `hostIP` are not published on. Absent: the plugin looks for some.
+    #[serde(rename = "excludeHostIPs")]
+    pub exclude_host_ips: Option<Vec<String>>,
     /// What the runtime adds for a capability.
     pub runtime_config: RuntimeConfig,
 }
@@ -34,6 +37,7 @@ impl Default for Config {
             external_set_mark_chain: None,
             conditions_v4: None,
             conditions_v6: None,
+            exclude_host_ips: None,
             runtime_config: RuntimeConfig::default(),
         }
     }

@@ -13,6 +13,7 @@ mod localnet;
 mod plan;
 #[cfg(any(test, fuzzing))]
 mod properties;
+mod service;
 mod settings;
 mod status;
 mod twice;

@@ -23,11 +23,17 @@ pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult) -> Vec<PortFor
             snat: settings.snat,
             mark: settings.mark.clone(),
             conditions: conditions.clone(),
+            exclude: excluded(settings, v4),
             link: None,
             guard_localnet,
         })
     };
     [true, false].into_iter().filter_map(family).collect()
+}
+
+/// The configured addresses of the family.
+fn excluded(settings: &Settings, v4: bool) -> Vec<IpNetwork> {
+    settings.exclude.iter().flatten().filter(|net| net.is_ipv4() == v4).copied().collect()
 }
 
 /// The first address of the family that isn't known to be another interface's.

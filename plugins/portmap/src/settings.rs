@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use cni_netfilter::{Backend, BadChainName, ChainName, MarkChain, Protocol, Snat};
-use cni_plugin::addr::parse_ip;
+use cni_plugin::addr::{parse_cidr, parse_ip};
+use ipnetwork::IpNetwork;
 
 use crate::config::{Config, PortMapping};
 use crate::plan::HostPort;
@@ -88,6 +89,14 @@ pub enum SettingsError {
         /// As configured.
         value: String,
     },
+    /// Something that is no address.
+    #[error("excludeHostIPs[{index}]: {value:?} is neither an IP address nor a prefix such as \"10.96.0.0/12\"")]
+    Excluded {
+        /// The position in the list.
+        index: usize,
+        /// As configured.
+        value: String,
+    },
     /// A backend that doesn't exist.
     #[error("unrecognized backend {0:?}: backend is \"iptables\" or \"nftables\"")]
     Backend(String),
@@ -149,6 +158,8 @@ pub struct Settings {
     pub conditions_v4: Vec<String>,
     /// Further IPv6 matches.
     pub conditions_v6: Vec<String>,
+    /// What ports without a host address are not published on; `None` is for the plugin to find.
+    pub exclude: Option<Vec<IpNetwork>>,
     /// The ports.
     pub mappings: Vec<Mapping>,
 }
@@ -186,9 +197,18 @@ impl Settings {
             mark: mark(config)?,
             conditions_v4: config.conditions_v4.clone().unwrap_or_default(),
             conditions_v6: config.conditions_v6.clone().unwrap_or_default(),
+            exclude: excluded(config)?,
             mappings,
         })
     }
+}
+
+fn excluded(config: &Config) -> Result<Option<Vec<IpNetwork>>, SettingsError> {
+    let one = |(index, text): (usize, &String)| {
+        let network = parse_cidr(text).or_else(|| parse_ip(text).map(IpNetwork::from));
+        network.ok_or_else(|| SettingsError::Excluded { index, value: text.clone() })
+    };
+    config.exclude_host_ips.as_ref().map(|list| list.iter().enumerate().map(one).collect()).transpose()
 }
 
 fn backend(config: &Config) -> Result<Option<Backend>, SettingsError> {

@@ -8,6 +8,7 @@ use cni_plugin::Difference;
 
 use super::names::{self, Kind};
 use super::plan::{Frame, Wanted};
+use super::ports::EXCLUDED;
 use super::rules::Rule;
 use super::run::numbers;
 use super::save::Table;
@@ -63,8 +64,10 @@ impl Wanted {
         if !lacking.is_empty() {
             return lacking;
         }
-        let foreign = |rule: &&Rule| !known.contains(&rule.meaning());
-        let mut ours = there.iter().filter(|rule| !foreign(rule));
+        // Addresses that ADD found by itself may be others by now.
+        let is_excluded = |rule: &Rule| rule.comment() == Some(EXCLUDED);
+        let foreign = |rule: &&Rule| !is_excluded(rule) && !known.contains(&rule.meaning());
+        let mut ours = there.iter().filter(|rule| known.contains(&rule.meaning()));
         let in_front: Vec<&Rule> = if is_gos {
             // One chain for all interfaces of the container: another one's rules are in nobody's way.
             let last = there.iter().rposition(|rule| !foreign(&rule)).unwrap_or_default();
@@ -74,7 +77,7 @@ impl Wanted {
         } else {
             let mut met = 0;
             let before_the_last = there.iter().take_while(|rule| {
-                met += usize::from(!foreign(rule));
+                met += usize::from(known.contains(&rule.meaning()));
                 met < wanted.len()
             });
             before_the_last.filter(foreign).collect()

@@ -49,7 +49,7 @@ fn with_runs(intent: &PortForwards, translated: &[Run], listed: &[Run]) -> Wante
         owner: intent.owner.clone(),
         link: intent.link,
         frame: frame(intent),
-        body: once.flat_map(|run| body(intent, run)).collect(),
+        body: whole_body(intent, &once.collect::<Vec<_>>()),
         entries: entries(intent, listed).into_iter().map(|args| (DNAT, args)).collect(),
         free_form: !intent.conditions.is_empty(),
     }
@@ -91,6 +91,24 @@ fn frame(intent: &PortForwards) -> Frame {
         frame.rules.push((rule, Place::Last));
     }
     frame
+}
+
+/// What the comment of a rule for an address that is excluded begins with.
+pub(super) const EXCLUDED: &str = "CNI portfwd excluded address";
+
+/// The rules inside the attachment's chain. Ports on one address come before the addresses that the others exclude.
+fn whole_body(intent: &PortForwards, runs: &[&Run]) -> Vec<Vec<String>> {
+    let of = |runs: &mut dyn Iterator<Item = &&Run>| runs.flat_map(|run| body(intent, run)).collect::<Vec<_>>();
+    if intent.exclude.is_empty() {
+        return of(&mut runs.iter());
+    }
+    let excluded = intent.exclude.iter().map(|net| {
+        let args = ["-d", &network(*net), "-m", "comment", "--comment", EXCLUDED, "-j", "RETURN"];
+        args.map(str::to_owned).to_vec()
+    });
+    let on_one = of(&mut runs.iter().filter(|run| run.host_ip.is_some()));
+    let on_all = of(&mut runs.iter().filter(|run| run.host_ip.is_none()));
+    on_one.into_iter().chain(excluded).chain(on_all).collect()
 }
 
 /// The rules for one port or row of ports inside the attachment's chain.

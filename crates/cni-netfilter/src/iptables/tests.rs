@@ -44,6 +44,7 @@ fn go_ports(container: &str, conditions: &[&str]) -> PortForwards {
         snat: Snat::Local,
         mark: MarkChain::Bit(13),
         conditions: conditions.iter().map(|&arg| arg.to_owned()).collect(),
+        exclude: Vec::new(),
         guard_localnet: true,
         link: None,
     }

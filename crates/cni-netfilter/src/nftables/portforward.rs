@@ -2,19 +2,22 @@
 //! many there are, and its source address is translated only if its own mapping says so.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use cni_plugin::{Difference, NetworkName, Owner};
+use ipnetwork::IpNetwork;
+use netlink_packet_netfilter::nftables::Expressions;
 
 use super::apply;
 use super::comment::{holder, same_owner};
 use super::element::{Element, Found, SetId, Value};
 use super::error::NftError;
-use super::expr::Ip;
-use super::frame::{Chain, TableId};
+use super::expr::{self, Ip, Side};
+use super::frame::{Chain, Rule, TableId};
 use super::index::{self, OWNERS};
 use super::masquerade::targets;
 use super::plan::{Failure, Held, Plan};
-use super::portframe::{CLAIMS, SETS, SNAT_ALL, SNAT_LOCAL, WHEN, frame, local_sources, table, when};
+use super::portframe::{CLAIMS, SETS, SNAT_ALL, SNAT_LOCAL, TRANSLATE, WHEN, frame, local_sources, table, when};
 use super::portkeys::{self, condition_key, forward_key, forward_name, source_key, target};
 use super::{Nftables, chains, check, claims, conditions, legacy_ports, localnet, remove, valid_keys};
 use crate::{Displaced, Evicted, PortForward, PortForwards, Snat};
@@ -39,7 +42,7 @@ pub(super) fn plan(intents: &[PortForwards]) -> Result<Plan, NftError> {
         {
             plan.chains.push((table(ip), chain));
         }
-        if !intent.conditions.is_empty() {
+        if !intent.conditions.is_empty() || !intent.exclude.is_empty() {
             plan.own_chains.push((table(ip), add_conditions(intent, &mut plan.elements)?));
         }
         if intent.guard_localnet && plan.frames.is_empty() {
@@ -88,16 +91,38 @@ fn add_elements(intent: &PortForwards, elements: &mut Vec<Element>) -> Option<Ch
     chain
 }
 
-/// The elements that lead to the owner's conditions, and the chain with those.
+/// The elements that lead to the owner's conditions, and the chain with those and with the addresses that it excludes. Without
+/// conditions, a port on one address needs none.
 fn add_conditions(intent: &PortForwards, elements: &mut Vec<Element>) -> Result<Chain, NftError> {
     let any = conditions::compile(&intent.conditions, Ip::of(intent.container.ip()))?;
-    let chain = when(&intent.owner.key(), &intent.conditions.join(" "), any);
-    for port in &intent.ports {
+    let conditions = intent.conditions.join(" ");
+    let chain = when(&intent.owner.key(), exceptions(intent, &conditions, &any), &conditions, any);
+    let is_asked = |port: &&PortForward| !intent.conditions.is_empty() || portkeys::specified(port).is_none();
+    for port in intent.ports.iter().filter(is_asked) {
         let (set, key) = condition_key(port);
         let (value, comment) = (Value::Goto(chain.name.clone()), intent.owner.comment());
         elements.push(Element { set, key, value, comment, name: format!("conditions of {}", forward_name(port)) });
     }
     Ok(chain)
+}
+
+/// What comes before the conditions: the excluded addresses, and before those the ones among them that a port is on by name.
+fn exceptions(intent: &PortForwards, conditions: &str, any: &[Vec<Expressions>]) -> Vec<Rule> {
+    let is_excluded = |address: &IpAddr| intent.exclude.iter().any(|net| net.contains(*address));
+    let named: BTreeSet<IpAddr> = intent.ports.iter().filter_map(portkeys::specified).filter(is_excluded).collect();
+    let to = |net: IpNetwork| expr::address_in(Side::Destination, net.network(), net.prefix());
+    let word = |net: IpNetwork| format!("{} daddr {net}", Ip::of(net.ip()).word());
+    let published = named.into_iter().map(IpNetwork::from).flat_map(|net| {
+        any.iter().map(move |all| {
+            let rest = all.iter().cloned().chain([expr::goto(TRANSLATE)]);
+            Rule::new(format!("{} {conditions} goto {TRANSLATE}", word(net)), to(net).into_iter().chain(rest))
+        })
+    });
+    let excluded = intent
+        .exclude
+        .iter()
+        .map(|net| Rule::new(format!("{} return", word(*net)), to(*net).into_iter().chain([expr::return_()])));
+    published.chain(excluded).collect()
 }
 
 fn all_sets() -> Vec<SetId> {
@@ -109,9 +134,8 @@ fn hinted(hints: &[PortForwards]) -> Vec<(SetId, Vec<u8>)> {
     let mut keys = Vec::new();
     for hint in hints {
         keys.extend(hint.ports.iter().map(forward_key));
-        if !hint.conditions.is_empty() {
-            keys.extend(hint.ports.iter().map(condition_key));
-        }
+        // Whether there are any, the addresses that are excluded by themselves decide too.
+        keys.extend(hint.ports.iter().map(condition_key));
         if hint.snat != Snat::Off {
             keys.extend(hint.ports.iter().map(source_key));
         }

@@ -26,7 +26,7 @@ pub(super) const WHEN: &str = "when-";
 /// The chain that what is for this node goes through.
 pub(super) const FORWARDS: &str = "forwards";
 /// The chain that forwards when conditions hold.
-const TRANSLATE: &str = "translate";
+pub(super) const TRANSLATE: &str = "translate";
 /// Forwarded connections whose source is translated.
 pub(super) const SOURCES: &str = "sources";
 pub(super) const SETS: [&str; 6] = [PORTS, ADDRESS_PORTS, CONDITIONS, ADDRESS_CONDITIONS, SOURCES, CLAIMS];
@@ -124,13 +124,17 @@ fn forwarding(ip: Ip) -> [Rule; 4] {
     ]
 }
 
-/// The chain of an owner with conditions: where one of `any` holds, it forwards. A connection for which none does has come
+/// The chain of an owner with conditions: behind the `exceptions`, where one of `any` holds, it forwards. A connection for which none does has come
 /// to the end of its way here, and is not forwarded.
-pub(super) fn when(key: &str, conditions: &str, any: Vec<Vec<Expressions>>) -> Chain {
+pub(super) fn when(key: &str, exceptions: Vec<Rule>, conditions: &str, any: Vec<Vec<Expressions>>) -> Chain {
     let rule = |all: Vec<Expressions>| {
         Rule::new(format!("{conditions} goto {TRANSLATE}"), all.into_iter().chain([expr::goto(TRANSLATE)]))
     };
-    Chain { name: format!("{WHEN}{key}"), base: None, rules: any.into_iter().map(rule).collect() }
+    Chain {
+        name: format!("{WHEN}{key}"),
+        base: None,
+        rules: exceptions.into_iter().chain(any.into_iter().map(rule)).collect(),
+    }
 }
 
 /// The table of a family with what all containers share.

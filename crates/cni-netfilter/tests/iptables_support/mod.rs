@@ -146,6 +146,7 @@ pub fn ports(owner: &Owner, container: &str, ports: Vec<PortForward>) -> PortFor
         snat: Snat::Local,
         mark: MarkChain::Bit(13),
         conditions: Vec::new(),
+        exclude: Vec::new(),
         guard_localnet: false,
         link: None,
     }

@@ -116,6 +116,7 @@ pub(crate) fn forwards(id: &str, container: &str, ports: &[&str]) -> PortForward
         snat: Snat::Local,
         mark: MarkChain::Bit(13),
         conditions: Vec::new(),
+        exclude: Vec::new(),
         guard_localnet: false,
         link: None,
     }
