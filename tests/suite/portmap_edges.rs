@@ -2,7 +2,7 @@
 
 use cni_tests::conf::{self, Backend};
 use cni_tests::packets::{Outside, Proto, Server, ask, at, silent};
-use cni_tests::{Attachment, Chain, Sandbox, Snapshot, kernel, rules};
+use cni_tests::{Attachment, Chain, Netns, Sandbox, Snapshot, kernel, rules};
 use serde_json::{Value, json};
 
 use crate::portmap_life::{PORT, start};
@@ -97,13 +97,85 @@ pub(crate) fn ptp_guard(sb: &Sandbox, backend: Backend) {
     assert_eq!(guard(), there);
 }
 
+/// A port on every address, where the node has addresses that exist to hold services.
+pub(crate) fn services(sb: &Sandbox, backend: Backend) {
+    sb.needs("portmap", "1.1.0");
+    let story = start(sb, backend);
+    has_services(&story.node);
+    let _services = [PORT, 53].map(|port| Server::start(&story.node, "service", port));
+    let neighbour = story.attach("neighbour", &[]);
+    let bare = Chain::new("story", story.chain.version(), &[conf::masquerading(backend)]);
+    let on =
+        |host_ip: &str, port: u16| json!({"hostPort": port, "containerPort": 80, "protocol": "tcp", "hostIP": host_ip});
+    let answers = |from: &Netns, to: &str, port: u16, who: &str| {
+        let answer = ask(from, Proto::Tcp, at(to, port)).unwrap();
+        assert!(answer.starts_with(who), "{to}:{port} from {}: {answer}, not {who}", from.name);
+    };
+    for (n, exclude, who) in [
+        (0, None, "service"),
+        (1, Some(json!([])), "web"),
+        (2, Some(json!(["10.96.0.0/12", "fd00:96::/64"])), "service"),
+    ] {
+        let mut portmap = conf::portmap(backend);
+        if let Some(exclude) = exclude {
+            portmap["excludeHostIPs"] = exclude;
+        }
+        let ns = sb.container(&format!("web{n}"));
+        let mappings = json!([on("", PORT), on("", 53), on("10.96.0.10", 9000)]);
+        let mut web = Attachment::new(&format!("web{n}"), &ns).with("portMappings", mappings);
+        bare.add(sb, &mut web);
+        let call = |verb: &str| story.chain.call(sb, verb, &portmap, &web, web.result.as_ref()).run();
+        call("ADD").result();
+        let _web = Server::start(&ns, "web", 80);
+        call("CHECK").silent();
+        for from in [&neighbour.ns, &story.node] {
+            answers(from, "10.96.0.10", PORT, who);
+            answers(from, "fd00:96::10", PORT, who);
+            answers(from, "10.96.0.10", 9000, "web");
+            answers(from, Outside::NODE_V4, PORT, "web");
+        }
+        answers(&story.outside.ns, Outside::NODE_V6, PORT, "web");
+        answers(&story.node, "127.0.0.1", 53, "web");
+        // systemd-resolved's, unless the configuration says what is excluded.
+        answers(
+            &story.node,
+            if n == 0 { "127.0.0.53" } else { "127.0.0.1" },
+            53,
+            if n == 0 { "service" } else { "web" },
+        );
+        call("DEL").silent();
+        let left = rules::naming(&story.node, &format!("id: web{n}"));
+        let left: Vec<_> = left.iter().filter(|rule| !rule.contains("masquerade")).collect();
+        assert!(left.is_empty() || backend == Backend::Iptables, "{left:?}");
+        answers(&story.node, Outside::NODE_V4, PORT, "service");
+        bare.del(sb, &web);
+    }
+    let mut portmap = conf::portmap(backend);
+    portmap["excludeHostIPs"] = json!(["10.96.0.0/12", "services"]);
+    let at = &neighbour.at;
+    let refused = story.chain.call(sb, "ADD", &portmap, at, at.result.as_ref()).run().error();
+    refused.names(&["excludeHostIPs[1]", "services"]);
+}
+
+/// As kube-proxy does in its mode ipvs, but with a link of a kind that every kernel has.
+fn has_services(node: &Netns) {
+    for args in [
+        &["link", "add", "kube-ipvs0", "type", "bridge"][..],
+        &["addr", "add", "10.96.0.10/32", "dev", "kube-ipvs0"],
+        &["addr", "add", "fd00:96::10/128", "dev", "kube-ipvs0", "nodad"],
+        &["link", "set", "kube-ipvs0", "up"],
+    ] {
+        node.sh(&[&["ip"], args].concat());
+    }
+}
+
 /// A mapping for a family in which the container has no address.
 pub(crate) fn nowhere(sb: &Sandbox, backend: Backend) {
     let story = start(sb, backend);
     let bridge =
         json!({"type": "bridge", "bridge": "br-four", "ipam": {"type": "host-local", "subnet": "10.81.0.0/24"}});
     let portmap = conf::portmap(backend);
-    let chain = Chain::new("four", story.chain.version(), &[bridge.clone()]);
+    let chain = Chain::new("four", story.chain.version(), &[bridge]);
     let ns = sb.container("c1");
     let mapping = |port: u16, range: u16, host_ip: &str| json!({"hostPort": port, "containerPort": 80, "range": range, "protocol": "tcp", "hostIP": host_ip});
     let mut web = Attachment::new("c1", &ns);

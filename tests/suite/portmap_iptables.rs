@@ -23,6 +23,8 @@ pub(crate) fn cases() -> Vec<Case> {
         improved("portmap::iptables_of_simultaneous_adds_one_wins", |sb| simultaneous(sb, false)),
         improved("portmap::legacy_iptables_of_simultaneous_adds_one_wins", |sb| simultaneous(sb, true)),
         improved("portmap::iptables_check_names_what_is_in_the_way", in_the_way),
+        improved("portmap::iptables_a_missing_mark_chain_is_named", |sb| no_mark_chain(sb, false)),
+        improved("portmap::legacy_iptables_a_missing_mark_chain_is_named", |sb| no_mark_chain(sb, true)),
         improved("portmap::iptables_ten_thousand_ports_in_any_order", any_order),
     ];
     let stories: [(&str, Told); 3] = [
@@ -131,6 +133,39 @@ fn in_the_way(sb: &Sandbox) {
         story.node.sh(&["iptables", "-t", table, "-D", chain, "-j", "RETURN"]);
     }
     story.chain.check(sb, &web.at).silent();
+}
+
+/// kube-proxy makes its chain in some of its modes, and when it has started.
+fn no_mark_chain(sb: &Sandbox, legacy: bool) {
+    sb.needs("portmap", "1.1.0");
+    let story = with_variant(sb, legacy);
+    let web = story.attach("web", &[]);
+    let portmap =
+        json!({"type": "portmap", "externalSetMarkChain": "KUBE-MARK-MASQ", "capabilities": {"portMappings": true}});
+    let at = web.at.clone().publish(&[(PORT, 80, "tcp")]);
+    let add = || story.chain.call(sb, "ADD", &portmap, &at, at.result.as_ref()).run();
+    let status = || {
+        let mut call = sb.plugin("portmap", "STATUS").conf(&conf::named("1.1.0", portmap.clone()));
+        if legacy {
+            call = call.env("PATH", &format!("/run/cni-test/legacy:{}", std::env::var("PATH").unwrap()));
+        }
+        call.run()
+    };
+    let before = rules::all(&story.node);
+    add().error().names(&["externalSetMarkChain", "KUBE-MARK-MASQ", "remove the key"]);
+    let left: Vec<_> = rules::all(&story.node).into_iter().filter(|rule| !before.contains(rule)).collect();
+    assert!(!left.iter().any(|rule| rule.contains("CNI-DN")), "{left:?}");
+    let error = status().error();
+    assert_eq!(error.code, 50);
+    error.names(&["externalSetMarkChain", "KUBE-MARK-MASQ"]);
+    let tool =
+        |v6: bool| format!("/usr/sbin/{}tables{}", if v6 { "ip6" } else { "ip" }, if legacy { "-legacy" } else { "" });
+    story.node.sh(&[&tool(false), "-t", "nat", "-N", "KUBE-MARK-MASQ"]);
+    status().silent();
+    add().error().names(&["ip6tables", "KUBE-MARK-MASQ"]);
+    story.node.sh(&[&tool(true), "-t", "nat", "-N", "KUBE-MARK-MASQ"]);
+    add().result();
+    status().silent();
 }
 
 /// In constant packet cost, in whatever order the runtime lists them.

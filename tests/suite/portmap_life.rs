@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::case::{Case, improved};
 use crate::masquerade::legacy_path;
-use crate::portmap_edges::{conditions, idle, kube, listener, nowhere, ptp_guard, range, status};
+use crate::portmap_edges::{conditions, idle, kube, listener, nowhere, ptp_guard, range, services, status};
 use crate::portmap_flows::{Client, connection, flow_of_another_port, flow_of_the_dead, flows, passing_flow};
 use crate::story::Story;
 
@@ -18,7 +18,7 @@ type Told = fn(&Sandbox, Backend);
 /// All cases of this subject.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![improved("portmap::status_is_silent_or_says_what_is_missing", status)];
-    let stories: [(&str, Told); 18] = [
+    let stories: [(&str, Told); 19] = [
         ("conditions_are_the_networks_own", conditions),
         ("flows_move_to_the_container_and_back", flows),
         ("flows_leave_a_container_that_is_gone", flow_of_the_dead),
@@ -28,6 +28,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_port_of_a_dead_container_is_taken_over", evicted),
         ("a_port_of_a_dead_container_whose_number_is_anothers", renumbered),
         ("a_port_that_leads_nowhere_is_named", nowhere),
+        ("a_port_on_all_addresses_leaves_those_of_services", services),
         ("a_port_on_all_addresses_is_held", taken),
         ("both_networks_of_a_container", two_networks),
         ("the_other_network_takes_over", heirs),
@@ -101,11 +102,8 @@ fn evicted(sb: &Sandbox, backend: Backend) {
 fn renumbered(sb: &Sandbox, backend: Backend) {
     sb.needs("portmap", "1.1.0");
     let story = start(sb, backend);
-    let mut port = PORT;
-    let mut index = 700;
-    for other in ["bridge", "container"] {
+    for (port, other) in (PORT..).zip(["bridge", "container"]) {
         let (id, new_id) = (format!("old-{other}"), format!("new-{other}"));
-        // The kernel gives out numbers in order; so that these are known, the link gets its own.
         let dead = story.attach_bare(&id, &[(port, 80, "tcp")]);
         let link = kernel::link(&story.node, &dead.host_link()).unwrap()["ifindex"].as_u64().unwrap();
         dead.ns.delete();
@@ -114,17 +112,14 @@ fn renumbered(sb: &Sandbox, backend: Backend) {
         if other == "bridge" {
             story.node.sh(&["ip", "link", "add", "dev", "stranger", "index", &number, "type", "bridge"]);
         } else {
-            index += 1;
-            let name = format!("veth{index}");
-            story.node.sh(&["ip", "link", "add", "dev", &name, "index", &number, "type", "veth"]);
-            let mark = format!("cni-{}", "0123456789abcdef-0123456789abcdef");
-            story.node.sh(&["ip", "link", "property", "add", "dev", &name, "altname", &mark]);
+            story.node.sh(&["ip", "link", "add", "dev", "veth-other", "index", &number, "type", "veth"]);
+            let mark = "cni-0123456789abcdef-0123456789abcdef";
+            story.node.sh(&["ip", "link", "property", "add", "dev", "veth-other", "altname", mark]);
         }
         let new = story.attach(&new_id, &[(port, 80, "tcp")]);
         let answer = ask(&story.outside.ns, Proto::Tcp, at(Outside::NODE_V4, port)).unwrap();
         assert!(answer.starts_with(&new_id), "{answer}");
         story.chain.check(sb, &new.at).silent();
-        port += 1;
     }
 }
 

@@ -159,7 +159,16 @@ pub(super) fn check_ports(family: Family, intents: &[&PortForwards]) -> Result<(
     let table = save(family, "nat")?;
     let made_by_go = |intent: &PortForwards| names::made_by_go(&table, Kind::Ports, &intent.owner);
     let wanted = |intent: &&PortForwards| {
-        if made_by_go(intent) { ports::wanted_singly(intent) } else { ports::wanted(intent) }
+        if made_by_go(intent) {
+            return ports::wanted_singly(intent);
+        }
+        if !intent.exclude.is_empty() {
+            return ports::wanted(intent);
+        }
+        // Addresses that ADD found by itself may be others by now.
+        let chain = ports::wanted(intent).present_chain(&table);
+        let exclude = ports::excluded(table.chain(&chain).unwrap_or_default());
+        ports::wanted(&PortForwards { exclude, ..(*intent).clone() })
     };
     let is_gos = intents.iter().all(|intent| made_by_go(intent));
     Ok((compare(family, &table, intents.iter().map(wanted))?, is_gos))

@@ -8,7 +8,6 @@ use cni_plugin::Difference;
 
 use super::names::{self, Kind};
 use super::plan::{Frame, Wanted};
-use super::ports::EXCLUDED;
 use super::rules::Rule;
 use super::run::numbers;
 use super::save::Table;
@@ -64,10 +63,8 @@ impl Wanted {
         if !lacking.is_empty() {
             return lacking;
         }
-        // Addresses that ADD found by itself may be others by now.
-        let is_excluded = |rule: &Rule| rule.comment() == Some(EXCLUDED);
-        let foreign = |rule: &&Rule| !is_excluded(rule) && !known.contains(&rule.meaning());
-        let mut ours = there.iter().filter(|rule| known.contains(&rule.meaning()));
+        let foreign = |rule: &&Rule| !known.contains(&rule.meaning());
+        let mut ours = there.iter().filter(|rule| !foreign(rule));
         let in_front: Vec<&Rule> = if is_gos {
             // One chain for all interfaces of the container: another one's rules are in nobody's way.
             let last = there.iter().rposition(|rule| !foreign(&rule)).unwrap_or_default();
@@ -77,7 +74,7 @@ impl Wanted {
         } else {
             let mut met = 0;
             let before_the_last = there.iter().take_while(|rule| {
-                met += usize::from(known.contains(&rule.meaning()));
+                met += usize::from(!foreign(rule));
                 met < wanted.len()
             });
             before_the_last.filter(foreign).collect()

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use ipnetwork::IpNetwork;
+
 use super::masquerade::network;
 use super::names::Kind;
 use super::plan::{Frame, Place, Wanted};
@@ -93,8 +95,14 @@ fn frame(intent: &PortForwards) -> Frame {
     frame
 }
 
-/// What the comment of a rule for an address that is excluded begins with.
-pub(super) const EXCLUDED: &str = "CNI portfwd excluded address";
+/// The comment of a rule for an address that is excluded.
+const EXCLUDED: &str = "CNI portfwd excluded address";
+
+/// The addresses that `rules`, an attachment's, exclude.
+pub(super) fn excluded(rules: &[Rule]) -> Vec<IpNetwork> {
+    let rules = rules.iter().filter(|rule| rule.comment() == Some(EXCLUDED));
+    rules.filter_map(|rule| rule.value("-d")?.parse().ok()).collect()
+}
 
 /// The rules inside the attachment's chain. Ports on one address come before the addresses that the others exclude.
 fn whole_body(intent: &PortForwards, runs: &[&Run]) -> Vec<Vec<String>> {

@@ -2,11 +2,10 @@
 //! many there are, and its source address is translated only if its own mapping says so.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use cni_plugin::{Difference, NetworkName, Owner};
 use ipnetwork::IpNetwork;
-use netlink_packet_netfilter::nftables::Expressions;
+use netlink_packet_netfilter::nftables::{Expressions, Operator};
 
 use super::apply;
 use super::comment::{holder, same_owner};
@@ -19,7 +18,7 @@ use super::masquerade::targets;
 use super::plan::{Failure, Held, Plan};
 use super::portframe::{CLAIMS, SETS, SNAT_ALL, SNAT_LOCAL, TRANSLATE, WHEN, frame, local_sources, table, when};
 use super::portkeys::{self, condition_key, forward_key, forward_name, source_key, target};
-use super::{Nftables, chains, check, claims, conditions, legacy_ports, localnet, remove, valid_keys};
+use super::{Nftables, chains, check, claims, conditions, legacy_ports, localnet, protocol_number, remove, valid_keys};
 use crate::{Displaced, Evicted, PortForward, PortForwards, Snat};
 
 const TABLES: [Ip; 2] = [Ip::V4, Ip::V6];
@@ -106,23 +105,31 @@ fn add_conditions(intent: &PortForwards, elements: &mut Vec<Element>) -> Result<
     Ok(chain)
 }
 
-/// What comes before the conditions: the excluded addresses, and before those the ones among them that a port is on by name.
+/// What comes before the conditions: the excluded addresses; and before those, with conditions, the ports that are on one of them
+/// by name. Without, nobody asks about these.
 fn exceptions(intent: &PortForwards, conditions: &str, any: &[Vec<Expressions>]) -> Vec<Rule> {
-    let is_excluded = |address: &IpAddr| intent.exclude.iter().any(|net| net.contains(*address));
-    let named: BTreeSet<IpAddr> = intent.ports.iter().filter_map(portkeys::specified).filter(is_excluded).collect();
     let to = |net: IpNetwork| expr::address_in(Side::Destination, net.network(), net.prefix());
     let word = |net: IpNetwork| format!("{} daddr {net}", Ip::of(net.ip()).word());
-    let published = named.into_iter().map(IpNetwork::from).flat_map(|net| {
-        any.iter().map(move |all| {
-            let rest = all.iter().cloned().chain([expr::goto(TRANSLATE)]);
-            Rule::new(format!("{} {conditions} goto {TRANSLATE}", word(net)), to(net).into_iter().chain(rest))
-        })
-    });
-    let excluded = intent
-        .exclude
-        .iter()
-        .map(|net| Rule::new(format!("{} return", word(*net)), to(*net).into_iter().chain([expr::return_()])));
-    published.chain(excluded).collect()
+    let mut rules = Vec::new();
+    for port in intent.ports.iter().filter(|_| !intent.conditions.is_empty()) {
+        let Some(address) = portkeys::specified(port) else { continue };
+        if intent.exclude.iter().any(|net| net.contains(address)) {
+            let net = IpNetwork::from(address);
+            let (protocol, number) = (port.protocol, port.host_port);
+            for all in any {
+                let mut expressions = to(net);
+                expressions.extend(expr::protocol_is(protocol_number(protocol)));
+                expressions.extend([expr::port(0), expr::compare(Operator::Equal, number.to_be_bytes())]);
+                expressions.extend(all.iter().cloned().chain([expr::goto(TRANSLATE)]));
+                let text = format!("{} {protocol} dport {number} {conditions} goto {TRANSLATE}", word(net));
+                rules.push(Rule::new(text, expressions));
+            }
+        }
+    }
+    let excluded =
+        |net: &IpNetwork| Rule::new(format!("{} return", word(*net)), to(*net).into_iter().chain([expr::return_()]));
+    rules.extend(intent.exclude.iter().map(excluded));
+    rules
 }
 
 fn all_sets() -> Vec<SetId> {
