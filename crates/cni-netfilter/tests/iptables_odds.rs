@@ -173,7 +173,6 @@ fn many_at_once_build_one_frame() {
         for rule in ["-A PREROUTING", "-A OUTPUT", "-A CNI-HOSTPORT-MASQ", "-A CNI-HOSTPORT-SETMARK"] {
             assert_eq!(nat.matches(rule).count(), 1, "{rule}\n{nat}");
         }
-        assert_eq!(dump("iptables", "raw").matches("-A PREROUTING").count(), 2, "by source and by destination");
     });
 }
 

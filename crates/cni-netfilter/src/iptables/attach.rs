@@ -162,13 +162,13 @@ pub(super) fn check_ports(family: Family, intents: &[&PortForwards]) -> Result<(
         if made_by_go(intent) {
             return ports::wanted_singly(intent);
         }
-        if !intent.exclude.is_empty() {
-            return ports::wanted(intent);
-        }
+        let wanted = ports::wanted(intent);
         // Addresses that ADD found by itself may be others by now.
-        let chain = ports::wanted(intent).present_chain(&table);
-        let exclude = ports::excluded(table.chain(&chain).unwrap_or_default());
-        ports::wanted(&PortForwards { exclude, ..(*intent).clone() })
+        let there = table.chain(&wanted.present_chain(&table)).map(ports::excluded).unwrap_or_default();
+        if !intent.exclude.is_empty() || there.is_empty() {
+            return wanted;
+        }
+        ports::wanted(&PortForwards { exclude: there, ..(*intent).clone() })
     };
     let is_gos = intents.iter().all(|intent| made_by_go(intent));
     Ok((compare(family, &table, intents.iter().map(wanted))?, is_gos))

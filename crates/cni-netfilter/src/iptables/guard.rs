@@ -10,6 +10,7 @@ use super::attach::again;
 use super::error::IptablesError;
 use super::plan::{Frame, Place};
 use super::rules::{Rule, Script};
+use super::save::Table;
 use super::tool::{Family, restore, save};
 
 const TABLE: &str = "raw";
@@ -28,20 +29,24 @@ fn frame() -> Frame {
 
 /// Adds what is missing. Idempotent: one process where nothing is.
 pub(super) fn add() -> Result<(), IptablesError> {
-    let frame = frame();
     let mut bet = Script::default();
     bet.table(TABLE);
-    frame.require(&mut bet);
+    frame().require(&mut bet);
     match restore(Family::V4, &bet.commit_and_finish()?) {
         Err(error) if error.is_refusal() => again(|| {
-            let table = save(Family::V4, TABLE)?;
-            let mut script = Script::default();
-            script.table(TABLE);
-            frame.complete(&table, &mut script);
-            restore(Family::V4, &script.commit_and_finish()?).map(drop)
+            let script = completed(&save(Family::V4, TABLE)?)?;
+            restore(Family::V4, &script).map(drop)
         }),
         outcome => outcome.map(drop),
     }
+}
+
+/// The transaction that adds what `table` lacks.
+pub(super) fn completed(table: &Table) -> Result<String, IptablesError> {
+    let mut script = Script::default();
+    script.table(TABLE);
+    frame().complete(table, &mut script);
+    script.commit_and_finish()
 }
 
 /// What is missing, and what is in front of it.

@@ -20,6 +20,7 @@ fn masquerades() -> [Masquerade; 3] {
 fn ports() -> [PortForwards; 4] {
     let mut four = forwards("c1", "10.1.0.2/24", &["tcp 8080 80", "udp 192.0.2.1:53 5353", "sctp 0.0.0.0:7 70"]);
     four.guard_localnet = true;
+    four.exclude = vec!["10.96.0.0/12".parse().unwrap(), "192.0.2.53".parse().unwrap()];
     let mut six = forwards("c1", "fd00::2/64", &["tcp 8080 80", "tcp [2001:db8::1]:81 8081"]);
     six.snat = Snat::All;
     let mut conditional = forwards("c2", "10.1.0.3/24", &["tcp 9090 80"]);
