@@ -29,6 +29,7 @@ mod delegation;
 mod docker;
 mod each;
 mod examples;
+mod exhausted;
 mod faults;
 mod firewall;
 mod firewall_back;
@@ -75,6 +76,7 @@ mod tuning_backup;
 mod tuning_check;
 mod tuning_sysctl;
 mod versions;
+mod waits;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -111,7 +113,7 @@ fn main() -> ExitCode {
 type Subject = fn() -> Vec<case::Case>;
 
 /// All of them, in the order in which they are told.
-const SUBJECTS: [Subject; 65] = [
+const SUBJECTS: [Subject; 67] = [
     protocol::cases,
     versions::cases,
     backends::cases,
@@ -177,6 +179,8 @@ const SUBJECTS: [Subject; 65] = [
     examples::cases,
     docker::cases,
     conformance::cases,
+    waits::cases,
+    exhausted::cases,
 ];
 
 /// The directory under test; without one the suite ends, which is a failure only if it was asked for.

@@ -23,7 +23,6 @@ mod everywhere;
 pub mod forwarding;
 mod layer3;
 mod link;
-mod lock;
 pub mod mac;
 pub mod mtu;
 mod netlink;
@@ -42,7 +41,6 @@ pub use link::{
     BridgeSpec, BridgeState, Link, LinkChange, OperState, PortChange, PortForwarding, PortState, VethEnd, VethIndexes,
     VethSpec, Vlan,
 };
-pub use lock::{Lock, LockError};
 pub use mac::{mac_of_link, random_mac};
 pub use mtu::MtuError;
 pub use netlink::Netlink;

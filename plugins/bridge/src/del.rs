@@ -2,7 +2,7 @@
 
 use cni_net::{Link, Netlink, pair};
 use cni_netfilter::{MacGuardHint, Netfilter};
-use cni_plugin::{CniError, Detachment, Owner, Request};
+use cni_plugin::{CniError, Detachment, Lock, Owner, Request};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
@@ -11,6 +11,8 @@ use crate::{host, settings};
 /// Detaches the container. Every part is tried, and the first failure is reported.
 pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
     let owner = &detachment.owner;
+    // Nothing that a killed ADD has left at work may come after this.
+    let _alone = Lock::if_possible(Lock::of_attachment(owner))?;
     let filter = Netfilter::new();
     let socket = Netlink::open()?;
     let mut steps = Vec::new();

@@ -2,7 +2,7 @@
 
 use cni_net::{Netlink, pair};
 use cni_netfilter::Netfilter;
-use cni_plugin::{CniError, Owner, Request};
+use cni_plugin::{CniError, Lock, Owner, Request};
 
 use crate::config::Config;
 use crate::{host, settings};
@@ -10,7 +10,8 @@ use crate::{host, settings};
 /// Collects. Every part is tried, and the first failure is reported.
 pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     let filter = Netfilter::new();
-    let mut steps = vec![filter.retain_masquerade(&request.network, valid).map_err(CniError::from)];
+    let mut steps = vec![Lock::settle_orphans(&request.network).map_err(CniError::from)];
+    steps.push(filter.retain_masquerade(&request.network, valid).map_err(CniError::from));
     steps.push(filter.retain_mac_guards(&request.network, valid).map_err(CniError::from));
     steps.push(pair::retain(&request.network, valid).map_err(CniError::from));
     // A name that isn't valid is no link's.

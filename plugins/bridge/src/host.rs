@@ -4,10 +4,10 @@
 use std::io::ErrorKind;
 
 use cni_net::{
-    BridgeSpec, Link, LinkChange, Lock, NetError, NetNsError, Netlink, PairError, SysctlError, mac_of_link,
-    mac_was_set, random_mac, sysctl,
+    BridgeSpec, Link, LinkChange, NetError, NetNsError, Netlink, PairError, SysctlError, mac_of_link, mac_was_set,
+    random_mac, sysctl,
 };
-use cni_plugin::{IfName, MacAddr, NameError};
+use cni_plugin::{IfName, Lock, MacAddr, NameError};
 use ipnetwork::IpNetwork;
 
 use crate::names::TemplateError;

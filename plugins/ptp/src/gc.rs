@@ -2,7 +2,7 @@
 
 use cni_net::pair;
 use cni_netfilter::Netfilter;
-use cni_plugin::{CniError, Owner, Request};
+use cni_plugin::{CniError, Lock, Owner, Request};
 
 use crate::config::Config;
 
@@ -10,6 +10,7 @@ use crate::config::Config;
 pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     let filter = Netfilter::new();
     let mut steps = vec![
+        Lock::settle_orphans(&request.network).map_err(CniError::from),
         filter.retain_masquerade(&request.network, valid).map_err(CniError::from),
         pair::retain(&request.network, valid).map_err(CniError::from),
     ];
