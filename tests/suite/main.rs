@@ -29,6 +29,7 @@ mod delegation;
 mod docker;
 mod each;
 mod examples;
+mod exhausted;
 mod faults;
 mod firewall;
 mod firewall_back;
@@ -80,6 +81,7 @@ mod tuning_sysctl;
 mod unusable;
 mod uplink;
 mod versions;
+mod waits;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -116,7 +118,7 @@ fn main() -> ExitCode {
 type Subject = fn() -> Vec<case::Case>;
 
 /// All of them, in the order in which they are told.
-const SUBJECTS: [Subject; 70] = [
+const SUBJECTS: [Subject; 72] = [
     protocol::cases,
     versions::cases,
     backends::cases,
@@ -187,6 +189,8 @@ const SUBJECTS: [Subject; 70] = [
     unusable::cases,
     privileges::cases,
     conformance::cases,
+    waits::cases,
+    exhausted::cases,
 ];
 
 /// The directory under test; without one the suite ends, which is a failure only if it was asked for.

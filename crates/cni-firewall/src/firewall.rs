@@ -98,7 +98,7 @@ impl Firewall {
     /// If something that is there can't be removed.
     pub fn remove(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<(), FirewallError> {
         let removed = self.filter.remove_forwarding(owner, hint);
-        if let Some(firewalld) = self.running() {
+        if let Some(firewalld) = self.running()? {
             firewalld.remove(removed.as_deref().unwrap_or_default())?;
             // What the Go plugin added is nobody's.
             let hinted = hint.map(|hint| hint.addresses.as_slice()).unwrap_or_default();
@@ -113,9 +113,9 @@ impl Firewall {
     /// If something that is there can't be removed.
     pub fn retain(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FirewallError> {
         let removed = self.filter.retain_forwarding(network, valid)?;
-        match self.running().filter(|_| !removed.is_empty()) {
-            Some(firewalld) => Ok(firewalld.remove(&removed)?),
-            None => Ok(()),
+        match self.running()? {
+            Some(firewalld) if !removed.is_empty() => Ok(firewalld.remove(&removed)?),
+            _ => Ok(()),
         }
     }
 
@@ -137,17 +137,23 @@ impl Firewall {
         let firewalld = match self.who {
             Who::Filter(backend) => return Ok((None, backend)),
             Who::Firewalld => Some(Firewalld::find(&self.zone)?),
-            Who::Any => Firewalld::find(&self.zone).ok(),
+            Who::Any => self.running()?,
         };
         let backend = if firewalld.is_some() { self.filter.beside_firewalld()? } else { self.filter.choose(None)? };
         Ok((firewalld, backend))
     }
 
-    /// firewalld for those who take away: where it doesn't run, nothing of it is left to be taken.
-    fn running(&self) -> Option<Firewalld> {
-        match self.who {
-            Who::Filter(_) => None,
-            Who::Firewalld | Who::Any => Firewalld::find(&self.zone).ok(),
+    /// firewalld where it runs. For those who take away: where it doesn't, nothing of it is left to be taken.
+    ///
+    /// # Errors
+    /// If that can't be known.
+    fn running(&self) -> Result<Option<Firewalld>, FirewallError> {
+        if let Who::Filter(_) = self.who {
+            return Ok(None);
+        }
+        match Firewalld::find(&self.zone) {
+            Err(silent @ FirewalldError::Silent { .. }) => Err(silent.into()),
+            found => Ok(found.ok()),
         }
     }
 }

@@ -3,9 +3,11 @@
 //! What is set this way lasts until firewalld reloads or ends, like everything else that it doesn't have in its files.
 
 use std::net::IpAddr;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
-use cni_plugin::Difference;
+use cni_plugin::{Difference, deadline};
 use zbus::blocking::connection::{Builder, Connection};
 use zbus::message::Body;
 use zbus::names::{BusName, WellKnownName};
@@ -13,8 +15,8 @@ use zbus::names::{BusName, WellKnownName};
 const NAME: &str = "org.fedoraproject.FirewallD1";
 const PATH: &str = "/org/fedoraproject/FirewallD1";
 const ZONE_INTERFACE: &str = "org.fedoraproject.FirewallD1.zone";
-/// A reload of firewalld, during which it answers nobody, takes seconds; a runtime waits for minutes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A reload of firewalld, during which it answers nobody, takes seconds.
+const PATIENCE: Duration = deadline::TOOL;
 
 /// Why firewalld could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,12 @@ pub enum FirewalldError {
     /// No system bus.
     #[error("backend is firewalld, but the D-Bus system bus cannot be reached: {0}")]
     NoBus(#[source] Box<zbus::Error>),
+    /// The bus takes connections and says nothing.
+    #[error("the D-Bus system bus has not answered for {seconds} s: see whether dbus-daemon or dbus-broker is stopped")]
+    Silent {
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// Nobody there by that name.
     #[error("backend is firewalld, but nobody has the name {NAME} on the system bus: start firewalld")]
     NotRunning,
@@ -57,8 +65,7 @@ pub struct Firewalld {
 impl Firewalld {
     /// Finds it on the system bus; without, says what is missing.
     pub fn find(zone: &str) -> Result<Self, FirewalldError> {
-        let bus = Builder::system().and_then(|builder| builder.method_timeout(PATIENCE).build());
-        let bus = bus.map_err(no_bus)?;
+        let bus = connect()?;
         let name = BusName::from(WellKnownName::from_static_str_unchecked(NAME));
         let proxy = zbus::blocking::fdo::DBusProxy::new(&bus).map_err(no_bus)?;
         match proxy.name_has_owner(name) {
@@ -130,6 +137,18 @@ impl Firewalld {
         let arguments = (self.zone.as_str(), source);
         self.bus.call_method(Some(NAME), PATH, Some(ZONE_INTERFACE), method, &arguments).map(|reply| reply.body())
     }
+}
+
+/// Connects, in a thread where one is to be had: the library has no limit for the greeting.
+fn connect() -> Result<Connection, FirewalldError> {
+    let patience = deadline::at_most(PATIENCE);
+    let build = move || Builder::system().and_then(|builder| builder.method_timeout(patience).build());
+    let (sender, receiver) = mpsc::channel();
+    let connected = match thread::Builder::new().spawn(move || sender.send(build())) {
+        Ok(_) => receiver.recv_timeout(patience).map_err(|_| FirewalldError::Silent { seconds: patience.as_secs() })?,
+        Err(_) => build(),
+    };
+    connected.map_err(no_bus)
 }
 
 fn no_bus(error: zbus::Error) -> FirewalldError {

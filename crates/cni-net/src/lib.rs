@@ -24,7 +24,6 @@ pub mod forwarding;
 mod layer3;
 mod link;
 pub mod localnet;
-mod lock;
 pub mod mac;
 pub mod mtu;
 mod netlink;
@@ -44,7 +43,6 @@ pub use link::{
     BridgeSpec, BridgeState, FdbEntry, Link, LinkChange, OperState, PortChange, PortForwarding, PortState, VethEnd,
     VethIndexes, VethSpec, Vlan,
 };
-pub use lock::{Lock, LockError};
 pub use mac::{mac_of_link, random_mac};
 pub use mtu::MtuError;
 pub use netlink::Netlink;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use cni_net::{Lock, NetNs, Netlink, Pair, PairError, PairSpec, pair};
-use cni_plugin::{Attachment, CniArgs, Detachment, IfName, Owner, Undo};
+use cni_net::{NetNs, Netlink, Pair, PairError, PairSpec, pair};
+use cni_plugin::{Attachment, CniArgs, Detachment, IfName, Lock, Owner, Undo};
 use common::{first, json, namespace, run};
 
 fn owner(network: &str, id: &str) -> Owner {

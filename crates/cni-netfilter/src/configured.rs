@@ -64,7 +64,7 @@ impl Netfilter {
     ) -> Result<(), FilterError> {
         let (taken_back, taken) = (Rc::clone(self), owner.clone());
         let hints: Vec<IpNetwork> = wanted.iter().map(|of| of.subnet).collect();
-        undo.push("the masquerade rules", move || taken_back.remove_masquerade(&taken, &hints));
+        undo.push("the masquerade rules", move || taken_back.take_back_masquerade(&taken, &hints));
         let holders = self.add_masquerade(backend, wanted, is_alive)?;
         for alive in holders.alive {
             eprintln!(

@@ -1,9 +1,10 @@
 //! One door to both backends: an intent goes to the chosen one, and what is taken away is taken from wherever it is.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use cni_plugin::{Difference, NetworkName, Owner};
+use cni_plugin::{Difference, LockError, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
 use crate::intent::{Backend, FormerHolders, MacGuard, MacGuardHint, Masquerade};
@@ -20,6 +21,9 @@ pub enum FilterError {
     /// The iptables backend.
     #[error(transparent)]
     Iptables(#[from] IptablesError),
+    /// Another process doesn't let us have our turn.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The tools are there and the kernel doesn't answer them.
     #[error("{tool} cannot read the kernel's rules: `{tool} -S INPUT` shows why; or set the backend to nftables")]
     IptablesUnusable {
@@ -103,9 +107,21 @@ impl Netfilter {
         let nftables = self.in_nftables(|nft| nft.remove_masquerade(owner, &addresses));
         let (owned, hints) = (owner.clone(), hints.to_vec());
         let iptables = self.in_iptables("nat", &Iptables::masquerade_chains(owner), |tools| {
-            Ok(thread::spawn(move || tools.remove_masquerade(&owned, &hints)))
+            let work = Arc::new(move || tools.remove_masquerade(&owned, &hints));
+            let there = Arc::clone(&work);
+            Ok(thread::Builder::new().spawn(move || there()).map_or_else(|_| Tools::Done(work()), Tools::AtWork))
         });
         Removal { nftables, iptables }
+    }
+
+    /// Takes [`Netfilter::add_masquerade`] back: as [`Netfilter::remove_masquerade`], and where iptables has nothing of it,
+    /// its lock isn't waited for.
+    pub fn take_back_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Result<(), FilterError> {
+        let addresses: Vec<_> = hints.iter().map(IpNetwork::ip).collect();
+        let nftables = self.in_nftables(|nft| nft.remove_masquerade(owner, &addresses));
+        let chains = Iptables::masquerade_chains(owner);
+        let iptables = self.in_iptables("nat", &chains, |tools| tools.take_back_masquerade(owner));
+        nftables.and(iptables.map(drop))
     }
 
     /// Removes the masquerading of owners of `network` that are not in `valid`, from both backends.
@@ -214,14 +230,21 @@ impl Netfilter {
 #[must_use = "the tools may still be at work"]
 pub struct Removal {
     nftables: Result<(), FilterError>,
-    iptables: Result<Option<JoinHandle<Result<(), IptablesError>>>, FilterError>,
+    iptables: Result<Option<Tools>, FilterError>,
+}
+
+/// Without a thread to be had they are done at once.
+enum Tools {
+    AtWork(JoinHandle<Result<(), IptablesError>>),
+    Done(Result<(), IptablesError>),
 }
 
 impl Removal {
     /// Waits for the end, and returns the first error.
     pub fn finish(self) -> Result<(), FilterError> {
         let iptables = match self.iptables? {
-            Some(tools) => tools.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Some(Tools::AtWork(thread)) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Some(Tools::Done(outcome)) => outcome,
             None => Ok(()),
         };
         self.nftables.and(iptables.map_err(FilterError::from))

@@ -16,7 +16,7 @@ impl Netfilter {
     /// and the second may fail.
     pub fn forward(self: &Rc<Self>, backend: Backend, wanted: &Forwarding, undo: &mut Undo) -> Result<(), FilterError> {
         let (taken_back, taken) = (Rc::clone(self), wanted.clone());
-        undo.push("the firewall rules", move || taken_back.remove_forwarding(&taken.owner, Some(&taken)).map(drop));
+        undo.push("the firewall rules", move || taken_back.take_back_forwarding(&taken));
         self.add_forwarding(backend, wanted)
     }
 
@@ -115,6 +115,15 @@ impl Netfilter {
         let iptables = self.in_iptables("filter", chains, |tools| tools.remove_forwarding(owner, hint));
         let removed = removed?;
         released.and(iptables.map(drop)).map(|()| removed.addresses)
+    }
+
+    /// Takes [`Netfilter::add_forwarding`] back. iptables' table is read first: where it has nothing of that, its lock isn't
+    /// waited for.
+    fn take_back_forwarding(&self, taken: &Forwarding) -> Result<(), FilterError> {
+        let nftables = self.in_nftables(|nft| nft.remove_forwarding(&taken.owner, Some(taken)));
+        let chains = &Iptables::FORWARDING_CHAINS;
+        let iptables = self.in_iptables("filter", chains, |tools| tools.remove_forwarding(&taken.owner, None));
+        nftables.map(drop).and(iptables.map(drop))
     }
 
     /// Removes what owners of `network` that are not in `valid` may forward, from both backends.

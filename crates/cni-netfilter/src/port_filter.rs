@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cni_plugin::{Difference, NetworkName, Owner};
+use cni_plugin::{Difference, Lock, NetworkName, Owner, Turn};
 
 use crate::conntrack::{self, Flush};
 use crate::filter::{FilterError, Netfilter};
@@ -21,7 +21,11 @@ impl Netfilter {
         }
         let mut displaced = match backend {
             Backend::Iptables => Displaced { evicted: self.tools()?.add_ports(wanted)?, ..Displaced::default() },
-            Backend::Nftables => self.nftables()?.add_ports(wanted)?,
+            Backend::Nftables => {
+                // No tool is waited for meanwhile.
+                let _turn = Lock::if_possible(Lock::of_turn(Turn::NftablesPorts))?;
+                self.nftables()?.add_ports(wanted)?
+            }
         };
         evicted.append(&mut displaced.evicted);
         Ok(Displaced { evicted, ..displaced })
@@ -101,6 +105,13 @@ impl Netfilter {
         let nftables = self.in_nftables(|nft| nft.remove_ports(owner, hints));
         let iptables = self.in_iptables("nat", &Iptables::port_chains(owner), |tools| tools.remove_ports(owner, hints));
         Ok([nftables?, iptables?.unwrap_or_default()].concat())
+    }
+
+    /// Takes [`Netfilter::add_ports`] back, as [`Netfilter::take_back_masquerade`] does.
+    pub fn take_back_ports(&self, owner: &Owner, hints: &[PortForwards]) -> Result<(), FilterError> {
+        let nftables = self.in_nftables(|nft| nft.remove_ports(owner, hints));
+        let iptables = self.in_iptables("nat", &Iptables::port_chains(owner), |tools| tools.take_back_ports(owner));
+        nftables.map(drop).and(iptables.map(drop))
     }
 
     /// Removes the ports of owners of `network` that are not in `valid`, from both backends. Returns what was published.

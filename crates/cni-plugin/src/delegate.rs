@@ -1,22 +1,17 @@
 //! Calling other plugins (SPEC.md, "Section 4: Plugin Delegation"): IPAM above all.
 
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output};
 
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::child::{Child, ChildError};
+use crate::deadline;
 use crate::env::Vars;
 use crate::error::{CniError, code};
 use crate::verb::Verb;
-
-/// What a pipe holds before a writer must wait for the reader (pipe(7)).
-const PIPE_CAPACITY: usize = 64 * 1024;
-/// An executable that is being replaced can't be started for a moment; so often and so long it is tried again.
-const BUSY_RETRIES: u32 = 5;
-const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The plugins that this one may call, and what they get: this call's environment and stdin, unchanged but for the verb.
 #[derive(Debug, Clone)]
@@ -60,75 +55,39 @@ impl Delegates {
         })
     }
 
-    /// Starts a delegate and returns while it runs; [`Running::finish`] waits for it.
+    /// Starts a delegate and returns while it runs; [`Running::finish`] waits for it, at most [`deadline::DELEGATE`].
     pub fn start(&self, plugin_type: &str, verb: Verb) -> Result<Running, CniError> {
         let file = self.find(plugin_type)?;
-        let mut child = self.spawn(&file, verb)?;
-        if let Some(mut pipe) = child.stdin.take() {
-            // A delegate that ends without reading (EPIPE) is judged by what it says.
-            if self.stdin.len() <= PIPE_CAPACITY {
-                let _ = pipe.write_all(&self.stdin);
-            } else {
-                let stdin = self.stdin.clone();
-                std::thread::spawn(move || pipe.write_all(&stdin));
-            }
-        }
-        Ok(Running { child: Some(child), plugin_type: plugin_type.to_owned() })
+        let mut command = Command::new(&file);
+        command.env_clear().envs(&self.vars).env("CNI_COMMAND", verb.as_str());
+        let child = Child::start(command, Some(self.stdin.clone()), deadline::DELEGATE)
+            .map_err(|error| CniError::plugin(format!("cannot start {}: {error}", file.display())))?;
+        Ok(Running { child, plugin_type: plugin_type.to_owned() })
     }
 
     /// Runs a delegate to its end and returns its stdout.
     pub fn run(&self, plugin_type: &str, verb: Verb) -> Result<Vec<u8>, CniError> {
         self.start(plugin_type, verb)?.finish()
     }
-
-    fn spawn(&self, file: &Path, verb: Verb) -> Result<Child, CniError> {
-        let mut command = Command::new(file);
-        command.env_clear().envs(&self.vars).env("CNI_COMMAND", verb.as_str());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut tries = 0;
-        loop {
-            match command.spawn() {
-                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && tries < BUSY_RETRIES => {
-                    tries += 1;
-                    std::thread::sleep(BUSY_PAUSE);
-                }
-                other => {
-                    return other
-                        .map_err(|error| CniError::plugin(format!("cannot start {}: {error}", file.display())));
-                }
-            }
-        }
-    }
 }
 
 /// A delegate at work. Dropped, it is waited for: what it does must have ended before it can be taken back.
 #[derive(Debug)]
 pub struct Running {
-    child: Option<Child>,
+    child: Child,
     plugin_type: String,
 }
 
 impl Running {
     /// Waits for the end and returns the delegate's stdout, or its error as it told it.
-    pub fn finish(mut self) -> Result<Vec<u8>, CniError> {
-        let output = match self.child.take() {
-            Some(child) => child.wait_with_output(),
-            None => return Ok(Vec::new()),
-        };
-        let output = output
-            .map_err(|error| CniError::plugin(format!("cannot wait for plugin {:?}: {error}", self.plugin_type)))?;
+    pub fn finish(self) -> Result<Vec<u8>, CniError> {
+        let plugin_type = &self.plugin_type;
+        let output = self.child.finish().map_err(|error| match error {
+            ChildError::System(error) => CniError::plugin(format!("cannot wait for plugin {plugin_type:?}: {error}")),
+            hung => CniError::plugin(format!("plugin {plugin_type:?}: {hung}: see what it waits for")),
+        })?;
         let _ = std::io::stderr().write_all(&output.stderr);
-        if output.status.success() { Ok(output.stdout) } else { Err(told_error(&self.plugin_type, &output)) }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Closed pipes, so that a talkative delegate gets an error instead of waiting for a reader.
-            drop((child.stdin.take(), child.stdout.take(), child.stderr.take()));
-            let _ = child.wait();
-        }
+        if output.status.success() { Ok(output.stdout) } else { Err(told_error(plugin_type, &output)) }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::args::CniArgs;
 use crate::config::{self, NetConf};
+use crate::deadline;
 use crate::delegate::Delegates;
 use crate::env::{self, Parameters, Vars};
 use crate::error::{CniError, code};
@@ -22,6 +24,10 @@ use crate::stdout;
 use crate::undo::Undo;
 use crate::verb::Verb;
 use crate::version::{self, SpecVersion};
+
+/// What a call needs at least, in bytes, and for each byte of the configuration.
+const MEMORY: usize = 16 << 20;
+const MEMORY_PER_BYTE: usize = 32;
 
 /// The plugin's surroundings. Injected, so that a whole call can be tested without a process.
 pub struct Surroundings<'io> {
@@ -44,6 +50,7 @@ const NO_LIST: &str = "the configuration has no \"cni.dev/valid-attachments\"; a
 
 /// Runs `plugin` as this process's only purpose.
 pub fn main<C: DeserializeOwned>(plugin: &Plugin<C>) -> ExitCode {
+    deadline::begin();
     let mut stdout = stdout::open();
     let mut surroundings = Surroundings {
         vars: std::env::vars_os().collect(),
@@ -53,7 +60,25 @@ pub fn main<C: DeserializeOwned>(plugin: &Plugin<C>) -> ExitCode {
         stderr: &mut std::io::stderr(),
         own_netns: PathBuf::from("/proc/thread-self/ns/net"),
     };
-    ExitCode::from(run(plugin, &mut surroundings))
+    // A panic is a fault of ours, or a library's when there is no thread to be had: taken back and reported like an error.
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(plugin, &mut surroundings)));
+    ExitCode::from(outcome.unwrap_or_else(|panic| {
+        let why = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let msg = format!("the plugin has ended by a panic: {}", why.unwrap_or("see stderr"));
+        fail(&mut surroundings, SpecVersion::NEWEST, &CniError::plugin(msg))
+    }))
+}
+
+/// Fails if there is too little memory for a configuration of this length. Memory that runs out later ends the process on
+/// the spot, without an error and without a rollback.
+fn refuse_little_memory(stdin: &[u8]) -> Result<(), CniError> {
+    let needed = MEMORY + stdin.len().saturating_mul(MEMORY_PER_BYTE);
+    Vec::<u8>::new().try_reserve_exact(needed).map_err(|_| {
+        CniError::plugin(format!(
+            "cannot get {} MiB of memory: raise the limit of the address space (ulimit -v) or the node's memory",
+            needed >> 20
+        ))
+    })
 }
 
 /// Runs one call of `plugin` and returns the exit status: 0, or 1 with an error object on stdout.
@@ -72,6 +97,9 @@ pub fn run<C: DeserializeOwned>(plugin: &Plugin<C>, io: &mut Surroundings<'_>) -
     let mut stdin = Vec::new();
     if let Err(error) = io.stdin.read_to_end(&mut stdin) {
         let error = CniError::new(code::IO, format!("cannot read the network configuration from stdin: {error}"));
+        return fail(io, SpecVersion::NEWEST, &error);
+    }
+    if let Err(error) = refuse_little_memory(&stdin) {
         return fail(io, SpecVersion::NEWEST, &error);
     }
     let version = version_in(&stdin);

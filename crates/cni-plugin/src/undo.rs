@@ -1,11 +1,14 @@
 //! All or nothing: what a verb did so far, taken back in reverse order unless it is committed.
 
+use crate::deadline;
+
 type Step = Box<dyn FnOnce() -> Result<(), String>>;
 
 /// The steps that take back what has been done.
 ///
 /// Every effect pushes its reverse; when the value is dropped without [`Undo::commit`], all of them run, last first. A
-/// step that fails is reported on stderr and does not stop the others.
+/// step that fails is reported on stderr and does not stop the others. What they wait for has a budget of its own
+/// ([`crate::deadline`]).
 #[derive(Default)]
 pub struct Undo {
     steps: Vec<(String, Step)>,
@@ -34,6 +37,9 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
+        if !self.steps.is_empty() {
+            deadline::begin_rollback();
+        }
         while let Some((what, step)) = self.steps.pop() {
             if let Err(error) = step() {
                 eprintln!("cannot take back {what}: {error}");

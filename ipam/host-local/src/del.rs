@@ -11,7 +11,7 @@ use crate::told::told;
 /// Each file is read before it is removed: only one that names the owner goes.
 pub(crate) fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
     let owner = &detachment.owner;
-    let Some(mut store) = crate::place_left(request)?.open()? else { return Ok(()) };
+    let Some(mut store) = crate::place_left(request)?.open_to_release(owner)? else { return Ok(()) };
     let mut failure = FirstFailure::default();
     for ip in store.held_by(owner, &told(request.prev_result.as_ref(), &owner.ifname))? {
         failure.note(store.release(ip, |holder| holder.is(owner) || holder.is_legacy_of(owner)));

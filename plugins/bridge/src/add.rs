@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use cni_net::{Layer3, LinkChange, Lock, NetError, NetNs, Netlink, Pair, localnet, mtu, pair};
+use cni_net::{Layer3, LinkChange, NetError, NetNs, Netlink, Pair, localnet, mtu, pair};
 use cni_netfilter::{MacGuard, MacGuardHint, Netfilter};
-use cni_plugin::{Attachment, CniError, CniResult, IfName, Interface, MacAddr, Owner, Request, Undo};
+use cni_plugin::{Attachment, CniError, CniResult, IfName, Interface, Lock, MacAddr, Owner, Request, Undo};
 
 use crate::config::Config;
 use crate::gateway::GatewayLink;
@@ -31,7 +31,7 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
 
     // 3. The bridge, shared with others and therefore never taken back. Nobody may delete it while it has no port yet.
     //    Where there is no lock, nobody does: DEL leaves the bridge.
-    let lock = Lock::to_use_bridges().ok();
+    let lock = Lock::if_possible(Lock::to_use_bridges())?;
     let bridge = host::ensure_bridge(&socket, &settings)?;
     localnet::keep_guarded([bridge.name.as_str()], || filter.guard_localnet())?;
     mac::refuse_taken(&socket, &settings, &bridge)?;

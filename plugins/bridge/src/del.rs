@@ -2,7 +2,7 @@
 
 use cni_net::{Link, Netlink, localnet, pair};
 use cni_netfilter::{MacGuardHint, Netfilter};
-use cni_plugin::{CniError, Detachment, IfName, Owner, Request};
+use cni_plugin::{CniError, Detachment, IfName, Lock, Owner, Request};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
@@ -12,6 +12,8 @@ use crate::{host, settings};
 /// is reported.
 pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
     let owner = &detachment.owner;
+    // Nothing that a killed ADD has left at work may come after this.
+    let _alone = Lock::if_possible(Lock::of_attachment(owner))?;
     let filter = Netfilter::new();
     let socket = Netlink::open()?;
     let mut steps = Vec::new();

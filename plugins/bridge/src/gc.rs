@@ -2,7 +2,7 @@
 
 use cni_net::{Netlink, localnet, pair};
 use cni_netfilter::Netfilter;
-use cni_plugin::{CniError, IfName, Owner, Request};
+use cni_plugin::{CniError, IfName, Lock, Owner, Request};
 
 use crate::config::Config;
 use crate::{host, settings};
@@ -10,7 +10,8 @@ use crate::{host, settings};
 /// Removes it. Every part is tried, but for IPAM's where a link could not be removed, and the first failure is reported.
 pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     let filter = Netfilter::new();
-    let mut steps = vec![filter.retain_masquerade(&request.network, valid).map_err(CniError::from)];
+    let mut steps = vec![Lock::settle_orphans(&request.network).map_err(CniError::from)];
+    steps.push(filter.retain_masquerade(&request.network, valid).map_err(CniError::from));
     steps.push(filter.retain_mac_guards(&request.network, valid).map_err(CniError::from));
     let pairs = pair::retain(&request.network, valid).map_err(CniError::from);
     let are_gone = pairs.is_ok();

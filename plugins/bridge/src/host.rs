@@ -2,10 +2,10 @@
 //! completed where it lacks something, never taken back.
 
 use cni_net::{
-    BridgeSpec, ForwardingError, Link, LinkChange, Lock, NetError, NetNsError, Netlink, PairError, SysctlError,
-    mac_of_link, mac_was_set, random_mac, sysctl,
+    BridgeSpec, ForwardingError, Link, LinkChange, NetError, NetNsError, Netlink, PairError, SysctlError, mac_of_link,
+    mac_was_set, random_mac, sysctl,
 };
-use cni_plugin::{IfName, MacAddr, NameError};
+use cni_plugin::{IfName, Lock, MacAddr, NameError};
 use ipnetwork::IpNetwork;
 
 use crate::names::TemplateError;

@@ -1,6 +1,6 @@
 //! ADD: lets the container's traffic through and keeps the bridge's policy.
 
-use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
+use cni_plugin::{Attachment, CniError, CniResult, Lock, Request, Undo};
 
 use crate::config::Config;
 use crate::plan::plan;
@@ -13,7 +13,10 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let prev = request.require_prev_result()?;
     let wanted = plan(&settings, &attachment.owner, prev)?;
 
-    // 2. The rules, and firewalld's zone.
+    // 2. Nothing that a killed call has left at work may come after this.
+    Lock::hold_attachment(&attachment.owner, undo)?;
+
+    // 3. The rules, and firewalld's zone.
     request.config.firewall().add(&wanted, undo)?;
     Ok(prev.clone())
 }

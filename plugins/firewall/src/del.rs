@@ -1,6 +1,6 @@
 //! DEL: closes what was opened for the owner.
 
-use cni_plugin::{CniError, Detachment, Request};
+use cni_plugin::{CniError, Detachment, Lock, Request};
 
 use crate::config::Config;
 use crate::plan::plan;
@@ -10,6 +10,8 @@ use crate::settings::Settings;
 /// for the owner.
 pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
     let owner = &detachment.owner;
+    // Nothing that a killed ADD has left at work may come after this.
+    let _alone = Lock::if_possible(Lock::of_attachment(owner))?;
     let hint = || plan(&Settings::resolve(&request.config).ok()?, owner, request.prev_result.as_ref()?).ok();
     Ok(request.config.firewall().remove(owner, hint().as_ref())?)
 }

@@ -5,6 +5,7 @@ mod add;
 mod check;
 mod config;
 mod del;
+mod gc;
 mod plan;
 #[cfg(any(test, fuzzing))]
 mod properties;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
         add: add::add,
         del: del::del,
         check: check::check,
-        gc: |request, valid| Ok(request.config.firewall().retain(&request.network, valid)?),
+        gc: gc::gc,
         status: status::status,
     })
 }

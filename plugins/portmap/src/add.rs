@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use cni_net::{Lock, Netlink, pair};
+use cni_net::{Netlink, pair};
 use cni_netfilter::{Evicted, Flush, Netfilter};
-use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
+use cni_plugin::{Attachment, CniError, CniResult, Lock, Request, Undo};
 
 use crate::config::Config;
 use crate::plan::{plan, warn_of_unpublished};
@@ -28,6 +28,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     if wanted.is_empty() {
         return Ok(prev.clone());
     }
+    // Nothing that a killed call has left at work may come after this.
+    Lock::hold_attachment(owner, undo)?;
     let backend = filter.choose(settings.backend)?;
 
     // 2. Where 127.0.0.1 is to be served, the link that leads to the container. And what tells later that the container is
@@ -38,11 +40,12 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     link::note(&mut wanted, link::towards(&socket, owner, prev)?.as_ref());
 
     // 3. The rules. Of ADDs at the same moment one gets a port; where there is no lock, that is right as long as nobody wants
-    //    the same one.
+    //    the same one. Other ports are not waited for: a tool that hangs keeps nobody else waiting.
     listener::warn(&wanted);
-    let turn = Lock::of_ports().ok();
+    let ports = wanted.iter().flat_map(|forwards| &forwards.ports);
+    let turn = Lock::if_possible(Lock::of_ports(ports.map(|port| (port.protocol.number(), port.host_port))))?;
     let (taken_back, taken_owner, taken) = (Rc::clone(&filter), owner.clone(), wanted.clone());
-    undo.push("the port rules", move || taken_back.remove_ports(&taken_owner, &taken).map(drop));
+    undo.push("the port rules", move || taken_back.take_back_ports(&taken_owner, &taken));
     go::evict(&filter, &wanted)?;
     let displaced = filter.add_ports(backend, &wanted)?;
     drop(turn);

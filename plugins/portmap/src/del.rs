@@ -3,7 +3,7 @@
 use std::thread;
 
 use cni_netfilter::{Flush, Netfilter, PortForwards};
-use cni_plugin::{CniError, Detachment, Request};
+use cni_plugin::{CniError, Detachment, Lock, Request};
 
 use crate::config::Config;
 use crate::localnet;
@@ -18,6 +18,8 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
         (Ok(settings), Some(prev)) => plan(&settings, owner, prev),
         _ => Vec::new(),
     };
+    // Nothing that a killed ADD has left at work may come after this.
+    let _alone = Lock::if_possible(Lock::of_attachment(owner))?;
     let filter = Netfilter::new();
     let withdrawn = filter.remove_ports(owner, &hints)?;
     localnet::keep_guarded(&filter, request.prev_result.as_ref())?;
@@ -26,10 +28,12 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
         return Ok(());
     }
     // After the rules, or the next packet would make the entry anew; and while the kernel frees them.
-    let closing = thread::spawn(move || drop(filter));
+    let closing = thread::Builder::new().spawn(move || drop(filter));
     if let Err(error) = Netfilter::forget_flows(known.chain(&withdrawn), Flush::Ours) {
         eprintln!("flows to {owner} may continue: {error}");
     }
-    drop(closing.join());
+    if let Ok(closing) = closing {
+        drop(closing.join());
+    }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use cni_net::pair;
 use cni_netfilter::Netfilter;
-use cni_plugin::{CniError, Detachment, Request};
+use cni_plugin::{CniError, Detachment, Lock, Request};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
@@ -10,6 +10,8 @@ use crate::config::Config;
 /// Detaches the container. Every part is tried, but for the last where the link could not be removed, and the first failure
 /// is reported.
 pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
+    // Nothing that a killed ADD has left at work may come after this.
+    let _alone = Lock::if_possible(Lock::of_attachment(&detachment.owner))?;
     let filter = Netfilter::new();
     let mut steps = Vec::new();
 

@@ -5,12 +5,11 @@ mod check;
 mod create;
 mod delete;
 
-use std::convert::Infallible;
 use std::path::PathBuf;
 
-use cni_plugin::{Attachment, CniResult, IfName, Owner, Undo, sha512_hex};
+use cni_plugin::{Attachment, CniResult, IfName, Lock, LockError, Owner, Undo, sha512_hex};
 
-use crate::{Link, Lock, NetError, NetNsError, Netlink};
+use crate::{Link, NetError, NetNsError, Netlink};
 
 pub use check::{PairCheck, check_mac};
 pub use create::{Pair, PairSpec, create};
@@ -33,6 +32,9 @@ pub enum PairError {
     /// The container's namespace can't be entered.
     #[error(transparent)]
     NetNs(#[from] NetNsError),
+    /// Another call for the attachment doesn't end.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// There are no random numbers for its addresses.
     #[error("cannot choose a MAC address: {0}")]
     Random(#[from] std::io::Error),
@@ -130,13 +132,7 @@ pub fn refuse_repeat(
     undo: &mut Undo,
 ) -> Result<(), PairError> {
     let owner = &attachment.owner;
-    if let Ok(lock) = Lock::of_attachment(owner) {
-        // Pushed first, it is released last, and when nothing has to be taken back any more.
-        undo.push("the attachment's lock", move || {
-            drop(lock);
-            Ok::<(), Infallible>(())
-        });
-    }
+    Lock::hold_attachment(owner, undo)?;
     if let Some(found) = inside.link_by_name(owner.ifname.as_str())? {
         let kind = found.kind.unwrap_or_else(|| "link".to_owned());
         let netns = attachment.netns.clone();

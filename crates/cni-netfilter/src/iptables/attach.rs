@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use cni_plugin::Difference;
+use cni_plugin::{Difference, Lock, Turn};
 
 use super::error::IptablesError;
 use super::held::Holder;
@@ -44,6 +44,9 @@ pub(super) fn add_ports(
     match create_ports(family, intents) {
         Ok(listing) => refuse_held(family, intents, &Table::parse(&listing), is_there),
         Err(error) if error.is_refusal() => {
+            // Two that have seen that a shared rule is missing would both append it: iptables-nft repeats a transaction that
+            // another one made stale.
+            let _turn = Lock::if_possible(Lock::of_turn(Turn::IptablesSkeleton { ipv6: family == Family::V6 }))?;
             let evicted = again(|| evict_or_refuse(family, intents, is_there))?;
             again(|| repair_ports(family, intents))?;
             Ok(evicted)

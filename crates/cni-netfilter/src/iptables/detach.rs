@@ -55,6 +55,11 @@ pub(super) fn remove(
     outcomes
 }
 
+/// The families in which something of the owner's can be.
+pub(super) fn traced(kind: Kind, owner: &Owner) -> Vec<Family> {
+    Family::ALL.into_iter().filter(|family| Trace::of(kind, owner, *family) != Trace::Nothing).collect()
+}
+
 /// Bets that exactly `expected` is there; false if that was wrong, or the tool doesn't work, and nothing was done.
 fn delete(family: Family, expected: &[Wanted]) -> Result<bool, IptablesError> {
     let mut script = Script::default();
@@ -68,11 +73,10 @@ fn delete(family: Family, expected: &[Wanted]) -> Result<bool, IptablesError> {
 }
 
 /// Removes what `owner` has of its own: after a failed ADD, when what Go made for the container may serve another of its
-/// interfaces.
-pub(super) fn take_back(kind: Kind, owner: &Owner, families: &[Family]) {
+/// interfaces. The table is read first, so that where nothing has to be taken back no lock is waited for.
+pub(super) fn take_back(kind: Kind, owner: &Owner, families: &[Family]) -> Vec<Outcome> {
     let clear = |family| clear(family, || false, |table| names::owned(table, kind, owner));
-    // The error that led here is the one to report; what can't be taken back now is DEL's to remove.
-    drop(concurrently(families, clear));
+    concurrently(families, clear)
 }
 
 /// Removes what owners in `network` other than `valid` have.

@@ -2,6 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use cni_plugin::LockError;
 
 use crate::Protocol;
 
@@ -23,15 +26,28 @@ pub enum IptablesError {
         source: io::Error,
     },
     /// Another program held the xtables lock (legacy variant only) for the whole time that we wait.
-    #[error(
-        "{tool}: another program has held the xtables lock for {seconds} s; see who with `fuser /run/xtables.lock`"
-    )]
+    #[error("{tool}: the xtables lock ({}) is held by {holders}: try again, or end it if it hangs", path.display())]
     LockHeld {
         /// The executable.
         tool: String,
-        /// How long we waited.
-        seconds: u32,
+        /// The lock's file.
+        path: PathBuf,
+        /// Its holders, in words.
+        holders: String,
     },
+    /// The tool did not end in time.
+    #[error("{tool}: {processes} did not end within {seconds} s and was killed; nothing is known to be changed")]
+    Hung {
+        /// The executable.
+        tool: String,
+        /// The process, and those that it had started.
+        processes: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// Another process doesn't let us have our turn.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The tool, or the kernel behind it, refused.
     #[error("{tool} refused{}: {message}{}", on_line(.rule.as_deref()), way_out(.message))]
     Refused {

@@ -131,6 +131,17 @@ impl Iptables {
         collected(detach::remove(Kind::Masquerade, owner, &families, expected)).map(drop)
     }
 
+    /// Takes [`Iptables::add_masquerade`] back: as [`Iptables::remove_masquerade`], but leaves alone what Go made, and where
+    /// nothing is to be removed nothing is waited for.
+    pub fn take_back_masquerade(&self, owner: &Owner) -> Result<(), IptablesError> {
+        collected(detach::take_back(Kind::Masquerade, owner, &detach::traced(Kind::Masquerade, owner))).map(drop)
+    }
+
+    /// Takes [`Iptables::add_ports`] back, in the same way.
+    pub fn take_back_ports(&self, owner: &Owner) -> Result<(), IptablesError> {
+        collected(detach::take_back(Kind::Ports, owner, &detach::traced(Kind::Ports, owner))).map(drop)
+    }
+
     /// Removes the masquerading of all owners in `network` but `valid`. Other networks' rules and rules that name no
     /// network are left alone.
     pub fn retain_masquerade(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), IptablesError> {
@@ -221,7 +232,8 @@ impl Iptables {
     ) -> Result<Vec<T>, IptablesError> {
         let settled = collected(outcomes);
         if settled.is_err() {
-            owners.iter().for_each(|owner| detach::take_back(kind, owner, families));
+            // The error that led here is the one to report; what can't be taken back now is DEL's to remove.
+            owners.iter().for_each(|owner| drop(detach::take_back(kind, owner, families)));
         }
         settled
     }

@@ -8,15 +8,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
+use std::time::Duration;
+
+use cni_plugin::child::{self, ChildError};
+use cni_plugin::{deadline, holders_of};
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Resource, getrlimit};
 
 use super::error::IptablesError;
 use super::save::Table;
 
-/// How long a tool may wait for the xtables lock before we report who is in the way instead of being killed by the
-/// runtime's own deadline. The nft variant has no lock.
-const LOCK_SECONDS: u32 = 60;
+/// What the tools of the legacy variant lock (iptables(8), `XTABLES_LOCKFILE`). The nft variant has no lock.
+const LOCK_FILE: &str = "/run/xtables.lock";
 
 /// An address family, each with tools and tables of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,14 +90,30 @@ impl Variant {
     }
 }
 
-/// Runs `work` for every family, at the same time, and returns the outcomes in the same order.
+/// How long a tool may wait for the xtables lock, in seconds: less than it may run, so that it reports the lock.
+fn lock_seconds() -> u64 {
+    deadline::at_most(deadline::LOCK).saturating_sub(Duration::from_secs(1)).as_secs().max(1)
+}
+
+/// True if the process may open enough files for two tools at the same time: where one fails for lack of them, and the other
+/// one works, that would also be so when it is taken back.
+fn has_descriptors() -> bool {
+    getrlimit(Resource::Nofile).current.is_none_or(|limit| limit >= 64)
+}
+
+/// Runs `work` for every family, at the same time if there is a thread to be had, and returns the outcomes in the same order.
 pub(super) fn concurrently<T: Send>(families: &[Family], work: impl Fn(Family) -> T + Sync) -> Vec<T> {
     match families {
-        [first, rest @ ..] if !rest.is_empty() => thread::scope(|scope| {
-            let others: Vec<_> = rest.iter().map(|family| scope.spawn(|| work(*family))).collect();
+        [first, rest @ ..] if !rest.is_empty() && has_descriptors() => thread::scope(|scope| {
+            let work = &work;
+            let start = |family: Family| thread::Builder::new().spawn_scoped(scope, move || work(family)).ok();
+            let others: Vec<_> = rest.iter().map(|family| (family, start(*family))).collect();
             let mut done = vec![work(*first)];
-            for other in others {
-                done.push(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            for (family, other) in others {
+                done.push(match other {
+                    Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    None => work(*family),
+                });
             }
             done
         }),
@@ -109,7 +129,7 @@ pub(super) fn restore(family: Family, script: &str) -> Result<String, IptablesEr
 /// [`restore`] with the tool of a certain variant.
 pub(super) fn restore_with(tool: &str, script: &str) -> Result<String, IptablesError> {
     let tool = tool.to_owned();
-    let wait = format!("--wait={LOCK_SECONDS}");
+    let wait = format!("--wait={}", lock_seconds());
     // A file instead of a pipe: the tool may print a long list before it has read everything.
     let input = memory_file(script).map_err(|source| IptablesError::Run { tool: tool.clone(), source })?;
     let output = run(&tool, &["--noflush", &wait], Stdio::from(input))?;
@@ -137,7 +157,8 @@ pub(super) fn save_with(tool: &str, table: &str) -> Result<Table, IptablesError>
 /// True if the family's rules can be read at all, by the question that the Go plugins ask: whether the first rule of
 /// `filter INPUT` can be listed. Exit status 1 says no such chain, which is an answer too.
 pub(super) fn usable(family: Family) -> bool {
-    run(family.command(), &["-w", "-t", "filter", "-S", "INPUT", "1"], Stdio::null())
+    let wait = format!("--wait={}", lock_seconds());
+    run(family.command(), &[&wait, "-t", "filter", "-S", "INPUT", "1"], Stdio::null())
         .is_ok_and(|output| matches!(output.status.code(), Some(0 | 1)))
 }
 
@@ -152,11 +173,12 @@ pub(super) fn find(tool: &str) -> Result<PathBuf, IptablesError> {
 
 fn run(tool: &str, args: &[&str], input: Stdio) -> Result<Output, IptablesError> {
     let path = find(tool)?;
-    Command::new(path)
-        .args(args)
-        .stdin(input)
-        .output()
-        .map_err(|source| IptablesError::Run { tool: tool.to_owned(), source })
+    let mut command = Command::new(path);
+    command.args(args).stdin(input);
+    child::run(command, deadline::TOOL).map_err(|error| match error {
+        ChildError::System(source) => IptablesError::Run { tool: tool.to_owned(), source },
+        ChildError::Hung { processes, seconds } => IptablesError::Hung { tool: tool.to_owned(), processes, seconds },
+    })
 }
 
 fn memory_file(text: &str) -> io::Result<File> {
@@ -169,7 +191,12 @@ fn memory_file(text: &str) -> io::Result<File> {
 fn refusal(tool: String, output: &Output, script: &str) -> IptablesError {
     let stderr = String::from_utf8_lossy(&output.stderr);
     if stderr.contains("holding the xtables lock") {
-        return IptablesError::LockHeld { tool, seconds: LOCK_SECONDS };
+        let path = env::var_os("XTABLES_LOCKFILE").map_or_else(|| PathBuf::from(LOCK_FILE), PathBuf::from);
+        let mut holders = holders_of(&path);
+        if holders.is_empty() {
+            holders = "another program".to_owned();
+        }
+        return IptablesError::LockHeld { tool, path, holders };
     }
     let line = line_number(&stderr);
     let rule = line.and_then(|line| script.lines().nth(line.checked_sub(1)?)).map(str::to_owned);

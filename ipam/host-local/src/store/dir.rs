@@ -1,11 +1,13 @@
 //! A network's directory: its lock, and its files by name. Nothing here follows a symbolic link.
 
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use cni_plugin::NetworkName;
 use cni_plugin::state::{self, Entry, StateDir};
+use cni_plugin::{NetworkName, lock_whole};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -13,6 +15,8 @@ use super::error::StoreError;
 
 /// `NONBLOCK`: a FIFO planted in a file's place must not stop the plugin.
 const FILE_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+/// How long the lock is waited for, which is held for milliseconds: less than the plugin that called us waits for us.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Nobody else needs to know who has which address.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 /// No holder is longer: an environment variable has at most 128 KiB (`MAX_ARG_STRLEN`), so a container ID too.
@@ -23,15 +27,31 @@ const CONTENT_MAX: u64 = 192 * 1024;
 pub(crate) struct NetworkDir {
     dir: StateDir,
     /// flock(2) on the same file that the Go plugin locks; closing it unlocks.
-    _lock: OwnedFd,
+    _lock: Option<OwnedFd>,
 }
 
 impl NetworkDir {
-    /// Opens and locks the network's directory; `None` if there is none.
+    /// Opens the network's directory and waits for its lock; `None` if there is none.
     pub(crate) fn open(data_dir: &Path, network: &NetworkName) -> Result<Option<Self>, StoreError> {
+        Self::open_within(PATIENCE, data_dir, network)
+    }
+
+    /// As [`NetworkDir::open`], with a limit for the wait.
+    pub(crate) fn open_within(
+        limit: Duration,
+        data_dir: &Path,
+        network: &NetworkName,
+    ) -> Result<Option<Self>, StoreError> {
+        let Some(dir) = Self::look(data_dir, network)? else { return Ok(None) };
+        let lock = dir.lock(limit)?;
+        Ok(Some(Self { _lock: Some(lock), ..dir }))
+    }
+
+    /// Opens the network's directory without locking it: what is read may change at any moment.
+    pub(crate) fn look(data_dir: &Path, network: &NetworkName) -> Result<Option<Self>, StoreError> {
         let path = path(data_dir, network);
         match StateDir::open(&path, false) {
-            Ok(dir) => dir.map(Self::lock).transpose(),
+            Ok(dir) => Ok(dir.map(|dir| Self { dir, _lock: None })),
             // In the place of the directory of all networks stands a file: there is nothing in it.
             Err(error) if error.kind() == ErrorKind::NotADirectory && !data_dir.is_dir() => Ok(None),
             Err(source) => Err(StoreError::OpenDir { path, source }),
@@ -48,12 +68,14 @@ impl NetworkDir {
         Self::open(data_dir, network)?.ok_or(StoreError::OpenDir { path, source: Errno::NOENT.into() })
     }
 
-    fn lock(dir: StateDir) -> Result<Self, StoreError> {
+    fn lock(&self, limit: Duration) -> Result<OwnedFd, StoreError> {
+        let failed = |source| StoreError::Lock { path: self.dir.path().to_owned(), source };
         let flags = FILE_FLAGS | OFlags::RDONLY | OFlags::CREATE;
-        let lock = fs::openat(dir.fd(), "lock", flags, FILE_MODE)
-            .and_then(|lock| retry(|| fs::flock(&lock, FlockOperation::LockExclusive)).map(|()| lock))
-            .map_err(|source| StoreError::Lock { path: dir.path().to_owned(), source })?;
-        Ok(Self { dir, _lock: lock })
+        let file = fs::openat(self.dir.fd(), "lock", flags, FILE_MODE).map(File::from).map_err(failed)?;
+        let (path, exclusive) = (self.path_of("lock"), FlockOperation::NonBlockingLockExclusive);
+        lock_whole(&file, &path, "the directory of reservations (ipam.dataDir)", exclusive, limit)
+            .map_err(failed)??;
+        Ok(file.into())
     }
 
     /// The full path of a name, for messages.
@@ -115,13 +137,4 @@ fn path(data_dir: &Path, network: &NetworkName) -> PathBuf {
 pub(crate) fn probe_create(data_dir: &Path, network: &NetworkName) -> Result<(), StoreError> {
     let path = path(data_dir, network);
     StateDir::probe_make(&path).map_err(|source| StoreError::CreateDir { path, source })
-}
-
-fn retry(mut call: impl FnMut() -> Result<(), Errno>) -> Result<(), Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            result => return result,
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use cni_plugin::Held;
 use rustix::io::Errno;
 
 use super::holder::Holder;
@@ -16,6 +17,8 @@ pub(crate) enum StoreError {
     OpenDir { path: PathBuf, source: std::io::Error },
     #[error("cannot lock {}/lock: {source}{}", path.display(), symlink_hint(&(*source).into()))]
     Lock { path: PathBuf, source: Errno },
+    #[error(transparent)]
+    Busy(#[from] Held),
     #[error("cannot list the reservations in {}: {source}", path.display())]
     List { path: PathBuf, source: std::io::Error },
     #[error("cannot read {}: {source}", path.display())]

@@ -13,6 +13,7 @@ mod walked;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cni_plugin::state::Entry;
 use cni_plugin::{NetworkName, Owner};
@@ -25,6 +26,9 @@ use crate::allocator::Taken;
 use dir::NetworkDir;
 use index::Index;
 use walked::Walked;
+
+/// How long a lock is usually waited for at most.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Where the reservations of a network are.
 #[derive(Debug, Clone)]
@@ -57,6 +61,23 @@ impl Place {
     /// Opens the reservations if there are any, waiting for the lock.
     pub(crate) fn open(&self) -> Result<Option<Store>, StoreError> {
         Ok(NetworkDir::open(&self.data_dir, &self.network)?.map(|dir| Store::new(self, dir)))
+    }
+
+    /// As [`Place::open`], to release what `owner` holds: `None` also if the lock isn't to be had soon and `owner` holds
+    /// nothing. Then there is nothing to wait for, unless it is `owner`'s own ADD that has the lock.
+    pub(crate) fn open_to_release(&self, owner: &Owner) -> Result<Option<Store>, StoreError> {
+        match NetworkDir::open_within(SOON, &self.data_dir, &self.network) {
+            Err(StoreError::Busy(held)) if !held.is_by(&owner.container_id) && !self.has_any_of(owner)? => Ok(None),
+            Err(StoreError::Busy(_)) => self.open(),
+            opened => Ok(opened?.map(|dir| Store::new(self, dir))),
+        }
+    }
+
+    /// Reads the files without the lock.
+    fn has_any_of(&self, owner: &Owner) -> Result<bool, StoreError> {
+        let Some(dir) = NetworkDir::look(&self.data_dir, &self.network)? else { return Ok(false) };
+        let held = Walked::walk(&dir)?.holdings(|holder| holder.is(owner) || holder.is_legacy_of(owner));
+        Ok(!held.is_empty())
     }
 
     /// Opens the reservations, creating the directory if need be, and waits for the lock.

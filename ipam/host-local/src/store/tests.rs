@@ -262,7 +262,7 @@ fn only_reservations_of_an_earlier_boot_are_reclaimed_and_only_once() {
     let (mut place, set) = (place(&data_dir), set("10.0.0.0/28"));
     let age = |name: &str| {
         let file = fs::File::options().write(true).open(file(&place, name)).unwrap();
-        file.set_modified(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000)).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
     };
     for n in 0..3 {
         add(&place, &set, &owner(n)).unwrap();
