@@ -38,6 +38,7 @@ pub(crate) const SABOTAGES: [(Class, &str, &str); 9] = [
         "tuning",
         r#"case $CNI_COMMAND$CNI_CONTAINERID in ADDstorm*) echo 'warning: all is well' ;; esac; exec "$0.real""#,
     ),
+    (Class::Timeout, "tuning", r#"case $CNI_COMMAND$CNI_CONTAINERID in CHECKstorm*) sleep 60 ;; esac; exec "$0.real""#),
     (
         Class::Refused,
         "firewall",
