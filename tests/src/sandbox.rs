@@ -130,10 +130,23 @@ fn enter() {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("private mounts");
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).expect("a sysfs of this netns");
-    for dir in ["/run", "/var/lib", "/etc/cni", "/opt/cni"] {
-        if Path::new(dir).is_dir() {
-            mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).expect("tmpfs");
-        }
+    for dir in ["/run", "/var/lib", "/mnt", "/etc/cni", "/opt/cni"] {
+        cover(Path::new(dir));
     }
     sh(&["ip", "link", "set", "lo", "up"]);
+}
+
+/// Puts an empty directory in the place of the machine's. Where the machine has none, a case may still make one: not on the
+/// machine, but in an overlay of the directory above, whose changes are in the sandbox's own `/mnt`.
+fn cover(dir: &Path) {
+    if dir.is_dir() {
+        mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).expect("tmpfs");
+        return;
+    }
+    let above = dir.parent().filter(|above| above.is_dir()).expect("a directory to lay something over");
+    let [upper, work] = ["upper", "work"].map(|part| Path::new("/mnt").join(part).join(above.file_name().unwrap()));
+    [&upper, &work].into_iter().for_each(|part| fs::create_dir_all(part).unwrap());
+    let options = format!("lowerdir={},upperdir={},workdir={}", above.display(), upper.display(), work.display());
+    mount(Some("overlay"), above, Some("overlay"), MsFlags::empty(), Some(options.as_str())).expect("overlay");
+    fs::create_dir_all(dir).unwrap();
 }
