@@ -22,7 +22,7 @@ fn every_seed_holds() {
 /// The plugin without the kernel: the previous result is what IPAM says.
 const PROBE: Plugin<Config> = Plugin {
     name: "bridge",
-    release: "v0",
+    release: "v0.0.0",
     versions: SpecVersion::ALL,
     add: |request, attachment, _| {
         let settings = Settings::resolve(&request.config, &attachment.args, request.version)?;

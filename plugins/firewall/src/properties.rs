@@ -21,7 +21,7 @@ fn every_seed_holds() {
 /// The plugin without the kernel.
 const PROBE: Plugin<Config> = Plugin {
     name: "firewall",
-    release: "v0",
+    release: "v0.0.0",
     versions: &[SpecVersion::V0_4_0, SpecVersion::V1_0_0, SpecVersion::V1_1_0],
     add: |request, attachment, _| planned(request, &attachment.owner, request.require_prev_result()?),
     check: |request, attachment| planned(request, &attachment.owner, request.require_result_of_add()?).map(drop),

@@ -21,7 +21,7 @@ fn every_seed_holds() {
 /// The plugin without the kernel.
 const PROBE: Plugin<Config> = Plugin {
     name: "portmap",
-    release: "v0",
+    release: "v0.0.0",
     versions: SpecVersion::ALL,
     add: |request, attachment, _| planned(request, &attachment.owner, request.require_prev_result()?),
     check: |request, attachment| planned(request, &attachment.owner, request.require_result_of_add()?).map(drop),

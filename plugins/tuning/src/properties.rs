@@ -55,7 +55,7 @@ fn allow_list_holds(list: &str) {
 /// The plugin without the kernel.
 const PROBE: Plugin<Undecoded> = Plugin {
     name: "tuning",
-    release: "v0",
+    release: "v0.0.0",
     versions: SpecVersion::ALL,
     add: |request, attachment, _| {
         let settings = Settings::resolve(request, &attachment.args)?;
