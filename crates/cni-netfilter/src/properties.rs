@@ -8,7 +8,7 @@ pub use crate::nftables::{answers_hold, conditions_hold};
 mod tests {
     use std::path::Path;
 
-    /// Tries every seed of a target, with each of its bytes changed, and cut after each of them.
+    /// Tries every seed of a target, and at some forty places of each: cut there, and with another byte there.
     fn try_seeds(target: &str, holds: impl Fn(&[u8])) {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/seeds").join(target);
         let mut seeds: Vec<_> = std::fs::read_dir(dir).unwrap().map(|seed| seed.unwrap().path()).collect();
@@ -19,13 +19,12 @@ mod tests {
             eprintln!("{}", path.display());
             let seed = std::fs::read(path).unwrap();
             holds(&seed);
-            for at in 0..seed.len() {
+            let bytes = [0, b' ', b'"', b'\\', b'1', 0xff];
+            for (turn, at) in (0..seed.len()).step_by(seed.len() / 40 + 1).enumerate() {
                 holds(&seed[..at]);
-                for byte in [0, b' ', b'"', b'\\', seed[at].wrapping_add(1), 0xff] {
-                    let mut changed = seed.clone();
-                    changed[at] = byte;
-                    holds(&changed);
-                }
+                let mut changed = seed.clone();
+                changed[at] = bytes[turn % bytes.len()];
+                holds(&changed);
             }
         }
     }
