@@ -151,6 +151,7 @@ fn no_process(sb: &Sandbox, plugin: &str, backend: Backend) {
             let at = format!("{verb}, from clone {when}");
             answered(&under(sb, &strace(&format!("when={when}+")), plugin, verb, &ns, &conf), &at);
             sb.plugin(plugin, "DEL").attach("c1", "eth0", &ns).conf(&conf).run().silent();
+            ns.sh(&["sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1"]);
             let same =
                 || Snapshot::of(&[&sb.node(), &ns]).same_but(&before, &[&SHARED[..], &["CNI-ISOLATION"]].concat());
             if let Err(stop) = verdict::caught(same) {
