@@ -29,7 +29,7 @@ const BRIDGE: [State; 15] = [
     ),
     ("small_bridge_with_ipv6", &["ip link set br-test mtu 1200"], nothing, &["br-test", "1200", "1280"]),
     ("small_bridge_with_ipv4", &["ip link set br-test mtu 1200"], v4_only, &[]),
-    ("data_dir_below_a_file", &["install -m 755 /dev/null /run/file"], below_a_file, &["/run/file/state"]),
+    ("data_dir_below_a_file", &[], below_a_file, &["/bin/sh/state"]),
     ("range_that_is_the_gateways", &[], only_the_gateway, &["10.77.0.1", "gateway"]),
     ("data_dir_read_only", &["mount -t tmpfs -o ro tmpfs /var/lib"], nothing, &["/var/lib", "Read-only"]),
     ("gateway_interface_of_another_kind", &["ip link add br-test.100 type dummy"], vlan, &["br-test.100"]),
@@ -40,7 +40,7 @@ const PTP: [State; 7] = [
     ("ipv6_switched_off", &["sysctl -qw net.ipv6.conf.default.disable_ipv6=1"], nothing, &["disable_ipv6"]),
     ("ipv6_switched_off_and_ipv4_only", &["sysctl -qw net.ipv6.conf.default.disable_ipv6=1"], v4_only, &[]),
     ("subnet_routed_elsewhere", &["ip route add 10.77.0.0/24 dev up0"], nothing, &[]),
-    ("data_dir_below_a_file", &["install -m 755 /dev/null /run/file"], below_a_file, &["/run/file/state"]),
+    ("data_dir_below_a_file", &[], below_a_file, &["/bin/sh/state"]),
     ("range_that_is_the_gateways", &[], only_the_gateway, &["10.77.0.1", "gateway"]),
     ("data_dir_read_only", &["mount -t tmpfs -o ro tmpfs /var/lib"], nothing, &["/var/lib", "Read-only"]),
 ];
@@ -60,7 +60,7 @@ fn link_local(conf: &mut Value) {
 }
 
 fn below_a_file(conf: &mut Value) {
-    conf["ipam"]["dataDir"] = "/run/file/state".into();
+    conf["ipam"]["dataDir"] = "/bin/sh/state".into();
 }
 
 fn only_the_gateway(conf: &mut Value) {
