@@ -4,6 +4,8 @@
 
 use std::cell::Cell;
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_netfilter::nftables::{
@@ -23,8 +25,12 @@ use super::error::{ASK_GENERATION, NftError};
 const RECEIVE: usize = 64 * 1024;
 /// How many requests are sent at once; their answers (under 1 KiB each) must fit the receive buffer of 208 KiB.
 const PIPELINE: usize = 64;
-/// How often a dump is repeated because the rule set changes under it.
-const DUMP_ATTEMPTS: u32 = 16;
+/// How often a dump is repeated because the rule set changes under it: at once a few times, then with pauses, about 1 s in all.
+const DUMP_ATTEMPTS: u32 = 24;
+/// The attempts without a pause before them.
+const AT_ONCE: u32 = 4;
+/// The longest pause, in milliseconds.
+const PAUSE_MAX: u64 = 60;
 
 /// The socket. Closing it after a delete waits for the kernel (RCU, 5–15 ms), so its owner decides when.
 #[derive(Debug)]
@@ -223,7 +229,8 @@ impl Socket {
         request: &NetfilterMessage,
         mut visit: impl FnMut(Raw) -> Result<(), NftError>,
     ) -> Result<(), NftError> {
-        for _ in 0..DUMP_ATTEMPTS {
+        for attempt in 0..DUMP_ATTEMPTS {
+            pause(attempt);
             if self.dump_once(what, request, &mut visit)? {
                 break;
             }
@@ -238,7 +245,8 @@ impl Socket {
         request: &NetfilterMessage,
         mut read: impl FnMut(&mut T, Raw) -> Result<(), NftError>,
     ) -> Result<T, NftError> {
-        for _ in 0..DUMP_ATTEMPTS {
+        for attempt in 0..DUMP_ATTEMPTS {
+            pause(attempt);
             let mut state = T::default();
             if self.dump_once(what, request, |message| read(&mut state, message))? {
                 return Ok(state);
@@ -336,4 +344,13 @@ impl Socket {
         }
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// Lets others finish what they are changing: 1 ms, 2 ms and so on, with a different part of it for each process, so that two
+/// don't meet again.
+fn pause(attempt: u32) {
+    let Some(doubled) = attempt.checked_sub(AT_ONCE) else { return };
+    let longest = (1u64 << doubled.min(16)).min(PAUSE_MAX) * 1000;
+    let part = u64::from(std::process::id() % 8);
+    thread::sleep(Duration::from_micros(longest - longest * part / 16));
 }
