@@ -87,6 +87,9 @@ fn list(chains: &[&str]) -> Script {
 }
 
 fn add(family: Family, wanted: Wanted<'_>) -> Outcome {
+    if wanted.is_large() {
+        return reading(family, |model| wanted.make(model));
+    }
     let own = wanted.own();
     let mut script = list(&wanted.chains());
     refuse_wildcard(wanted, &mut script);
@@ -150,6 +153,9 @@ fn refuse_wildcard(wanted: Wanted<'_>, script: &mut Script) {
 
 /// Bets that the owner has exactly what is thought.
 fn remove(family: Family, owner: &Owner, wanted: Wanted<'_>) -> Outcome {
+    if wanted.is_large() {
+        return remove_reading(family, owner, &wanted.addresses().collect::<Vec<_>>());
+    }
     let own = wanted.own();
     let mut script = list(&[rules::OWNERS]);
     own.iter().for_each(|rule| script.delete(rule));
@@ -175,14 +181,21 @@ fn remove_reading(family: Family, owner: &Owner, hints: &[IpAddr]) -> Outcome {
     removing(family, |model| plan::remove(model, owner, hints))
 }
 
-/// Asks the kernel first, and reads the table only to name what isn't there.
-fn check(family: Family, wanted: Wanted<'_>, attached: &dyn Attachments) -> Result<Vec<Difference>, IptablesError> {
+/// True if the tool finds all that is wanted, without reading the table.
+fn is_there(family: Family, wanted: Wanted<'_>) -> Result<bool, IptablesError> {
     let mut script = list(&[rules::FORWARD]);
     wanted.shared().iter().chain(&wanted.own()).for_each(|rule| script.check(rule));
     match restore(family, &script.commit_and_finish()?) {
-        Ok(listing) if !plan::is_out_of_order(&Model::new(&Table::parse(&listing))) => return Ok(Vec::new()),
-        Err(error) if !error.is_refusal() => return Err(error),
-        _ => {}
+        Ok(listing) => Ok(!plan::is_out_of_order(&Model::new(&Table::parse(&listing)))),
+        Err(error) if error.is_refusal() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks the kernel first, and reads the table only to name what isn't there.
+fn check(family: Family, wanted: Wanted<'_>, attached: &dyn Attachments) -> Result<Vec<Difference>, IptablesError> {
+    if !wanted.is_large() && is_there(family, wanted)? {
+        return Ok(Vec::new());
     }
     let mut model = Model::new(&read(family, rules::TABLE)?);
     let before = model.clone();

@@ -32,6 +32,13 @@ const AT_ONCE: u32 = 4;
 /// The longest pause, in milliseconds.
 const PAUSE_MAX: u64 = 60;
 
+/// What a dump has listed.
+struct Listed {
+    objects: Vec<Raw>,
+    /// False if the rule set has changed meanwhile: the list may lack objects or have them twice (`NLM_F_DUMP_INTR`).
+    is_complete: bool,
+}
+
 /// The socket. Closing it after a delete waits for the kernel (RCU, 5–15 ms), so its owner decides when.
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -231,11 +238,23 @@ impl Socket {
     ) -> Result<(), NftError> {
         for attempt in 0..DUMP_ATTEMPTS {
             pause(attempt);
-            if self.dump_once(what, request, &mut visit)? {
+            let listed = self.dump_once(what, request)?;
+            listed.objects.into_iter().try_for_each(&mut visit)?;
+            if listed.is_complete {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Like [`Socket::dump`], but asks only once: if the rule set changes meanwhile, an object may be missing or there twice.
+    pub(crate) fn glance(
+        &self,
+        what: &str,
+        request: &NetfilterMessage,
+        visit: impl FnMut(Raw) -> Result<(), NftError>,
+    ) -> Result<(), NftError> {
+        self.dump_once(what, request)?.objects.into_iter().try_for_each(visit)
     }
 
     /// Like [`Socket::dump`], but what is returned comes from one state of the rule set: `read` starts afresh each time.
@@ -247,30 +266,27 @@ impl Socket {
     ) -> Result<T, NftError> {
         for attempt in 0..DUMP_ATTEMPTS {
             pause(attempt);
-            let mut state = T::default();
-            if self.dump_once(what, request, |message| read(&mut state, message))? {
+            let listed = self.dump_once(what, request)?;
+            if listed.is_complete {
+                let mut state = T::default();
+                listed.objects.into_iter().try_for_each(|object| read(&mut state, object))?;
                 return Ok(state);
             }
         }
         Err(NftError::Contended { what: what.to_owned(), attempts: DUMP_ATTEMPTS })
     }
 
-    /// False if the rule set has changed meanwhile: the list may lack objects or have them twice (`NLM_F_DUMP_INTR`).
-    fn dump_once(
-        &self,
-        what: &str,
-        request: &NetfilterMessage,
-        mut visit: impl FnMut(Raw) -> Result<(), NftError>,
-    ) -> Result<bool, NftError> {
+    /// Nothing is decoded before all has been received: the longer that takes, the likelier the rule set changes meanwhile.
+    fn dump_once(&self, what: &str, request: &NetfilterMessage) -> Result<Listed, NftError> {
         let mut bytes = Vec::new();
         self.append(&mut bytes, NLM_F_DUMP, request.clone());
         self.send(&bytes, what)?;
-        let (mut interrupted, mut failed) = (false, None);
+        let (mut listed, mut failed) = (Listed { objects: Vec::new(), is_complete: true }, None);
         self.receive(what, |answer| {
-            interrupted |= answer.interrupted;
+            listed.is_complete &= !answer.interrupted;
             match answer.body {
-                Body::Message(message) => visit(message)?,
-                Body::Error { errno: Errno::INTR, .. } => interrupted = true,
+                Body::Message(message) => listed.objects.push(message),
+                Body::Error { errno: Errno::INTR, .. } => listed.is_complete = false,
                 Body::Error { errno, detail } if errno != Errno::NOENT => {
                     failed = Some(NftError::Refused { what: what.to_owned(), errno, detail });
                 }
@@ -278,7 +294,7 @@ impl Socket {
             }
             Ok(())
         })?;
-        failed.map_or(Ok(!interrupted), Err)
+        failed.map_or(Ok(listed), Err)
     }
 
     /// For questions that any socket of this namespace can ask.

@@ -110,6 +110,9 @@ impl Nftables {
     /// If the kernel can't be asked.
     pub(crate) fn has_foreign_rules(&self, family: TableFamily, table: &str) -> Result<bool, NftError> {
         let chains = self.chains_of(family, table)?;
+        if chains.is_empty() {
+            return Ok(false);
+        }
         if chains.iter().any(|chain| chain.is_base && !HOOKS.contains(&chain.name.as_str())) {
             return Ok(true);
         }
@@ -118,7 +121,7 @@ impl Nftables {
         let foreign = |chain: Option<&str>| {
             let what = format!("list the rules of {table}");
             let mut found = false;
-            self.socket.dump(&what, &rules_of(family, table, chain), |message| {
+            self.socket.glance(&what, &rules_of(family, table, chain), |message| {
                 found |= expressions(message.attributes()).any(|(name, _)| !is_known(name));
                 Ok(())
             })?;
