@@ -56,14 +56,6 @@ impl Family {
         Self::ALL.into_iter().filter(|family| of.contains(family)).collect()
     }
 
-    /// The family as the nft language calls it.
-    pub(crate) fn nft(self) -> &'static str {
-        match self {
-            Self::V4 => "ip",
-            Self::V6 => "ip6",
-        }
-    }
-
     /// True if the *legacy* variant's table exists in this network namespace: a file read, no process.
     ///
     /// False says that no legacy rule can be there. The nft variant's rules are nf_tables chains in `ip nat`,
@@ -188,7 +180,8 @@ pub(super) fn save_with(tool: &str, table: &str) -> Result<Table, IptablesError>
     }
     let text = String::from_utf8_lossy(&output.stdout);
     if !shows(&text, table) {
-        let listing = format!("nft list table {} {table}", family.nft());
+        let family = if tool.starts_with(Family::V6.command()) { "ip6" } else { "ip" };
+        let listing = format!("nft list table {family} {table}");
         return Err(IptablesError::Unreadable { tool, table: table.to_owned(), listing });
     }
     Ok(Table::parse(&text))
