@@ -3,7 +3,6 @@
 use cni_net::{Family, Link, Netlink, localnet};
 use cni_netfilter::{Netfilter, Purpose};
 use cni_plugin::{CniArgs, CniError, IfName, Request};
-use ipnetwork::IpNetwork;
 
 use crate::config::Config;
 use crate::settings::Settings;
