@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
             cases.push(improved(name(chain.what), move |sb| foreign(sb, backend, chain)));
         }
         cases.push(improved(name("docker_is_harmless"), move |sb| docker(sb, backend)));
+        cases.push(improved(name("status_and_check_while_others_change"), move |sb| changing(sb, backend)));
     }
     cases
 }
@@ -155,4 +156,28 @@ fn docker(sb: &Sandbox, backend: Backend) {
     // Docker puts its own first again whenever it starts.
     netns::sh(&["sh", "-c", "iptables -D FORWARD -j DOCKER-USER; iptables -I FORWARD -j DOCKER-USER"]);
     call(sb, "CHECK", "c1", &conf).silent();
+}
+
+/// Hundreds of others' rules in a table that has nothing to do with what is forwarded, and programs that change tables all
+/// the time.
+fn changing(sb: &Sandbox, backend: Backend) {
+    sb.needs("firewall", "1.1.0");
+    let conf = add(sb, backend, "same-bridge", "c1", 2);
+    let rule = |n: u32| {
+        let source = format!("198.18.{}.{}/32", n / 256, n % 256);
+        format!("-A POSTROUTING -s {source} -m comment --comment \"rule {n} of somebody\" -j RETURN\n")
+    };
+    let rules: String = (0..600).map(rule).collect();
+    std::fs::create_dir_all("/run/cni-test").unwrap();
+    std::fs::write("/run/cni-test/many", format!("*nat\n{rules}COMMIT\n")).unwrap();
+    netns::sh(&["iptables-restore", "--noflush", "/run/cni-test/many"]);
+    let script = "n=0; while [ ! -e /run/cni-test/stop ] && [ $n -lt 2000 ]; do n=$((n + 1)); nft add table ip x$1; nft delete table ip x$1; done";
+    let start = |n: &str| std::process::Command::new("sh").args(["-c", script, "sh", n]).spawn().unwrap();
+    let mut writers = ["1", "2", "3"].map(start);
+    let outcomes: Vec<_> = (0..4)
+        .flat_map(|_| [sb.plugin("firewall", "STATUS").conf(&conf).run(), call(sb, "CHECK", "c1", &conf)])
+        .collect();
+    std::fs::write("/run/cni-test/stop", "").unwrap();
+    writers.iter_mut().for_each(|writer| drop(writer.wait()));
+    outcomes.iter().for_each(|outcome| outcome.silent());
 }

@@ -78,6 +78,7 @@ mod tuning;
 mod tuning_backup;
 mod tuning_check;
 mod tuning_sysctl;
+mod unreadable;
 mod unusable;
 mod uplink;
 mod versions;
@@ -118,10 +119,11 @@ fn main() -> ExitCode {
 type Subject = fn() -> Vec<case::Case>;
 
 /// All of them, in the order in which they are told.
-const SUBJECTS: [Subject; 72] = [
+const SUBJECTS: [Subject; 73] = [
     protocol::cases,
     versions::cases,
     backends::cases,
+    unreadable::cases,
     bad_input::cases,
     bad_keys::cases,
     lives::cases,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use cni_netfilter::{Attachments, Backend, FilterError, Forwarding, Netfilter};
+use cni_netfilter::{Attachments, Backend, FilterError, Forwarding, Netfilter, Purpose};
 use cni_plugin::{Difference, NetworkName, Owner, Undo};
 
 use crate::firewalld::{Firewalld, FirewalldError};
@@ -65,7 +65,7 @@ impl Firewall {
         if wanted.is_empty() {
             return Ok(());
         }
-        let (firewalld, backend) = self.choose()?;
+        let (firewalld, backend) = self.choose(Some(wanted))?;
         self.filter.forward(backend, wanted, undo)?;
         if let Some(firewalld) = firewalld.map(Rc::new) {
             let (taken_back, addresses) = (Rc::clone(&firewalld), wanted.addresses.clone());
@@ -83,7 +83,7 @@ impl Firewall {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let (firewalld, backend) = self.choose()?;
+        let (firewalld, backend) = self.choose(Some(wanted))?;
         let mut differences = self.filter.check_forwarding(backend, wanted, attached)?;
         if let Some(firewalld) = firewalld {
             differences.extend(firewalld.check(&wanted.addresses)?);
@@ -124,22 +124,26 @@ impl Firewall {
     /// # Errors
     /// If [`Firewall::add`] would fail now, naming what is missing.
     pub fn obstacles(&self) -> Result<Vec<Difference>, FirewallError> {
-        let (firewalld, backend) = self.choose()?;
+        let (firewalld, backend) = self.choose(None)?;
         if let Some(firewalld) = firewalld {
             firewalld.usable()?;
         }
-        self.filter.forwarding_usable(backend)?;
+        self.filter.usable(backend, Purpose::Forwarding, &[])?;
         Ok(self.filter.obstacles(backend, &[])?)
     }
 
     /// As the Go plugin chooses: firewalld where it runs, else iptables, else nftables.
-    fn choose(&self) -> Result<(Option<Firewalld>, Backend), FirewallError> {
+    fn choose(&self, wanted: Option<&Forwarding>) -> Result<(Option<Firewalld>, Backend), FirewallError> {
         let firewalld = match self.who {
             Who::Filter(backend) => return Ok((None, backend)),
             Who::Firewalld => Some(Firewalld::find(&self.zone)?),
             Who::Any => self.running()?,
         };
-        let backend = if firewalld.is_some() { self.filter.beside_firewalld()? } else { self.filter.choose(None)? };
+        let networks = wanted.map(Forwarding::networks).unwrap_or_default();
+        let backend = match firewalld {
+            Some(_) => self.filter.beside_firewalld()?,
+            None => self.filter.choose(None, Purpose::Forwarding, &networks)?,
+        };
         Ok((firewalld, backend))
     }
 

@@ -1,52 +1,94 @@
 //! Which backend, and whether it can be used.
 
+use ipnetwork::IpNetwork;
+
 use crate::filter::{FilterError, Netfilter};
-use crate::intent::Backend;
+use crate::intent::{Backend, Purpose};
 use crate::iptables::{Family, Iptables, Variant};
-use crate::nftables::{Nftables, TableFamily};
+use crate::nftables::Nftables;
 
 impl Netfilter {
     /// The backend to use: the configured one, else as the Go plugins choose: iptables where its tools are and the kernel
-    /// answers them, else nftables. Starts a process only where neither their variant nor the kernel's modules tell that.
-    pub fn choose(&self, configured: Option<Backend>) -> Result<Backend, FilterError> {
+    /// answers them for IPv4, else nftables. And nftables too where iptables would not do for what is planned: for one of the
+    /// families of `networks`, or because its tools can't show the table that the rules go to. Without any, the networks
+    /// aren't known.
+    ///
+    /// Starts a process only where neither the tools' variant nor the kernel tells the answer.
+    pub fn choose(
+        &self,
+        configured: Option<Backend>,
+        purpose: Purpose,
+        networks: &[IpNetwork],
+    ) -> Result<Backend, FilterError> {
         if let Some(backend) = configured {
             return Ok(backend);
         }
-        let Err(iptables) = self.iptables_answered() else { return Ok(Backend::Iptables) };
+        let Err(iptables) = self.iptables_suits(purpose, networks) else { return Ok(Backend::Iptables) };
         match self.nftables().and_then(Nftables::usable) {
             Ok(()) => Ok(Backend::Nftables),
             Err(nftables) => Err(FilterError::NoBackend { iptables: Box::new(iptables), nftables: Box::new(nftables) }),
         }
     }
 
-    fn iptables_answered(&self) -> Result<(), FilterError> {
-        let tools = Iptables::find()?;
-        let answers = || self.nftables().is_ok_and(|nft| nft.chain_exists(TableFamily::Ip, "filter", "INPUT").is_ok());
+    fn iptables_suits(&self, purpose: Purpose, networks: &[IpNetwork]) -> Result<(), FilterError> {
+        let needed = Family::among(networks.iter().map(IpNetwork::ip));
+        self.answers(Family::V4)?;
+        needed.iter().filter(|family| **family != Family::V4).try_for_each(|family| self.answers(*family))?;
+        let needed = if needed.is_empty() { Family::ALL.to_vec() } else { needed };
+        needed.into_iter().try_for_each(|family| self.shows(family, purpose))
+    }
+
+    fn answers(&self, family: Family) -> Result<(), FilterError> {
+        let tools = Iptables::find_for(family)?;
+        let answers = || self.nftables().is_ok_and(|nft| nft.chain_exists(family.into(), "filter", "INPUT").is_ok());
         let is_answered = match Iptables::variant() {
             Some(Variant::Nft) => answers(),
-            Some(Variant::Legacy) => Family::V4.legacy_is_loaded(),
+            Some(Variant::Legacy) => family.legacy_is_loaded(),
             None => false,
         };
-        if is_answered { Ok(()) } else { Self::ask(&tools, Family::V4) }
+        if is_answered { Ok(()) } else { Self::ask(&tools, family) }
     }
 
     fn ask(tools: &Iptables, family: Family) -> Result<(), FilterError> {
-        tools.usable(family).then_some(()).ok_or(FilterError::IptablesUnusable { tool: family.command() })
+        let error = FilterError::IptablesUnusable { tool: family.command(), family };
+        tools.usable(family).then_some(()).ok_or(error)
     }
 
-    /// Fails, naming what is missing, if `backend` doesn't work here; of iptables, for IPv4 and, if `ipv6` says so, IPv6.
-    pub fn usable(&self, backend: Backend, ipv6: bool) -> Result<(), FilterError> {
+    /// Fails if the family's tools can't show the table for this purpose. They are asked only where the kernel has something
+    /// in it that iptables doesn't write.
+    pub(crate) fn shows(&self, family: Family, purpose: Purpose) -> Result<(), FilterError> {
+        let place = (family, purpose.table());
+        if self.shown.borrow().contains(&place) {
+            return Ok(());
+        }
+        let has_foreign = |nft: &Nftables| nft.has_foreign_rules(family.into(), purpose.table()).unwrap_or_default();
+        if Iptables::variant() != Some(Variant::Legacy) && self.nftables().is_ok_and(has_foreign) {
+            Iptables::shows(family, purpose.table())?;
+        }
+        self.shown.borrow_mut().push(place);
+        Ok(())
+    }
+
+    /// Fails, naming what is missing, if `backend` doesn't work here for this purpose in one of the families of `networks`;
+    /// without any, if it works in no family.
+    pub fn usable(&self, backend: Backend, purpose: Purpose, networks: &[IpNetwork]) -> Result<(), FilterError> {
         match backend {
             Backend::Iptables => {
-                let tools = Iptables::find()?;
-                Self::ask(&tools, Family::V4)?;
-                if ipv6 {
-                    Iptables::find_ipv6().map_err(FilterError::from).and_then(|()| Self::ask(&tools, Family::V6))
-                } else {
-                    Ok(())
+                let needed = Family::among(networks.iter().map(IpNetwork::ip));
+                if needed.is_empty() {
+                    // The first family that works at all decides.
+                    let works = |family| Self::works(family).map(|()| family);
+                    let family = works(Family::V4).or_else(|error| works(Family::V6).map_err(|_| error))?;
+                    return self.shows(family, purpose);
                 }
+                needed.into_iter().try_for_each(|family| Self::works(family).and_then(|()| self.shows(family, purpose)))
             }
+            Backend::Nftables if purpose == Purpose::Forwarding => Ok(self.nftables()?.forwarding_usable()?),
             Backend::Nftables => Ok(self.nftables()?.usable()?),
         }
+    }
+
+    fn works(family: Family) -> Result<(), FilterError> {
+        Self::ask(&Iptables::find_for(family)?, family)
     }
 }

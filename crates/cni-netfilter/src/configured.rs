@@ -7,7 +7,7 @@ use cni_plugin::{Difference, IpConfig, Owner, Undo};
 use ipnetwork::IpNetwork;
 
 use crate::filter::{FilterError, Netfilter};
-use crate::intent::{Backend, Masquerade};
+use crate::intent::{Backend, Masquerade, Purpose};
 
 /// A backend that doesn't exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +82,8 @@ impl Netfilter {
         configured: Option<Backend>,
         wanted: &[Masquerade],
     ) -> Result<Vec<Difference>, FilterError> {
-        let backend = self.choose(configured)?;
+        let networks: Vec<IpNetwork> = wanted.iter().map(|of| of.subnet).collect();
+        let backend = self.choose(configured, Purpose::Masquerade, &networks)?;
         let differences = self.check_masquerade(backend, wanted)?;
         if !differences.is_empty() && self.check_masquerade(backend.other(), wanted).is_ok_and(|found| found.is_empty())
         {

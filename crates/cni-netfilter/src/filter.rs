@@ -1,13 +1,14 @@
 //! One door to both backends: an intent goes to the chosen one, and what is taken away is taken from wherever it is.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use cni_plugin::{Difference, LockError, NetworkName, Owner};
 use ipnetwork::IpNetwork;
 
-use crate::intent::{Backend, FormerHolders, MacGuard, MacGuardHint, Masquerade};
+use crate::intent::{Backend, FormerHolders, MacGuard, MacGuardHint, Masquerade, Purpose};
 use crate::iptables::{Family, Iptables, IptablesError};
 use crate::links::{IsThere, index_exists};
 use crate::nftables::{NftError, Nftables, TableFamily};
@@ -25,10 +26,15 @@ pub enum FilterError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The tools are there and the kernel doesn't answer them.
-    #[error("{tool} cannot read the kernel's rules: `{tool} -S INPUT` shows why; or set the backend to nftables")]
+    #[error(
+        "{tool} cannot read the kernel's rules, and {family} needs it: `{tool} -S INPUT` shows why; or set the backend to \
+         nftables"
+    )]
     IptablesUnusable {
         /// `iptables` or `ip6tables`.
         tool: &'static str,
+        /// Its address family.
+        family: Family,
     },
     /// Neither backend works here.
     #[error("no packet filter can be used: {iptables}; {nftables}")]
@@ -46,12 +52,14 @@ pub enum FilterError {
 /// until the kernel's grace period has passed (5–15 ms): whoever deletes links too does so before dropping this.
 pub struct Netfilter {
     nftables: OnceCell<Nftables>,
-    holder_is_there: IsThere,
+    pub(crate) holder_is_there: IsThere,
+    /// The tables of iptables that its tools can show.
+    pub(crate) shown: RefCell<Vec<(Family, &'static str)>>,
 }
 
 impl Default for Netfilter {
     fn default() -> Self {
-        Self { nftables: OnceCell::new(), holder_is_there: index_exists }
+        Self { nftables: OnceCell::new(), holder_is_there: index_exists, shown: RefCell::default() }
     }
 }
 
@@ -81,7 +89,10 @@ impl Netfilter {
         is_alive: &dyn Fn(&str) -> bool,
     ) -> Result<FormerHolders, FilterError> {
         match backend {
-            Backend::Iptables => Ok(Iptables::find()?.add_masquerade(wanted).map(|()| FormerHolders::default())?),
+            Backend::Iptables => {
+                let tools = self.iptables_for(Purpose::Masquerade, wanted.iter().map(|of| of.address))?;
+                Ok(tools.add_masquerade(wanted).map(|()| FormerHolders::default())?)
+            }
             Backend::Nftables => Ok(self.nftables()?.add_masquerade(wanted, is_alive)?),
         }
     }
@@ -166,6 +177,18 @@ impl Netfilter {
         Ok(self.nftables.get_or_init(|| opened))
     }
 
+    /// The tools for an addition, unless the tables of these addresses' families have something that they can't show: what
+    /// is added there could be neither checked nor repaired.
+    pub(crate) fn iptables_for(
+        &self,
+        purpose: Purpose,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<Iptables, FilterError> {
+        let tools = self.tools()?;
+        Family::among(addresses).into_iter().try_for_each(|family| self.shows(family, purpose))?;
+        Ok(tools)
+    }
+
     /// A kernel without nf_tables has nothing to take away.
     pub(crate) fn in_nftables<T: Default>(
         &self,
@@ -181,8 +204,9 @@ impl Netfilter {
     /// Starts the tools only where something of theirs can be: one of `chains` in iptables-nft's tables, which netlink
     /// tells in constant time, or any legacy rule.
     ///
-    /// Legacy tables may be anybody's. If the tools that would tell are missing or don't work, nothing of ours is known to be
-    /// there: this goes to stderr, and is no failure, or DEL would fail for ever.
+    /// What iptables-nft made is found and removed without the tools, if these are missing or don't work. Legacy tables may be
+    /// anybody's, and only the tools can tell: if they don't, nothing of ours is known to be there. This goes to stderr, and
+    /// is no failure, or DEL would fail for ever.
     pub(crate) fn in_iptables<C: AsRef<str>, T>(
         &self,
         table: &'static str,
@@ -193,7 +217,7 @@ impl Netfilter {
         if !ours && !Family::ALL.iter().any(|family| family.legacy_in_use(table)) {
             return Ok(None);
         }
-        match Iptables::find().and_then(remove) {
+        match remove(Iptables::whatever_is_there()) {
             Err(error) if !ours && error.is_about_tools() => {
                 eprintln!("there are legacy iptables rules, and whether any are this plugin's cannot be told: {error}");
                 Ok(None)
@@ -214,7 +238,7 @@ impl Netfilter {
 
     fn has_chain<C: AsRef<str>>(&self, table: &'static str, chains: &[C]) -> Result<bool, FilterError> {
         let Ok(nftables) = self.nftables() else { return Ok(false) };
-        for family in [TableFamily::Ip, TableFamily::Ip6] {
+        for family in Family::ALL.map(TableFamily::from) {
             for chain in chains {
                 if nftables.chain_exists(family, table, chain.as_ref())? {
                     return Ok(true);

@@ -7,7 +7,7 @@ use cni_plugin::{Difference, IfName, NetworkName, Owner, Undo};
 
 use crate::filter::{FilterError, Netfilter};
 use crate::forwarding::{Attachments, Forwarding};
-use crate::intent::Backend;
+use crate::intent::{Backend, Purpose};
 use crate::iptables::{Family, Iptables, Variant, firewall_legacy as legacy};
 use crate::nftables::{ACCEPT_MARK, MARK_COMMENT};
 
@@ -26,13 +26,15 @@ impl Netfilter {
         match backend {
             _ if wanted.is_empty() => Ok(()),
             Backend::Iptables => {
-                Iptables::find()?.add_forwarding(wanted)?;
+                let tools = self.iptables_for(Purpose::Forwarding, wanted.addresses.iter().copied())?;
+                tools.add_forwarding(wanted)?;
                 self.keep_nftables_apart(wanted)
             }
             Backend::Nftables => {
                 let released = self.nftables()?.add_forwarding(wanted, iptables_may_come())?;
                 let bridges: Vec<IfName> = wanted.ingress.iter().map(|ingress| ingress.bridge.clone()).collect();
-                legacy::add(legacy_needs(&families(&wanted.addresses), Some(ACCEPT_MARK), &bridges))?;
+                let families = Family::among(wanted.addresses.iter().copied());
+                legacy::add(legacy_needs(&families, Some(ACCEPT_MARK), &bridges))?;
                 release_legacy(&released)
             }
         }
@@ -45,7 +47,7 @@ impl Netfilter {
             return Ok(());
         }
         self.nftables()?.keep_apart(&bridges, &wanted.addresses)?;
-        Ok(legacy::add(legacy_needs(&families(&wanted.addresses), None, &bridges))?)
+        Ok(legacy::add(legacy_needs(&Family::among(wanted.addresses.iter().copied()), None, &bridges))?)
     }
 
     fn closed_in_nftables(&self, wanted: &Forwarding) -> Result<Vec<IfName>, FilterError> {
@@ -84,7 +86,7 @@ impl Netfilter {
         wanted: &Forwarding,
         attached: &dyn Attachments,
     ) -> Result<Vec<Difference>, FilterError> {
-        let families = families(&wanted.addresses);
+        let families = Family::among(wanted.addresses.iter().copied());
         match backend {
             Backend::Iptables => {
                 let mut differences = Iptables::find()?.check_forwarding(wanted, attached)?;
@@ -149,15 +151,7 @@ impl Netfilter {
     /// The backend to use where firewalld decides what passes: nftables if the kernel has it, for iptables' rules would be
     /// nobody's when the Go plugin, which makes none beside firewalld, takes over.
     pub fn beside_firewalld(&self) -> Result<Backend, FilterError> {
-        if self.nftables().is_ok() { Ok(Backend::Nftables) } else { self.choose(None) }
-    }
-
-    /// Fails, naming what is missing, if `backend` can't forward here.
-    pub fn forwarding_usable(&self, backend: Backend) -> Result<(), FilterError> {
-        match backend {
-            Backend::Iptables => self.usable(backend, false),
-            Backend::Nftables => Ok(self.nftables()?.forwarding_usable()?),
-        }
+        if self.nftables().is_ok() { Ok(Backend::Nftables) } else { self.choose(None, Purpose::Forwarding, &[]) }
     }
 
     /// The chains of others that drop what is forwarded for `addresses` although `backend` accepts it; without any
@@ -172,7 +166,8 @@ impl Netfilter {
             Err(_) => Vec::new(),
         };
         if backend == Backend::Iptables && !iptables_is_legacy {
-            let families = if addresses.is_empty() { vec![Family::V4] } else { families(addresses) };
+            let families =
+                if addresses.is_empty() { vec![Family::V4] } else { Family::among(addresses.iter().copied()) };
             found.extend(legacy::obstacles(&families)?);
         }
         Ok(found)
@@ -195,9 +190,4 @@ fn release_legacy(bridges: &[IfName]) -> Result<(), FilterError> {
         return Ok(());
     }
     Ok(legacy::remove(MARK_COMMENT, |name| bridges.iter().any(|bridge| bridge.as_str() == name))?)
-}
-
-fn families(addresses: &[IpAddr]) -> Vec<Family> {
-    let has = |family: &Family| addresses.iter().any(|address| Family::of(*address) == *family);
-    Family::ALL.into_iter().filter(has).collect()
 }

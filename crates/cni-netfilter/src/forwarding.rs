@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use cni_plugin::{IfName, Owner};
+use ipnetwork::IpNetwork;
 
 /// What may be forwarded from and to one attachment's addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +167,11 @@ impl FromStr for ChainName {
 }
 
 impl Forwarding {
+    /// Each address as a network of its own.
+    pub fn networks(&self) -> Vec<IpNetwork> {
+        self.addresses.iter().copied().map(IpNetwork::from).collect()
+    }
+
     /// True if there is nothing to be done.
     pub fn is_empty(&self) -> bool {
         self.addresses.is_empty()

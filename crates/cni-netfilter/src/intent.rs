@@ -15,6 +15,27 @@ pub enum Backend {
     Nftables,
 }
 
+/// What rules are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Masquerading what containers send.
+    Masquerade,
+    /// Published ports.
+    Ports,
+    /// What is let through.
+    Forwarding,
+}
+
+impl Purpose {
+    /// The table of iptables that the rules are in.
+    pub(crate) fn table(self) -> &'static str {
+        match self {
+            Self::Masquerade | Self::Ports => "nat",
+            Self::Forwarding => "filter",
+        }
+    }
+}
+
 /// As configurations name it.
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

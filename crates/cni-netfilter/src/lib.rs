@@ -20,7 +20,7 @@ pub use filter::{FilterError, Netfilter, Removal};
 pub use forwarding::{Attachments, BadChainName, ChainName, Forwarding, Ingress, IngressPolicy, UnknownPolicy};
 pub use intent::{
     Backend, Displaced, Evicted, FormerHolders, MacGuard, MacGuardHint, MarkChain, Masquerade, PortForward,
-    PortForwards, Protocol, Snat,
+    PortForwards, Protocol, Purpose, Snat,
 };
 pub use links::IsThere;
 pub use nftables::{GoHeld, GoPorts, NftError, Nftables, TableFamily};

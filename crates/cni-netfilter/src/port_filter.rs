@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use cni_plugin::{Difference, Lock, NetworkName, Owner, Turn};
+use ipnetwork::IpNetwork;
 
 use crate::conntrack::{self, Flush};
 use crate::filter::{FilterError, Netfilter};
-use crate::intent::{Backend, Displaced, Evicted, PortForward, PortForwards, Protocol};
+use crate::intent::{Backend, Displaced, Evicted, PortForward, PortForwards, Protocol, Purpose};
 use crate::iptables::{Family, Iptables, firewall_legacy as legacy};
 use crate::nftables::{GoHeld, GoPorts, Nftables, TableFamily};
 
@@ -20,7 +21,10 @@ impl Netfilter {
             self.guard_localnet()?;
         }
         let mut displaced = match backend {
-            Backend::Iptables => Displaced { evicted: self.tools()?.add_ports(wanted)?, ..Displaced::default() },
+            Backend::Iptables => {
+                let tools = self.iptables_for(Purpose::Ports, wanted.iter().map(|of| of.container.ip()))?;
+                Displaced { evicted: tools.add_ports(wanted)?, ..Displaced::default() }
+            }
             Backend::Nftables => {
                 // No tool is waited for meanwhile.
                 let _turn = Lock::if_possible(Lock::of_turn(Turn::NftablesPorts))?;
@@ -39,8 +43,8 @@ impl Netfilter {
             Backend::Nftables => {
                 let enters = |family| self.in_nftables(|nft| nft.has_rules(family, "nat", Iptables::PORTS_CHAIN));
                 let there = legacy_ports() || enters(TableFamily::Ip)? || enters(TableFamily::Ip6)?;
-                let tools = if there { self.tools().ok() } else { None };
-                Ok(tools.map(|tools| tools.free_ports(wanted)).transpose()?.unwrap_or_default())
+                let tools = Iptables::whatever_is_there().asking(self.holder_is_there);
+                Ok(if there { tools.free_ports(wanted)? } else { Vec::new() })
             }
         }
     }
@@ -50,11 +54,7 @@ impl Netfilter {
     pub fn can_publish(&self, backend: Backend, mark_chain: Option<&str>) -> Result<(), FilterError> {
         match backend {
             Backend::Iptables => {
-                self.usable(backend, false).or_else(|error| {
-                    let works =
-                        Iptables::find_ipv6().and_then(|()| Iptables::find()).is_ok_and(|t| t.usable(Family::V6));
-                    if works { Ok(()) } else { Err(error) }
-                })?;
+                self.usable(backend, Purpose::Ports, &[])?;
                 let Some(chain) = mark_chain else { return Ok(()) };
                 let exists = |family| self.in_nftables(|nft| nft.chain_exists(family, "nat", chain));
                 if exists(TableFamily::Ip)? || exists(TableFamily::Ip6)? {
@@ -74,7 +74,8 @@ impl Netfilter {
         configured: Option<Backend>,
         wanted: &[PortForwards],
     ) -> Result<Vec<Difference>, FilterError> {
-        let backend = self.choose(configured)?;
+        let networks: Vec<IpNetwork> = wanted.iter().map(|of| of.container).collect();
+        let backend = self.choose(configured, Purpose::Ports, &networks)?;
         let differences = self.check_ports(backend, wanted)?;
         let fits_other = || self.check_ports(backend.other(), wanted).is_ok_and(|found| found.is_empty());
         let fits_go = || self.in_nftables(|nft| nft.go_publishes(wanted));

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use cni_net::{Layer3, LinkChange, NetError, NetNs, Netlink, Pair, localnet, mtu, pair};
-use cni_netfilter::{MacGuard, MacGuardHint, Netfilter};
+use cni_netfilter::{MacGuard, MacGuardHint, Netfilter, Purpose};
 use cni_plugin::{Attachment, CniError, CniResult, IfName, Interface, Lock, MacAddr, Owner, Request, Undo};
 
 use crate::config::Config;
@@ -20,7 +20,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let settings = Settings::resolve(&request.config, &attachment.args, request.version)?;
     let filter = Rc::new(Netfilter::new());
     let names = settings.host_name.as_ref().map_or_else(|| Ok(Vec::new()), |template| template.names(owner))?;
-    let backend = if settings.masquerade { Some(filter.choose(settings.backend)?) } else { None };
+    let choose = || filter.choose(settings.backend, Purpose::Masquerade, &request.config.ipam.subnets());
+    let backend = settings.masquerade.then(choose).transpose()?;
     let namespace = NetNs::open(&attachment.netns)?;
     let socket = Rc::new(Netlink::open()?);
     let inside = Netlink::open_in(&namespace)?;

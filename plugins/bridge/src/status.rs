@@ -1,9 +1,8 @@
 //! STATUS: says no when an ADD would fail now, and only then.
 
 use cni_net::{Family, Link, Netlink, localnet};
-use cni_netfilter::Netfilter;
+use cni_netfilter::{Netfilter, Purpose};
 use cni_plugin::{CniArgs, CniError, IfName, Request};
-use ipnetwork::IpNetwork;
 
 use crate::config::Config;
 use crate::settings::Settings;
@@ -18,10 +17,11 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
         filter.can_guard_macs().map_err(|error| CniError::unavailable(error.into()))?;
     }
     if settings.masquerade {
-        let backend = filter.choose(settings.backend).map_err(|error| CniError::unavailable(error.into()))?;
-        let ipv6 = settings.masquerade_families.contains(&Family::V6)
-            && request.config.ipam.subnets().iter().any(IpNetwork::is_ipv6);
-        filter.usable(backend, ipv6).map_err(|error| CniError::unavailable(error.into()))?;
+        let mut networks = request.config.ipam.subnets();
+        networks.retain(|network| settings.masquerade_families.contains(&Family::of(network.ip())));
+        let chosen = filter.choose(settings.backend, Purpose::Masquerade, &networks);
+        let usable = chosen.and_then(|backend| filter.usable(backend, Purpose::Masquerade, &networks));
+        usable.map_err(|error| CniError::unavailable(error.into()))?;
     }
     if localnet::needs_guard([settings.bridge.as_str()]) {
         filter.warn_of_unguarded_localnet()?;

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use cni_net::{Netlink, pair};
-use cni_netfilter::{Evicted, Flush, Netfilter};
+use cni_netfilter::{Evicted, Flush, Netfilter, Purpose};
 use cni_plugin::{Attachment, CniError, CniResult, Lock, Request, Undo};
+use ipnetwork::IpNetwork;
 
 use crate::config::Config;
 use crate::plan::{plan, warn_of_unpublished};
@@ -30,7 +31,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     }
     // Nothing that a killed call has left at work may come after this.
     Lock::hold_attachment(owner, undo)?;
-    let backend = filter.choose(settings.backend)?;
+    let containers: Vec<IpNetwork> = wanted.iter().map(|forwards| forwards.container).collect();
+    let backend = filter.choose(settings.backend, Purpose::Ports, &containers)?;
 
     // 2. Where 127.0.0.1 is to be served, the link that leads to the container. And what tells later that the container is
     //    gone.

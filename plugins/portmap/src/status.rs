@@ -1,7 +1,7 @@
 //! STATUS: says no when an ADD with ports would fail now.
 
 use cni_net::localnet;
-use cni_netfilter::Netfilter;
+use cni_netfilter::{Netfilter, Purpose};
 use cni_plugin::{CniError, Request, code};
 
 use crate::config::Config;
@@ -12,7 +12,7 @@ use crate::settings::Settings;
 pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config)?;
     let filter = Netfilter::new();
-    let chosen = filter.choose(settings.backend);
+    let chosen = filter.choose(settings.backend, Purpose::Ports, &[]);
     let usable = chosen.and_then(|backend| filter.can_publish(backend, settings.external_chain()));
     usable.map_err(|error| CniError { code: code::UNAVAILABLE, ..error.into() })?;
     if localnet::needs_guard([]) {

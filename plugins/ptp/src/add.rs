@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use cni_net::{NetNs, Netlink, PairSpec, forwarding, mtu, pair};
-use cni_netfilter::Netfilter;
+use cni_netfilter::{Netfilter, Purpose};
 use cni_plugin::{Attachment, CniError, CniResult, Request, Undo};
 
 use crate::config::Config;
@@ -16,7 +16,8 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     let owner = &attachment.owner;
     let settings = Settings::resolve(&request.config)?;
     let filter = Rc::new(Netfilter::new());
-    let backend = if settings.masquerade { Some(filter.choose(settings.backend)?) } else { None };
+    let choose = || filter.choose(settings.backend, Purpose::Masquerade, &request.config.ipam.subnets());
+    let backend = settings.masquerade.then(choose).transpose()?;
     let namespace = NetNs::open(&attachment.netns)?;
     let socket = Rc::new(Netlink::open()?);
     let inside = Netlink::open_in(&namespace)?;

@@ -1,7 +1,7 @@
 //! STATUS: says no when an ADD would fail now, and only then.
 
 use cni_net::{Family, NetError, Netlink, forwarding, no_ipv6};
-use cni_netfilter::Netfilter;
+use cni_netfilter::{Netfilter, Purpose};
 use cni_plugin::{CniError, Request};
 use ipnetwork::IpNetwork;
 
@@ -14,8 +14,9 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     node(&request.config).map_err(CniError::unavailable)?;
     if settings.masquerade {
         let filter = Netfilter::new();
-        let ipv6 = request.config.ipam.subnets().iter().any(IpNetwork::is_ipv6);
-        let usable = filter.choose(settings.backend).and_then(|backend| filter.usable(backend, ipv6));
+        let (purpose, networks) = (Purpose::Masquerade, request.config.ipam.subnets());
+        let chosen = filter.choose(settings.backend, purpose, &networks);
+        let usable = chosen.and_then(|backend| filter.usable(backend, purpose, &networks));
         usable.map_err(|error| CniError::from(error).unavailable())?;
     }
     request.ipam(&settings.ipam).status()

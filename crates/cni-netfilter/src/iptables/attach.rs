@@ -8,9 +8,10 @@ use super::error::IptablesError;
 use super::held::Holder;
 use super::names::{self, Kind};
 use super::plan::{Wanted, remove_chains};
+use super::read::{Reading, read};
 use super::rules::{Rule, Script};
 use super::save::Table;
-use super::tool::{Family, restore, save};
+use super::tool::{Family, restore};
 use super::{held, masquerade, ports};
 use crate::{Evicted, IsThere, Masquerade, PortForwards};
 
@@ -29,7 +30,7 @@ pub(super) fn add_masquerade(family: Family, intents: &[Masquerade]) -> Result<(
         outcome => return outcome.map(drop),
     }
     again(|| {
-        let table = save(family, "nat")?;
+        let table = read(family, "nat")?;
         complete(family, &wanted, &table)
     })
 }
@@ -96,10 +97,10 @@ fn evict_or_refuse(
     intents: &[&PortForwards],
     is_there: IsThere,
 ) -> Result<Vec<Evicted>, IptablesError> {
-    let table = save(family, "nat")?;
-    let chain = |intent: &PortForwards| ports::wanted(intent).chain(&table);
-    let holders: Vec<Holder> =
-        intents.iter().flat_map(|intent| held::holders(&table, &chain(intent), intent)).collect();
+    let reading = Reading::of(family, "nat", || true)?;
+    let table = &reading.table;
+    let chain = |intent: &PortForwards| ports::wanted(intent).chain(table);
+    let holders: Vec<Holder> = intents.iter().flat_map(|intent| held::holders(table, &chain(intent), intent)).collect();
     if holders.is_empty() {
         return Ok(Vec::new());
     }
@@ -112,13 +113,13 @@ fn evict_or_refuse(
     chains.dedup();
     let mut script = Script::default();
     script.table("nat");
-    remove_chains(&table, &chains, &mut script);
-    restore(family, &script.commit_and_finish()?)?;
+    remove_chains(table, &chains, &mut script);
+    reading.remove(family, &script.commit_and_finish()?)?;
     Ok(holders.into_iter().map(|holder| Evicted { holder: holder.name, ports: holder.ports }).collect())
 }
 
 fn repair_ports(family: Family, intents: &[&PortForwards]) -> Result<(), IptablesError> {
-    let table = save(family, "nat")?;
+    let table = read(family, "nat")?;
     let wanted: Vec<Wanted> = intents.iter().map(|intent| ports::wanted(intent)).collect();
     let missing = intents.iter().filter_map(|intent| ports::external_chain(intent));
     let missing = missing.filter(|chain| table.chain(chain).is_none()).map(str::to_owned).next();
@@ -154,12 +155,12 @@ pub(super) fn again<T>(attempt: impl Fn() -> Result<T, IptablesError>) -> Result
 
 /// What `family` lacks of the intents' masquerading.
 pub(super) fn check_masquerade(family: Family, intents: &[Masquerade]) -> Result<Vec<Difference>, IptablesError> {
-    compare(family, &save(family, "nat")?, masquerade::wanted(intents, family))
+    compare(family, &read(family, "nat")?, masquerade::wanted(intents, family))
 }
 
 /// What `family` lacks of the intents' ports and frame, and whether all of it is as the Go plugin made it.
 pub(super) fn check_ports(family: Family, intents: &[&PortForwards]) -> Result<(Vec<Difference>, bool), IptablesError> {
-    let table = save(family, "nat")?;
+    let table = read(family, "nat")?;
     let made_by_go = |intent: &PortForwards| names::made_by_go(&table, Kind::Ports, &intent.owner);
     let wanted = |intent: &&PortForwards| {
         if made_by_go(intent) {

@@ -8,10 +8,11 @@ use super::attach::again;
 use super::error::IptablesError;
 use super::names::{self, Kind};
 use super::plan::{Wanted, remove_chains};
+use super::read::Reading;
 use super::rules::Script;
 use super::run::Run;
 use super::save::Table;
-use super::tool::{Family, concurrently, restore, save};
+use super::tool::{Family, concurrently, restore};
 use super::trace::Trace;
 use crate::PortForward;
 
@@ -90,18 +91,19 @@ pub(super) fn retain(kind: Kind, network: &NetworkName, valid: &[Owner]) -> Vec<
 /// `dispensable`.
 fn clear(family: Family, dispensable: impl Fn() -> bool, stale: impl Fn(&Table) -> Vec<String>) -> Outcome {
     again(|| {
-        let table = match save(family, "nat") {
+        let reading = match Reading::of(family, "nat", &dispensable) {
             Err(error) if error.is_about_tools() && dispensable() => return Ok(Vec::new()),
             read => read?,
         };
-        let chains = stale(&table);
+        let table = &reading.table;
+        let chains = stale(table);
         if chains.is_empty() {
             return Ok(Vec::new());
         }
         let mut script = Script::default();
         script.table("nat");
-        remove_chains(&table, &chains, &mut script);
-        restore(family, &script.commit_and_finish()?)?;
+        remove_chains(table, &chains, &mut script);
+        reading.remove(family, &script.commit_and_finish()?)?;
         let rules = chains.iter().filter_map(|chain| table.chain(chain)).flatten();
         Ok(rules.filter_map(Run::read).flat_map(Run::forwards).collect())
     })

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use cni_plugin::LockError;
 
-use crate::Protocol;
+use rustix::io::Errno;
+
+use crate::{NftError, Protocol};
 
 /// An iptables operation failed; nothing of the transaction it names was applied.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +51,7 @@ pub enum IptablesError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The tool, or the kernel behind it, refused.
-    #[error("{tool} refused{}: {message}{}", on_line(.rule.as_deref()), way_out(.message))]
+    #[error("{tool} refused{}: {message}{}", on_line(.rule.as_deref()), way_out(tool, message))]
     Refused {
         /// The executable.
         tool: String,
@@ -71,6 +73,22 @@ pub enum IptablesError {
         /// `iptables` or `ip6tables`.
         tool: &'static str,
     },
+    /// The tool can't show a table, because another program has put rules into it that only nft knows.
+    #[error(
+        "{tool} cannot show the table {table}, for it has rules that only nft can: see `{listing}`; set the backend to \
+         nftables, or move those rules to a table of another name"
+    )]
+    Unreadable {
+        /// The executable.
+        tool: String,
+        /// The table.
+        table: String,
+        /// What shows it.
+        listing: String,
+    },
+    /// What iptables-nft made can't be read or removed over netlink.
+    #[error(transparent)]
+    Netlink(#[from] NftError),
     /// A value that can't be written into the tool's input without becoming something else.
     #[error("{value:?} cannot be part of an iptables rule: {why}")]
     Unwritable {
@@ -96,13 +114,17 @@ pub enum IptablesError {
 impl IptablesError {
     /// True if the tool ran and said no: the state of the rules isn't what was assumed, so looking at them may help.
     pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        match self {
+            Self::Refused { .. } => true,
+            Self::Netlink(error) => matches!(error.errno(), Some(Errno::NOENT | Errno::BUSY)),
+            _ => false,
+        }
     }
 
     /// True if the tools are missing, or cannot even read: it says nothing about the rules.
     pub(crate) fn is_about_tools(&self) -> bool {
         match self {
-            Self::MissingTool { .. } | Self::Run { .. } => true,
+            Self::MissingTool { .. } | Self::Run { .. } | Self::Unreadable { .. } => true,
             Self::Refused { tool, .. } => tool.ends_with("-save"),
             _ => false,
         }
@@ -113,11 +135,15 @@ fn host_port(ip: Option<IpAddr>, port: u16) -> String {
     ip.map_or_else(|| port.to_string(), |ip| SocketAddr::new(ip, port).to_string())
 }
 
-/// Being root isn't what the tools lack where they say so: a container's root mostly has no such capability.
-fn way_out(message: &str) -> &'static str {
-    match message.contains("Permission denied") {
-        true => "; it takes CAP_NET_ADMIN in the user namespace that the network namespace belongs to",
-        false => "",
+/// Being root isn't what the tools lack where they say so: a container's root mostly has no such capability. And where nothing
+/// can even be read, no other rule would do.
+fn way_out(tool: &str, message: &str) -> &'static str {
+    if message.contains("Permission denied") {
+        "; it takes CAP_NET_ADMIN in the user namespace that the network namespace belongs to"
+    } else if tool.ends_with("-save") {
+        "; repair it, or set the backend to nftables"
+    } else {
+        ""
     }
 }
 

@@ -3,6 +3,7 @@
 //! ADD and DEL bet on a node in use: the chains are there, and one transaction changes what is the attachment's own and
 //! prints what was there before. From that follows what else has to be done; usually nothing.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use cni_plugin::{Difference, NetworkName, Owner};
@@ -12,9 +13,10 @@ use super::error::IptablesError;
 use super::firewall_model::{Change, Model};
 use super::firewall_plan::{self as plan, Wanted};
 use super::firewall_rules as rules;
+use super::read::{Reading, read};
 use super::rules::{Rule, Script};
 use super::save::Table;
-use super::tool::{Family, concurrently, restore, save};
+use super::tool::{Family, concurrently, restore};
 use super::{Iptables, all, flatten, present};
 use crate::{Attachments, Forwarding};
 
@@ -64,8 +66,7 @@ impl Iptables {
         let wanted = |family| hint.and_then(|hint| Wanted::new(hint, family));
         let hinted = present(|family| wanted(family).is_some());
         if hinted.is_empty() {
-            return all(concurrently(&Family::ALL, |family| tolerant(family, remove_reading(family, owner, &[]))))
-                .map(drop);
+            return all(concurrently(&Family::ALL, |family| remove_reading(family, owner, &[]))).map(drop);
         }
         all(concurrently(&hinted, |family| wanted(family).map_or(Ok(()), |wanted| remove(family, owner, wanted))))
             .map(drop)
@@ -73,18 +74,8 @@ impl Iptables {
 
     /// Removes what owners in `network` other than `valid` have. What Go made names no owner and stays.
     pub fn retain_forwarding(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), IptablesError> {
-        all(concurrently(&Family::ALL, |family| {
-            tolerant(family, reading(family, |model| plan::retain(model, network, valid)))
-        }))
-        .map(drop)
-    }
-}
-
-/// A node may do without IPv6.
-fn tolerant(family: Family, outcome: Outcome) -> Outcome {
-    match (family, outcome) {
-        (Family::V6, Err(IptablesError::MissingTool { .. } | IptablesError::Refused { .. })) => Ok(()),
-        (_, outcome) => outcome,
+        all(concurrently(&Family::ALL, |family| removing(family, |model| plan::retain(model, network, valid))))
+            .map(drop)
     }
 }
 
@@ -96,6 +87,9 @@ fn list(chains: &[&str]) -> Script {
 }
 
 fn add(family: Family, wanted: Wanted<'_>) -> Outcome {
+    if wanted.is_large() {
+        return reading(family, |model| wanted.make(model));
+    }
     let own = wanted.own();
     let mut script = list(&wanted.chains());
     refuse_wildcard(wanted, &mut script);
@@ -119,7 +113,7 @@ fn add(family: Family, wanted: Wanted<'_>) -> Outcome {
 
 /// Those of the listed rules that can matter to one attachment.
 fn concerning(wanted: Wanted<'_>, listing: &str) -> Model {
-    let (addresses, key) = (wanted.addresses().collect::<Vec<_>>(), wanted.owner().key());
+    let (addresses, key) = (wanted.addresses().collect::<HashSet<_>>(), wanted.owner().key());
     let lines = listing.lines().filter(|line| !rules::is_anothers(line, &addresses, &key));
     Model::new(&Table::parse(&lines.collect::<Vec<_>>().join("\n")))
 }
@@ -127,9 +121,20 @@ fn concerning(wanted: Wanted<'_>, listing: &str) -> Model {
 /// Reads the table, plans and carries out, again if somebody acted in between.
 fn reading(family: Family, change: impl Fn(&mut Model)) -> Outcome {
     again(|| {
-        let mut model = Model::new(&save(family, rules::TABLE)?);
+        let mut model = Model::new(&read(family, rules::TABLE)?);
         change(&mut model);
         carry_out(family, &model)
+    })
+}
+
+/// The same for a change that only removes.
+fn removing(family: Family, change: impl Fn(&mut Model)) -> Outcome {
+    again(|| {
+        // A node may do without IPv6, and so without its tools.
+        let reading = Reading::of(family, rules::TABLE, || family == Family::V6)?;
+        let mut model = Model::new(&reading.table);
+        change(&mut model);
+        if model.changes().is_empty() { Ok(()) } else { reading.remove(family, &model.script().finish()?) }
     })
 }
 
@@ -148,12 +153,15 @@ fn refuse_wildcard(wanted: Wanted<'_>, script: &mut Script) {
 
 /// Bets that the owner has exactly what is thought.
 fn remove(family: Family, owner: &Owner, wanted: Wanted<'_>) -> Outcome {
+    if wanted.is_large() {
+        return remove_reading(family, owner, &wanted.addresses().collect::<Vec<_>>());
+    }
     let own = wanted.own();
     let mut script = list(&[rules::OWNERS]);
     own.iter().for_each(|rule| script.delete(rule));
     let left = match restore(family, &script.commit_and_finish()?) {
         Ok(listing) => concerning(wanted, &listing).without(&own),
-        Err(error) if error.is_refusal() => {
+        Err(error) if error.is_refusal() || error.is_about_tools() => {
             return remove_reading(family, owner, &wanted.addresses().collect::<Vec<_>>());
         }
         Err(error) => return Err(error),
@@ -163,26 +171,33 @@ fn remove(family: Family, owner: &Owner, wanted: Wanted<'_>) -> Outcome {
     if left.owned_by(owner).next().is_none() && bridge.is_none() {
         return Ok(());
     }
-    reading(family, |model| {
+    removing(family, |model| {
         plan::remove(model, owner, &[]);
         bridge.into_iter().for_each(|bridge| plan::release_bridge(model, bridge));
     })
 }
 
 fn remove_reading(family: Family, owner: &Owner, hints: &[IpAddr]) -> Outcome {
-    reading(family, |model| plan::remove(model, owner, hints))
+    removing(family, |model| plan::remove(model, owner, hints))
+}
+
+/// True if the tool finds all that is wanted, without reading the table.
+fn is_there(family: Family, wanted: Wanted<'_>) -> Result<bool, IptablesError> {
+    let mut script = list(&[rules::FORWARD]);
+    wanted.shared().iter().chain(&wanted.own()).for_each(|rule| script.check(rule));
+    match restore(family, &script.commit_and_finish()?) {
+        Ok(listing) => Ok(!plan::is_out_of_order(&Model::new(&Table::parse(&listing)))),
+        Err(error) if error.is_refusal() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks the kernel first, and reads the table only to name what isn't there.
 fn check(family: Family, wanted: Wanted<'_>, attached: &dyn Attachments) -> Result<Vec<Difference>, IptablesError> {
-    let mut script = list(&[rules::FORWARD]);
-    wanted.shared().iter().chain(&wanted.own()).for_each(|rule| script.check(rule));
-    match restore(family, &script.commit_and_finish()?) {
-        Ok(listing) if !plan::is_out_of_order(&Model::new(&Table::parse(&listing))) => return Ok(Vec::new()),
-        Err(error) if !error.is_refusal() => return Err(error),
-        _ => {}
+    if !wanted.is_large() && is_there(family, wanted)? {
+        return Ok(Vec::new());
     }
-    let mut model = Model::new(&save(family, rules::TABLE)?);
+    let mut model = Model::new(&read(family, rules::TABLE)?);
     let before = model.clone();
     wanted.make(&mut model);
     let made_by_go = wanted.was_made_by_go(&before);

@@ -101,7 +101,7 @@ pub(crate) fn remove(comment: &str, is_gone: impl Fn(&str) -> bool + Sync) -> Re
     all(concurrently(&in_use(&Family::ALL), |family| {
         let Some(tool) = tool(family) else { return Ok(()) };
         change(&tool, |model| {
-            let both = model.rules(rules::STAGE1).iter().chain(model.rules(rules::STAGE2));
+            let both = model.rules(rules::STAGE1).chain(model.rules(rules::STAGE2));
             let of_gone = |rule: &&Rule| {
                 let bridge = rule.value("-i").or(rule.value("-o"));
                 rule.comment() == Some(comment) && bridge.is_some_and(&is_gone)

@@ -1,5 +1,6 @@
 //! Forwarding rules as a plan: from what is wanted and what is there to the changes in between. Pure functions.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use cni_plugin::{NetworkName, Owner};
@@ -10,6 +11,22 @@ use super::rules::Rule;
 use super::tool::Family;
 use crate::nftables::MARK_COMMENT;
 use crate::{Forwarding, Ingress};
+
+/// More addresses than this are large.
+const LARGE: usize = 16;
+
+/// What rules say, for the question whether a rule is one of them.
+struct Meanings(HashSet<(String, Vec<String>)>);
+
+impl Meanings {
+    fn of(rules: &[Rule]) -> Self {
+        Self(rules.iter().map(|rule| (rule.chain.clone(), rule.meaning())).collect())
+    }
+
+    fn has(&self, rule: &Rule) -> bool {
+        self.0.contains(&(rule.chain.clone(), rule.meaning()))
+    }
+}
 
 /// What one attachment wants in one family's `filter` table.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +64,11 @@ impl<'a> Wanted<'a> {
         own
     }
 
+    /// True if the tool had better not be asked about each rule: it looks through the whole chain for every one.
+    pub(super) fn is_large(self) -> bool {
+        self.addresses().nth(LARGE).is_some()
+    }
+
     /// The rules that it shares with others.
     pub(super) fn shared(self) -> Vec<Rule> {
         let mut shared = vec![rules::forward(), rules::admin(self.intent.admin_chain.as_str()), rules::published()];
@@ -82,13 +104,13 @@ impl<'a> Wanted<'a> {
 
     /// True if the owner had something in `before` that it no longer has.
     pub(super) fn gives_up(self, before: &Model) -> bool {
-        let own = self.own();
-        before.owned_by(self.owner()).any(|entry| !own.iter().any(|o| o.same_as(entry)))
+        let own = Meanings::of(&self.own());
+        before.owned_by(self.owner()).any(|entry| !own.has(entry))
     }
 
     /// True if the Go plugin made the rules: the owner isn't listed at all, or only for addresses that it no longer has.
     pub(super) fn was_made_by_go(self, model: &Model) -> bool {
-        let listed: Vec<IpAddr> = model.owned_by(&self.intent.owner).filter_map(rules::address_of).collect();
+        let listed: HashSet<IpAddr> = model.owned_by(&self.intent.owner).filter_map(rules::address_of).collect();
         let is_listed = |address: IpAddr| listed.contains(&address);
         let none_at_all = model.owned_by(&self.intent.owner).next().is_none();
         none_at_all || (!listed.is_empty() && !self.addresses().any(is_listed))
@@ -96,16 +118,15 @@ impl<'a> Wanted<'a> {
 
     /// Releases what the owner no longer has, and takes the addresses from whoever had them: IPAM gave them to us.
     fn take_over(self, model: &mut Model) {
-        let own = self.own();
+        let own = Meanings::of(&self.own());
         let before: Vec<Rule> = model.owned_by(&self.intent.owner).cloned().collect();
-        let released: Vec<Rule> = before.into_iter().filter(|rule| !own.iter().any(|o| o.same_as(rule))).collect();
+        let released: Vec<Rule> = before.into_iter().filter(|rule| !own.has(rule)).collect();
         release(model, &released, []);
-        let addresses: Vec<IpAddr> = self.addresses().collect();
-        let taken = |rule: &Rule| {
-            rules::address_of(rule).is_some_and(|address| addresses.contains(&address))
-                && !own.iter().any(|o| o.same_as(rule))
+        let addresses: HashSet<IpAddr> = self.addresses().collect();
+        let taken = |rule: &&Rule| {
+            rules::address_of(rule).is_some_and(|address| addresses.contains(&address)) && !own.has(rule)
         };
-        let others: Vec<Rule> = model.rules(rules::OWNERS).iter().filter(|rule| taken(rule)).cloned().collect();
+        let others: Vec<Rule> = model.rules(rules::OWNERS).filter(taken).cloned().collect();
         others.iter().for_each(|rule| model.delete(rule));
     }
 
@@ -130,7 +151,7 @@ impl<'a> Wanted<'a> {
 /// True if accepts come before the policies, which would then drop nothing: those of this backend, or the one of what
 /// nftables has marked.
 pub(super) fn is_out_of_order(model: &Model) -> bool {
-    let place = |is: &dyn Fn(&Rule) -> bool| model.rules(rules::FORWARD).iter().position(is);
+    let place = |is: &dyn Fn(&Rule) -> bool| model.rules(rules::FORWARD).position(is);
     let accepts = place(&|rule| rule.target() == Some(rules::ACCEPTS) || rule.comment() == Some(MARK_COMMENT));
     let policies = place(&|rule| rule.target() == Some(rules::STAGE1));
     matches!((accepts, policies), (Some(accepts), Some(policies)) if accepts < policies)
@@ -139,7 +160,7 @@ pub(super) fn is_out_of_order(model: &Model) -> bool {
 /// Moves the jump to the policies to the head of `FORWARD` if it comes too late.
 pub(super) fn put_policies_first(model: &mut Model) {
     if is_out_of_order(model) {
-        let entry = model.rules(rules::FORWARD).iter().find(|rule| rule.target() == Some(rules::STAGE1)).cloned();
+        let entry = model.rules(rules::FORWARD).find(|rule| rule.target() == Some(rules::STAGE1)).cloned();
         if let Some(entry) = entry {
             model.delete(&entry);
             model.insert(entry);
@@ -152,11 +173,11 @@ fn keep(model: &mut Model, ingress: &Ingress) {
     let bridge = ingress.bridge.as_str();
     model.create_missing(rules::STAGE1);
     model.create_missing(rules::STAGE2);
-    if !model.rules(rules::FORWARD).iter().any(|rule| rule.target() == Some(rules::STAGE1)) {
+    if !model.rules(rules::FORWARD).any(|rule| rule.target() == Some(rules::STAGE1)) {
         model.insert(rules::stage1());
     }
     for rule in rules::returns() {
-        if !model.rules(&rule.chain).iter().any(|there| rules::is_alike(there, &rule)) {
+        if !model.rules(&rule.chain).any(|there| rules::is_alike(there, &rule)) {
             model.append(rule);
         }
     }
@@ -182,9 +203,10 @@ fn keep(model: &mut Model, ingress: &Ingress) {
 /// policies of their bridges that nobody is behind then.
 fn release(model: &mut Model, entries: &[Rule], more: impl IntoIterator<Item = IpAddr>) {
     entries.iter().for_each(|rule| model.delete(rule));
-    for address in entries.iter().filter_map(rules::address_of).chain(more) {
-        let claimed = model.rules(rules::OWNERS).iter().any(|rule| rules::address_of(rule) == Some(address));
-        if !claimed {
+    let claimed: HashSet<IpAddr> = model.rules(rules::OWNERS).filter_map(rules::address_of).collect();
+    // The entries were put at the head of their chain and the accepts at the end: the tool finds quickest what is in front.
+    for address in entries.iter().rev().filter_map(rules::address_of).chain(more) {
+        if !claimed.contains(&address) {
             rules::accepts(address).iter().for_each(|rule| model.delete_all(rule));
         }
     }
@@ -207,11 +229,10 @@ pub(super) fn remove(model: &mut Model, owner: &Owner, hints: &[IpAddr]) {
 
 /// Removes what owners in `network` other than `valid` have.
 pub(super) fn retain(model: &mut Model, network: &NetworkName, valid: &[Owner]) {
-    let ours = Owner::network_key(network);
-    let stale = |rule: &&Rule| {
-        rule.comment().is_some_and(|text| text.starts_with(&ours) && !valid.iter().any(|owner| owner.wrote(text)))
-    };
-    let entries: Vec<Rule> = model.rules(rules::OWNERS).iter().filter(stale).cloned().collect();
+    let (ours, valid) = (Owner::network_key(network), valid.iter().map(Owner::key).collect::<HashSet<String>>());
+    let is_valid = |comment: &str| comment.split(',').next().is_some_and(|key| valid.contains(key));
+    let stale = |rule: &&Rule| rule.comment().is_some_and(|comment| comment.starts_with(&ours) && !is_valid(comment));
+    let entries: Vec<Rule> = model.rules(rules::OWNERS).filter(stale).cloned().collect();
     release(model, &entries, []);
 }
 
@@ -239,7 +260,7 @@ mod tests {
     }
 
     fn forward(model: &Model) -> Vec<Option<&str>> {
-        model.rules(rules::FORWARD).iter().map(Rule::target).collect()
+        model.rules(rules::FORWARD).map(Rule::target).collect()
     }
 
     #[test]
@@ -247,9 +268,9 @@ mod tests {
         let intent = intent("c1", Some(IngressPolicy::Isolated));
         let model = made(Model::default(), &intent);
         assert_eq!(forward(&model), [Some("CNI-ISOLATION-STAGE-1"), Some("CNI-FORWARD")]);
-        let targets: Vec<_> = model.rules(rules::STAGE1).iter().filter_map(Rule::target).collect();
+        let targets: Vec<_> = model.rules(rules::STAGE1).filter_map(Rule::target).collect();
         assert_eq!(targets, ["DROP", "CNI-ISOLATION-STAGE-2", "RETURN"]);
-        assert_eq!(model.rules(rules::ACCEPTS)[0].target(), Some("CNI-ADMIN"));
+        assert_eq!(model.rules(rules::ACCEPTS).next().unwrap().target(), Some("CNI-ADMIN"));
         assert!(made(settled(&model), &intent).changes().is_empty());
     }
 
@@ -258,8 +279,8 @@ mod tests {
         let frame = made(Model::default(), &intent("c1", None));
         let mut without_owner = settled(&frame);
         remove(&mut without_owner, &owner("c1", "eth0"), &[]);
-        assert_eq!(without_owner.rules(rules::ACCEPTS).len(), 2, "administrator and published ports");
-        assert!(without_owner.rules(rules::OWNERS).is_empty());
+        assert_eq!(without_owner.rules(rules::ACCEPTS).count(), 2, "administrator and published ports");
+        assert!(without_owner.rules(rules::OWNERS).next().is_none());
         // Somebody else's removal takes nothing, whatever it thinks that it had.
         let mut untouched = settled(&frame);
         remove(&mut untouched, &owner("c2", "eth0"), &["10.9.0.2".parse().unwrap()]);
@@ -270,8 +291,23 @@ mod tests {
     fn an_address_has_one_owner_the_latest() {
         let model = made(settled(&made(Model::default(), &intent("c1", None))), &intent("c2", None));
         let deleted = model.changes().iter().filter(|change| matches!(change, Change::Delete(_))).count();
-        assert_eq!((model.rules(rules::OWNERS).len(), deleted), (1, 1));
-        assert!(owner("c2", "eth0").wrote(model.rules(rules::OWNERS)[0].comment().unwrap()));
+        assert_eq!((model.rules(rules::OWNERS).count(), deleted), (1, 1));
+        assert!(owner("c2", "eth0").wrote(model.rules(rules::OWNERS).next().unwrap().comment().unwrap()));
+    }
+
+    /// Ten thousand take minutes if each is looked for among all others.
+    #[test]
+    fn many_addresses_take_no_longer_each_than_few() {
+        let addresses = (0..10_000u32).map(|n| std::net::Ipv4Addr::from(0x0a00_0001 + n).into()).collect();
+        let intent = Forwarding { addresses, ..intent("c1", Some(IngressPolicy::Isolated)) };
+        let model = settled(&made(Model::default(), &intent));
+        assert_eq!(model.rules(rules::OWNERS).count(), 10_001);
+        let again = made(settled(&model), &intent);
+        assert!(again.changes().is_empty());
+        let mut removed = settled(&model);
+        remove(&mut removed, &owner("c1", "eth0"), &intent.addresses);
+        let places = removed.changes().iter().filter(|change| matches!(change, Change::Delete(_))).count();
+        assert_eq!((removed.rules(rules::OWNERS).count(), places), (0, 30_004));
     }
 
     #[test]
@@ -306,6 +342,6 @@ mod tests {
         let mut model = made(Model::new(&Table::parse(go)), &intent("c1", Some(IngressPolicy::SameBridge)));
         remove(&mut model, &owner("c1", "eth0"), &[]);
         assert_eq!(model.of_bridge("br0").count(), 2);
-        assert_eq!(model.rules(rules::OWNERS)[0].comment(), Some(rules::FOREIGN));
+        assert_eq!(model.rules(rules::OWNERS).next().unwrap().comment(), Some(rules::FOREIGN));
     }
 }

@@ -5,6 +5,7 @@
 //! chain, for connections whose destination was translated: in it a rule for each address accepts them, with the owner as
 //! its comment. A rule without a target lists the bridge that the owner is behind.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use cni_plugin::Owner;
@@ -76,7 +77,7 @@ pub(super) fn comes_first(rule: &Rule) -> bool {
 
 /// True if the listed rule concerns neither these addresses nor an owner with this key: with the others' accepts alone the
 /// listing of a full node has thousands of lines.
-pub(super) fn is_anothers(line: &str, addresses: &[IpAddr], owner_key: &str) -> bool {
+pub(super) fn is_anothers(line: &str, addresses: &HashSet<IpAddr>, owner_key: &str) -> bool {
     let mut words = line.split(' ').skip_while(|word| !["-s", "-d"].contains(word));
     let address = words.nth(1).and_then(|word| word.split('/').next()?.parse().ok());
     address.is_some_and(|address| !addresses.contains(&address)) && !line.contains(owner_key)

@@ -9,9 +9,10 @@ use cni_plugin::Difference;
 use super::attach::again;
 use super::error::IptablesError;
 use super::plan::{Frame, Place};
+use super::read::read;
 use super::rules::{Rule, Script};
 use super::save::Table;
-use super::tool::{Family, restore, save};
+use super::tool::{Family, restore};
 
 const TABLE: &str = "raw";
 /// Earlier versions have rules for single interfaces in it, which do no harm.
@@ -34,7 +35,7 @@ pub(super) fn add() -> Result<(), IptablesError> {
     frame().require(&mut bet);
     match restore(Family::V4, &bet.commit_and_finish()?) {
         Err(error) if error.is_refusal() => again(|| {
-            let script = completed(&save(Family::V4, TABLE)?)?;
+            let script = completed(&read(Family::V4, TABLE)?)?;
             restore(Family::V4, &script).map(drop)
         }),
         outcome => outcome.map(drop),
@@ -51,5 +52,5 @@ pub(super) fn completed(table: &Table) -> Result<String, IptablesError> {
 
 /// What is missing, and what is in front of it.
 pub(super) fn check() -> Result<Vec<Difference>, IptablesError> {
-    Ok(frame().differences(&save(Family::V4, TABLE)?, &format!("iptables -t {TABLE}")))
+    Ok(frame().differences(&read(Family::V4, TABLE)?, &format!("iptables -t {TABLE}")))
 }

@@ -5,12 +5,15 @@
 //! another ADD of the same port: iptables-nft repeats a transaction that another one made stale, and doesn't list again, so
 //! the caller has a lock.
 
+use std::collections::HashMap;
+
 use super::error::IptablesError;
 use super::names::{link_of, owner_comment};
 use super::ports::DNAT;
 use super::rules::Rule;
-use super::run::{Run, joined, numbers, protocol};
+use super::run::{PortSet, Run, joined, numbers, protocol};
 use super::save::Table;
+use crate::nftables::OPAQUE;
 use crate::{PortForward, PortForwards};
 
 /// Who holds a port.
@@ -41,11 +44,8 @@ impl Holder {
 /// True if an entry in `table`, which may be only the listing of [`DNAT`], has one of the intent's ports and leads
 /// elsewhere than to `chain`. Whether host addresses overlap can't be told from it.
 pub(super) fn suspect(table: &Table, chain: &str, intent: &PortForwards) -> bool {
-    let runs = joined(&intent.ports);
-    foreign_entries(table, chain, intent).any(|entry| {
-        let listed = listed(entry);
-        runs.iter().any(|run| listed.iter().any(|there| there.overlaps(&Run { host_ip: None, ..*run })))
-    })
+    let wanted = PortSet::of(&joined(&intent.ports));
+    foreign_entries(table, chain, intent).any(|entry| listed(entry).iter().any(|there| wanted.overlaps(there)))
 }
 
 /// Those whose entry before those of `chain` leads to a rule for one of the intent's ports and an overlapping address.
@@ -54,22 +54,21 @@ pub(super) fn suspect(table: &Table, chain: &str, intent: &PortForwards) -> bool
 /// of a container's networks, and the first one serves.
 pub(super) fn holders(table: &Table, chain: &str, intent: &PortForwards) -> Vec<Holder> {
     let runs = joined(&intent.ports);
+    let wanted = PortSet::of(&runs);
     let mut holders: Vec<Holder> = Vec::new();
-    for entry in foreign_entries(table, chain, intent) {
-        let Some(target) = entry.target().filter(|target| holders.iter().all(|known| known.chain != *target)) else {
-            continue;
-        };
-        let same = foreign_entries(table, chain, intent).filter(|other| other.target() == Some(target));
-        let listed: Vec<Run> = same.flat_map(listed).collect();
+    for (target, entry, listed) in lists(foreign_entries(table, chain, intent)) {
         let rules = table.chain(target).unwrap_or_default();
-        let mine = |there: &Run| runs.iter().any(|run| run.overlaps(there));
-        if !listed.iter().any(mine) {
+        if !listed.iter().any(|there| wanted.overlaps(there)) {
             continue;
         }
-        let is_entered = |there: &Run| listed.iter().any(|entry| entry.overlaps(&Run { host_ip: None, ..*there }));
-        let theirs: Vec<Run> = rules.iter().filter_map(Run::read).collect();
-        let entered = || theirs.iter().filter(|there| is_entered(there));
-        let taken = |run: &Run| entered().find_map(|there| there.common(run));
+        let entered = PortSet::of(&listed);
+        let mut theirs: Vec<Run> = rules.iter().filter_map(Run::read).collect();
+        if theirs.is_empty() && rules.iter().any(|rule| rule.args.iter().any(|arg| arg == OPAQUE)) {
+            // Where they lead can't be read, nor of which host addresses.
+            theirs.clone_from(&listed);
+        }
+        let met: Vec<&Run> = theirs.iter().filter(|there| wanted.overlaps(there) && entered.overlaps(there)).collect();
+        let taken = |run: &Run| met.iter().find_map(|there| there.common(run));
         if let Some(port) = runs.iter().find_map(taken) {
             let (chain, link) = (target.to_owned(), link_of(rules));
             let ports = theirs.iter().copied().flat_map(Run::forwards).collect();
@@ -78,6 +77,21 @@ pub(super) fn holders(table: &Table, chain: &str, intent: &PortForwards) -> Vec<
         }
     }
     holders
+}
+
+/// The ports listed for each chain, with the first of the entries that lead there, in their order.
+fn lists<'a>(entries: impl Iterator<Item = &'a Rule>) -> Vec<(&'a str, &'a Rule, Vec<Run>)> {
+    let mut lists: Vec<(&str, &Rule, Vec<Run>)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for entry in entries {
+        let Some(target) = entry.target() else { continue };
+        let place = *places.entry(target).or_insert_with(|| {
+            lists.push((target, entry, Vec::new()));
+            lists.len() - 1
+        });
+        lists[place].2.extend(listed(entry));
+    }
+    lists
 }
 
 fn foreign_entries<'a>(

@@ -1,6 +1,7 @@
 //! Masquerading: a chain per attachment that lets traffic to its own subnets and to multicast pass and masquerades the
 //! rest, entered from `POSTROUTING` by the container's addresses.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use cni_plugin::Owner;
@@ -33,23 +34,15 @@ fn of_owner(owner: &Owner, intents: &[&Masquerade]) -> Wanted {
     let rule =
         |head: &[&str], tail: &[&str]| [head, &commented, tail].concat().into_iter().map(str::to_owned).collect();
 
-    let mut body: Vec<Vec<String>> = Vec::new();
-    for intent in &intents {
-        let accept = rule(&["-d", &network(intent.subnet)], &["-j", "ACCEPT"]);
-        if !body.contains(&accept) {
-            body.push(accept);
-        }
-    }
+    let mut subnets = HashSet::new();
+    let once = intents.iter().map(|intent| network(intent.subnet)).filter(|subnet| subnets.insert(subnet.clone()));
+    let mut body: Vec<Vec<String>> = once.map(|subnet| rule(&["-d", &subnet], &["-j", "ACCEPT"])).collect();
     let multicast = if intents.iter().any(|intent| intent.address.is_ipv4()) { "224.0.0.0/4" } else { "ff00::/8" };
     body.push(rule(&["!", "-d", multicast], &["-j", "MASQUERADE"]));
 
-    let mut entries: Vec<(&'static str, Vec<String>)> = Vec::new();
-    for intent in &intents {
-        let entry = ("POSTROUTING", rule(&["-s", &host(intent.address)], &[]));
-        if !entries.contains(&entry) {
-            entries.push(entry);
-        }
-    }
+    let mut addresses = HashSet::new();
+    let once = intents.iter().map(|intent| intent.address).filter(|address| addresses.insert(*address));
+    let entries = once.map(|address| ("POSTROUTING", rule(&["-s", &host(address)], &[]))).collect();
     let (owner, frame) = (owner.clone(), Frame::default());
     Wanted { kind: Kind::Masquerade, owner, link: None, frame, body, entries, free_form: false }
 }

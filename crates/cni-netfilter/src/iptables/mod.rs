@@ -22,6 +22,7 @@ mod plan;
 mod ports;
 #[cfg(any(test, fuzzing))]
 mod properties;
+mod read;
 mod rules;
 mod run;
 mod save;
@@ -55,11 +56,17 @@ pub struct Iptables {
 }
 
 impl Iptables {
-    /// Looks for the tools in PATH; starts no process.
+    /// Looks for the tools of either family in PATH; starts no process.
     pub fn find() -> Result<Self, IptablesError> {
-        tool::find("iptables-restore")?;
-        tool::find("iptables-save")?;
-        Ok(Self { holder_is_there: index_exists })
+        Self::find_for(Family::V4).or_else(|error| Self::find_for(Family::V6).map_err(|_| error))
+    }
+
+    /// Looks for the tools of one family.
+    pub(crate) fn find_for(family: Family) -> Result<Self, IptablesError> {
+        for verb in ["restore", "save"] {
+            tool::find(&format!("{}-{verb}", family.command()))?;
+        }
+        Ok(Self::whatever_is_there())
     }
 
     /// The same, asking this whether a holder is there.
@@ -67,9 +74,17 @@ impl Iptables {
         Self { holder_is_there }
     }
 
-    /// Looks for the IPv6 tools.
-    pub(crate) fn find_ipv6() -> Result<(), IptablesError> {
-        tool::find("ip6tables-restore").and_then(|_| tool::find("ip6tables-save")).map(drop)
+    /// For removals, and questions about what others have: where the tools are missing or don't work, these do with netlink.
+    pub(crate) fn whatever_is_there() -> Self {
+        Self { holder_is_there: index_exists }
+    }
+
+    /// Fails with [`IptablesError::Unreadable`] if the family's tool can't show the table. Starts it.
+    pub(crate) fn shows(family: Family, table: &str) -> Result<(), IptablesError> {
+        match tool::save(family, table) {
+            Err(error @ IptablesError::Unreadable { .. }) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// What the tools in PATH talk to, if their name tells.
@@ -232,6 +247,8 @@ impl Iptables {
     ) -> Result<Vec<T>, IptablesError> {
         let settled = collected(outcomes);
         if settled.is_err() {
+            let mut owners = owners.to_vec();
+            owners.dedup();
             // The error that led here is the one to report; what can't be taken back now is DEL's to remove.
             owners.iter().for_each(|owner| drop(detach::take_back(kind, owner, families)));
         }

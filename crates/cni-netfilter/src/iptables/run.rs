@@ -86,6 +86,31 @@ impl Run {
     }
 }
 
+/// The ports of many runs, whatever their addresses: whether another has one of them is told in logarithmic time.
+#[derive(Debug)]
+pub(super) struct PortSet(Vec<(Protocol, u16, u16)>);
+
+impl PortSet {
+    pub(super) fn of<'a>(runs: impl IntoIterator<Item = &'a Run>) -> Self {
+        let mut sorted: Vec<_> = runs.into_iter().map(|run| (run.protocol, run.first, run.last)).collect();
+        sorted.sort_unstable();
+        let mut merged: Vec<(Protocol, u16, u16)> = Vec::new();
+        for (protocol, first, last) in sorted {
+            match merged.last_mut() {
+                Some((of, _, end)) if *of == protocol && first <= *end => *end = last.max(*end),
+                _ => merged.push((protocol, first, last)),
+            }
+        }
+        Self(merged)
+    }
+
+    pub(super) fn overlaps(&self, run: &Run) -> bool {
+        let before = |(protocol, _, last): &(Protocol, u16, u16)| (*protocol, *last) < (run.protocol, run.first);
+        let next = self.0.get(self.0.partition_point(before));
+        next.is_some_and(|(protocol, first, _)| *protocol == run.protocol && *first <= run.last)
+    }
+}
+
 /// A protocol as either variant of the tool prints it.
 pub(super) fn protocol(text: &str) -> Option<Protocol> {
     match text {
@@ -166,6 +191,19 @@ mod tests {
             to: SocketAddr::new(to.ip(), to.port() + n),
         };
         (0..count).map(forward).collect()
+    }
+
+    #[test]
+    fn a_set_of_ports_finds_overlaps() {
+        let run = |first, last| Run { last, ..singly(&ports(first, 1, "10.0.0.2:80"))[0] };
+        let set = PortSet::of(&[run(80, 80), run(8000, 8100), run(8050, 8060), run(443, 443)]);
+        for (first, last) in [(80, 80), (1, 80), (8100, 9000), (8070, 8070), (81, 443), (1, 65_535)] {
+            assert!(set.overlaps(&run(first, last)), "{first}-{last}");
+        }
+        for (first, last) in [(79, 79), (81, 442), (8101, 65_535)] {
+            assert!(!set.overlaps(&run(first, last)), "{first}-{last}");
+        }
+        assert!(!set.overlaps(&Run { protocol: Protocol::Udp, ..run(80, 80) }));
     }
 
     #[test]

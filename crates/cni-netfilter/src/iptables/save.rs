@@ -11,6 +11,15 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// A table of these chains and rules, in their order.
+    pub(super) fn new(chains: impl IntoIterator<Item = String>, rules: impl IntoIterator<Item = Rule>) -> Self {
+        let mut table = Self { chains: chains.into_iter().map(|name| (name, Vec::new())).collect() };
+        for rule in rules {
+            table.chains.entry(rule.chain.clone()).or_default().push(rule);
+        }
+        table
+    }
+
     /// Reads the text; lines that declare neither a chain nor a rule are skipped.
     pub(super) fn parse(text: &str) -> Self {
         let mut table = Self::default();

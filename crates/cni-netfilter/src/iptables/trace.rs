@@ -4,7 +4,7 @@ use cni_plugin::Owner;
 
 use super::names::Kind;
 use super::tool::Family;
-use crate::nftables::{Nftables, TableFamily};
+use crate::nftables::Nftables;
 
 /// What is known of an owner's rules in one family's `nat` table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +21,7 @@ impl Trace {
     /// Constant time. The netlink socket is closed again, which takes as long as the kernel's grace period if something
     /// was deleted just before: so ask first.
     pub(super) fn of(kind: Kind, owner: &Owner, family: Family) -> Self {
-        let table = match family {
-            Family::V4 => TableFamily::Ip,
-            Family::V6 => TableFamily::Ip6,
-        };
+        let table = family.into();
         let has_chain = |nftables: Nftables| {
             kind.all_names(owner).iter().any(|chain| nftables.chain_exists(table, "nat", chain).unwrap_or_default())
         };

@@ -83,12 +83,13 @@ impl Nftables {
             if addresses.is_empty() { vec![None] } else { addresses.iter().copied().map(Some).collect() };
         let mut obstacles = Vec::new();
         for chain in forward_chains(&self.socket)? {
-            let mut concerned =
-                whose.iter().copied().filter(|address| chain.concerns(address.is_none_or(|a| a.is_ipv4())));
+            let concerned = |address: &Option<IpAddr>| chain.concerns(address.is_none_or(|a| a.is_ipv4()));
+            let concerned: Vec<Option<IpAddr>> = whose.iter().copied().filter(concerned).collect();
             let dropped = match chain.is_iptables() {
+                _ if concerned.is_empty() => None,
                 // Its jumps lead to chains of Docker's and others', which know nothing of our containers.
-                true => concerned.next().filter(|_| with_iptables && chain.drops),
-                false => dropped(&self.socket, &chain, concerned)?,
+                true => concerned.first().copied().filter(|_| with_iptables && chain.drops),
+                false => unless_contended(dropped(&self.socket, &chain, concerned))?,
             };
             if let Some(address) = dropped
                 && !is_dormant(&self.socket, &chain)?
@@ -141,19 +142,23 @@ fn forward_chains(socket: &Socket) -> Result<Vec<Foreign>, NftError> {
     Ok(chains)
 }
 
+/// Rules that change all the time get the benefit of the doubt.
+fn unless_contended<T>(outcome: Result<Option<T>, NftError>) -> Result<Option<T>, NftError> {
+    match outcome {
+        Err(NftError::Contended { .. }) => Ok(None),
+        outcome => outcome,
+    }
+}
+
 /// The first of `whose` that the chain drops.
-fn dropped(
-    socket: &Socket,
-    chain: &Foreign,
-    mut whose: impl Iterator<Item = Option<IpAddr>>,
-) -> Result<Option<Option<IpAddr>>, NftError> {
+fn dropped(socket: &Socket, chain: &Foreign, whose: Vec<Option<IpAddr>>) -> Result<Option<Option<IpAddr>>, NftError> {
     let rules = check::rules_of_any(socket, chain.family, &chain.table, &chain.name)?;
     let rules: Vec<Vec<&Expressions>> =
         rules.iter().map(|rule| rule.iter().filter_map(check::data_of).collect()).collect();
     let keys = |set: &str| element::keys_of_any(socket, chain.family, &chain.table, set);
     // Where our own chain comes later, nothing has the mark yet.
     let is_marked = chain.priority > ACCEPT;
-    for address in whose.by_ref() {
+    for address in whose {
         if fate::drops(&rules, chain.drops, &Connection { address, is_marked, keys: &keys })? {
             return Ok(Some(address));
         }

@@ -54,6 +54,7 @@ mod raw;
 mod remove;
 mod set;
 mod transport;
+mod xtables;
 
 use std::collections::HashSet;
 
@@ -70,6 +71,9 @@ pub use probe::TableFamily;
 #[cfg(any(test, fuzzing))]
 pub use properties::{answers_hold, conditions_hold};
 pub(crate) use transport::Socket;
+#[cfg(test)]
+pub(crate) use xtables::XtRule;
+pub(crate) use xtables::{OPAQUE, XtRemoval, XtTable};
 
 /// A session with nf_tables of one network namespace.
 ///

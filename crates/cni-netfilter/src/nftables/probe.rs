@@ -25,7 +25,7 @@ pub enum TableFamily {
 
 impl TableFamily {
     /// `NFPROTO_…` (linux/netfilter.h).
-    fn number(self) -> u8 {
+    pub(super) fn number(self) -> u8 {
         match self {
             Self::Inet => 1,
             Self::Ip => 2,

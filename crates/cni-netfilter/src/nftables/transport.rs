@@ -4,6 +4,8 @@
 
 use std::cell::Cell;
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_netfilter::nftables::{
@@ -23,8 +25,19 @@ use super::error::{ASK_GENERATION, NftError};
 const RECEIVE: usize = 64 * 1024;
 /// How many requests are sent at once; their answers (under 1 KiB each) must fit the receive buffer of 208 KiB.
 const PIPELINE: usize = 64;
-/// How often a dump is repeated because the rule set changes under it.
-const DUMP_ATTEMPTS: u32 = 16;
+/// How often a dump is repeated because the rule set changes under it: at once a few times, then with pauses, about 1 s in all.
+const DUMP_ATTEMPTS: u32 = 24;
+/// The attempts without a pause before them.
+const AT_ONCE: u32 = 4;
+/// The longest pause, in milliseconds.
+const PAUSE_MAX: u64 = 60;
+
+/// What a dump has listed.
+struct Listed {
+    objects: Vec<Raw>,
+    /// False if the rule set has changed meanwhile: the list may lack objects or have them twice (`NLM_F_DUMP_INTR`).
+    is_complete: bool,
+}
 
 /// The socket. Closing it after a delete waits for the kernel (RCU, 5–15 ms), so its owner decides when.
 #[derive(Debug)]
@@ -223,12 +236,25 @@ impl Socket {
         request: &NetfilterMessage,
         mut visit: impl FnMut(Raw) -> Result<(), NftError>,
     ) -> Result<(), NftError> {
-        for _ in 0..DUMP_ATTEMPTS {
-            if self.dump_once(what, request, &mut visit)? {
+        for attempt in 0..DUMP_ATTEMPTS {
+            pause(attempt);
+            let listed = self.dump_once(what, request)?;
+            listed.objects.into_iter().try_for_each(&mut visit)?;
+            if listed.is_complete {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Like [`Socket::dump`], but asks only once: if the rule set changes meanwhile, an object may be missing or there twice.
+    pub(crate) fn glance(
+        &self,
+        what: &str,
+        request: &NetfilterMessage,
+        visit: impl FnMut(Raw) -> Result<(), NftError>,
+    ) -> Result<(), NftError> {
+        self.dump_once(what, request)?.objects.into_iter().try_for_each(visit)
     }
 
     /// Like [`Socket::dump`], but what is returned comes from one state of the rule set: `read` starts afresh each time.
@@ -238,31 +264,29 @@ impl Socket {
         request: &NetfilterMessage,
         mut read: impl FnMut(&mut T, Raw) -> Result<(), NftError>,
     ) -> Result<T, NftError> {
-        for _ in 0..DUMP_ATTEMPTS {
-            let mut state = T::default();
-            if self.dump_once(what, request, |message| read(&mut state, message))? {
+        for attempt in 0..DUMP_ATTEMPTS {
+            pause(attempt);
+            let listed = self.dump_once(what, request)?;
+            if listed.is_complete {
+                let mut state = T::default();
+                listed.objects.into_iter().try_for_each(|object| read(&mut state, object))?;
                 return Ok(state);
             }
         }
         Err(NftError::Contended { what: what.to_owned(), attempts: DUMP_ATTEMPTS })
     }
 
-    /// False if the rule set has changed meanwhile: the list may lack objects or have them twice (`NLM_F_DUMP_INTR`).
-    fn dump_once(
-        &self,
-        what: &str,
-        request: &NetfilterMessage,
-        mut visit: impl FnMut(Raw) -> Result<(), NftError>,
-    ) -> Result<bool, NftError> {
+    /// Nothing is decoded before all has been received: the longer that takes, the likelier the rule set changes meanwhile.
+    fn dump_once(&self, what: &str, request: &NetfilterMessage) -> Result<Listed, NftError> {
         let mut bytes = Vec::new();
         self.append(&mut bytes, NLM_F_DUMP, request.clone());
         self.send(&bytes, what)?;
-        let (mut interrupted, mut failed) = (false, None);
+        let (mut listed, mut failed) = (Listed { objects: Vec::new(), is_complete: true }, None);
         self.receive(what, |answer| {
-            interrupted |= answer.interrupted;
+            listed.is_complete &= !answer.interrupted;
             match answer.body {
-                Body::Message(message) => visit(message)?,
-                Body::Error { errno: Errno::INTR, .. } => interrupted = true,
+                Body::Message(message) => listed.objects.push(message),
+                Body::Error { errno: Errno::INTR, .. } => listed.is_complete = false,
                 Body::Error { errno, detail } if errno != Errno::NOENT => {
                     failed = Some(NftError::Refused { what: what.to_owned(), errno, detail });
                 }
@@ -270,7 +294,7 @@ impl Socket {
             }
             Ok(())
         })?;
-        failed.map_or(Ok(!interrupted), Err)
+        failed.map_or(Ok(listed), Err)
     }
 
     /// For questions that any socket of this namespace can ask.
@@ -336,4 +360,13 @@ impl Socket {
         }
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// Lets others finish what they are changing: 1 ms, 2 ms and so on, with a different part of it for each process, so that two
+/// don't meet again.
+fn pause(attempt: u32) {
+    let Some(doubled) = attempt.checked_sub(AT_ONCE) else { return };
+    let longest = (1u64 << doubled.min(16)).min(PAUSE_MAX) * 1000;
+    let part = u64::from(std::process::id() % 8);
+    thread::sleep(Duration::from_micros(longest - longest * part / 16));
 }
