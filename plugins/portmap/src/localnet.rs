@@ -10,7 +10,8 @@ use cni_plugin::{CniError, CniResult, Difference, IfName};
 /// The link towards the container, if a packet from 127.0.0.1 may have to go there: IPv4 with source NAT, and a port that is
 /// published on 127.0.0.1.
 ///
-/// A container that the node has no route to is served without 127.0.0.1.
+/// A container that the node has no route to, or only one by way of a gateway, is served without 127.0.0.1: where the container's
+/// link has gone meanwhile, the default route answers, and the setting is not for the uplink.
 pub fn way(socket: &Netlink, wanted: &[PortForwards]) -> Result<Option<IfName>, CniError> {
     let Some(forwards) = wanted.iter().find(|forwards| is_served(forwards)) else { return Ok(None) };
     let container: IpAddr = forwards.container.ip();
@@ -20,7 +21,7 @@ pub fn way(socket: &Netlink, wanted: &[PortForwards]) -> Result<Option<IfName>, 
         Err(NetError::Refused { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let Some(route) = route else { return Ok(None) };
+    let Some(route) = route.filter(|route| route.gateway.is_none()) else { return Ok(None) };
     match socket.link_by_index(route.device)? {
         Some(link) if !link.loopback => Ok(Some(link.name.parse()?)),
         _ => Ok(None),
