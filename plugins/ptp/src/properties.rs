@@ -42,7 +42,7 @@ const PROBE: Plugin<Config> = Plugin {
 };
 
 fn plan(settings: &Settings, owner: &Owner, request: &Request<Config>) -> Result<(), cni_plugin::CniError> {
-    let told = request.prev_result.clone().unwrap_or_else(CniResult::default);
+    let told = request.prev_result.clone().unwrap_or_default();
     let plan = Plan::of(settings, owner, &told)?;
     assert!(plan.gateways.len() <= plan.addresses.len() && plan.masquerade.len() <= plan.addresses.len());
     let host = plan.host("veth0".parse()?);

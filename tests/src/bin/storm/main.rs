@@ -175,7 +175,7 @@ fn round(setting: &Setting, scene: Scene, number: u64, report: &Report, enough: 
 /// A thread that panics is a finding, and the others go on.
 fn guarded(node: &Node<'_>, action: impl FnOnce()) {
     if let Err(Stop::Fail(text) | Stop::Skip(text)) = verdict::caught(action) {
-        node.find(Class::Refused, "", format!("a thread of the storm ended: {text}"));
+        node.find(Class::Refused, "", &format!("a thread of the storm ended: {text}"));
     }
 }
 

@@ -160,7 +160,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    pub(crate) fn find(&self, class: Class, id: &str, what: String) {
+    pub(crate) fn find(&self, class: Class, id: &str, what: &str) {
         let history = self.entries().get(id).map(|e| e.history.clone()).unwrap_or_default();
         self.report.finding(Finding { class, what: format!("{:?}: {what}", self.scene), history });
     }
@@ -191,7 +191,7 @@ impl<'a> Node<'a> {
         if let Some(holder) = Self::named(text) {
             let gone = self.entries().get(holder).is_some_and(|e| e.state == State::Gone);
             if gone && holder != by {
-                self.find(Class::LateCommit, holder, format!("{holder} is gone, and yet: {text}"));
+                self.find(Class::LateCommit, holder, &format!("{holder} is gone, and yet: {text}"));
             }
         }
         true
@@ -223,16 +223,16 @@ impl<'a> Node<'a> {
         for ((id, what), (_, entry)) in seen.iter().zip(&before).filter(|((id, _), _)| after.contains(id)) {
             for thing in what {
                 if let Some(lost) = thing.strip_prefix("lost ") {
-                    self.find(Class::Lost, id, format!("{id} lacks {lost}"));
+                    self.find(Class::Lost, id, &format!("{id} lacks {lost}"));
                 } else if let Some(first) = owners.insert(thing, id) {
-                    self.find(Class::Duplicate, id, format!("{first} and {id} both have {thing}"));
+                    self.find(Class::Duplicate, id, &format!("{first} and {id} both have {thing}"));
                 }
             }
             for mapping in entry.at.capabilities["portMappings"].as_array().into_iter().flatten() {
                 let port = mapping["hostPort"].to_string();
                 // The same one in TCP and UDP is the container's own.
                 if let Some(first) = expected.insert(port.clone(), id).filter(|first| first != id) {
-                    self.find(Class::Duplicate, id, format!("{first} and {id} were both given host port {port}"));
+                    self.find(Class::Duplicate, id, &format!("{first} and {id} were both given host port {port}"));
                 }
             }
         }
@@ -244,7 +244,7 @@ impl<'a> Node<'a> {
                     self.find(
                         Class::Duplicate,
                         owner,
-                        format!("{holder} was given host port {port}, and {owner} has {line}"),
+                        &format!("{holder} was given host port {port}, and {owner} has {line}"),
                     );
                 }
             }
@@ -294,7 +294,7 @@ impl<'a> Node<'a> {
             self.find(
                 if seen_gone { Class::LateCommit } else { Class::Leak },
                 &id,
-                format!("at the end of the round: {line}"),
+                &format!("at the end of the round: {line}"),
             );
         }
     }

@@ -170,7 +170,7 @@ impl<'a> Worker<'a> {
         if (disturbed || collect || self.random.chance(10)) && self.node.scene != Scene::Mixed {
             for line in self.node.leftovers(&at.id) {
                 let by = if collect { "GC" } else { "DEL" };
-                self.node.find(Class::Leak, &at.id, format!("left by {by} of {}: {line}", at.id));
+                self.node.find(Class::Leak, &at.id, &format!("left by {by} of {}: {line}", at.id));
             }
         }
         if namespace {
@@ -243,11 +243,11 @@ fn one(
         End::Error(_, text) if verb == "ADD" && node.is_known_refusal(id, text) => Outcome::Refused,
         End::Error(_, text) => {
             let class = if matches!(verb, "CHECK" | "STATUS") { Class::Alarm } else { Class::Refused };
-            node.find(class, id, format!("{verb} {id}: {text}"));
+            node.find(class, id, &format!("{verb} {id}: {text}"));
             Outcome::Bad
         }
         End::Bad(class, text) => {
-            node.find(*class, id, format!("{verb} {id}: {text}"));
+            node.find(*class, id, &format!("{verb} {id}: {text}"));
             Outcome::Bad
         }
     };
