@@ -3,7 +3,7 @@
 #[path = "../../../tests/fuzz/stdin.rs"]
 mod stdin;
 
-use cni_plugin::{CniResult, Owner, Plugin, Request, SpecVersion};
+use cni_plugin::{Owner, Plugin, Request, SpecVersion};
 
 use crate::config::Config;
 use crate::plan::Plan;
