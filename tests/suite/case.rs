@@ -1,6 +1,7 @@
 //! A case of the suite, and what its expectation rests on.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -92,10 +93,23 @@ struct Count {
 type Counts = Arc<Mutex<BTreeMap<Basis, Count>>>;
 
 /// Runs the cases, prints totals by basis, and says by the exit code whether all of them hold.
-pub(crate) fn judge(args: &Arguments, dir: &Path, cases: Vec<Case>) -> ExitCode {
+///
+/// Two cases a processor run at the same time unless `--test-threads` says otherwise: many wait rather than work. Those that
+/// wait longest are whole subjects, so the cases of all subjects are mixed.
+pub(crate) fn judge(args: &Arguments, dir: &Path, mut cases: Vec<Case>) -> ExitCode {
     let counts = Counts::default();
+    if !args.list {
+        cases.sort_by_cached_key(|case| {
+            let mut hasher = DefaultHasher::new();
+            case.name.hash(&mut hasher);
+            hasher.finish()
+        });
+    }
     let trials = cases.into_iter().map(|case| trial(case, dir, Arc::clone(&counts))).collect();
-    let conclusion = libtest_mimic::run(args, trials);
+    let mut args = args.clone();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    args.test_threads.get_or_insert(2 * processors);
+    let conclusion = libtest_mimic::run(&args, trials);
     if !args.list {
         println!("plugins of {}:", dir.display());
         for (basis, count) in counts.lock().unwrap().iter() {

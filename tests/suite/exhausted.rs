@@ -142,7 +142,8 @@ fn no_process(sb: &Sandbox, plugin: &str, backend: Backend) {
     let conf = conf_for(sb, plugin, backend);
     let (ns, before) = warm(sb, plugin, &conf);
     for verb in ["ADD", "CHECK", "GC", "DEL"] {
-        for when in 1..3 {
+        // Each is waited for until its deadline, so only ADD, which has most to take back, fails at more than one place.
+        for when in 1..if verb == "ADD" { 3 } else { 2 } {
             let mut conf = conf.clone();
             if verb != "ADD" {
                 let result = sb.plugin(plugin, "ADD").attach("c1", "eth0", &ns).conf(&conf).run().result();
