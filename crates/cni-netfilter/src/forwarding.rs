@@ -82,8 +82,8 @@ pub struct ChainName(String);
 /// A text that iptables wouldn't take for a chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} cannot be the name of a chain of the administrator's: 1 to 28 printable characters without blanks are allowed, and \
-     neither a target of iptables nor a chain that leads there"
+    "{0:?} cannot be used as a chain name: 1 to 28 printable characters without blanks are allowed, and neither a target of \
+     iptables nor a chain that leads to one"
 )]
 pub struct BadChainName(pub String);
 

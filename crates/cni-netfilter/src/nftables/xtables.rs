@@ -543,7 +543,7 @@ mod tests {
         assert_eq!(multiport(&info[..20]), None);
         assert_eq!(interface(b"cni0\0\0").as_deref(), Some("cni0"));
         assert_eq!(interface(b"cni").as_deref(), Some("cni+"));
-        assert_eq!(destination(false, 2, &[0; 10]), None, "too short");
+        assert_eq!(destination(false, 2, &[0; 6]), None, "too short");
     }
 
     #[test]
