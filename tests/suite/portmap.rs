@@ -1,7 +1,10 @@
 //! portmap: from where a published port answers, and who the container sees.
 
+use std::path::Path;
+
 use cni_tests::conf::{self, Backend, V4_GATEWAY, V6_GATEWAY};
 use cni_tests::packets::{Outside, Proto, Server, ask, at, silent};
+use cni_tests::sandbox::FAKES;
 use cni_tests::{Attachment, Chain, Netns, Sandbox, kernel};
 use serde_json::json;
 
@@ -18,7 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ];
     for backend in Backend::ALL {
         let basis = if backend == Backend::Nftables { Basis::Newer } else { Basis::Common };
-        let stories: [(&str, Basis, Told); 9] = [
+        let stories: [(&str, Basis, Told); 10] = [
             ("host_ip", basis, host_ip),
             ("host_ip_unspecified_is_any", basis, any_host_ip),
             ("transit_traffic_is_left_alone", basis, transit),
@@ -28,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
             ("check_names_what_127_0_0_1_needs", Basis::Improved, check_guard),
             ("a_flush_opens_127_0_0_1_until_the_next_call_only", Basis::Improved, flushed),
             ("what_others_opened_is_guarded", Basis::Improved, upgraded),
+            ("a_starved_call_leaves_others_alone", Basis::Improved, starved),
         ];
         for (what, basis, story) in stories {
             let name = format!("portmap::{}_{what}", backend.name());
@@ -226,6 +230,28 @@ fn flushed(sb: &Sandbox, backend: Backend) {
         assert!(!attacker.gets_in(), "after {step}");
         assert_eq!(story.chain.status(sb).stderr, "");
     }
+}
+
+/// A call that can't see whether the guard is there must not switch `route_localnet` off under other containers.
+fn starved(sb: &Sandbox, backend: Backend) {
+    let story = Story::start(sb, backend);
+    let web = story.attach("web", &[(PORT, 80, "tcp")]);
+    let other = story.attach("other", &[]);
+    let ports = other.at.clone().publish(&[(9000, 80, "tcp")]);
+    let plugin = conf::portmap(backend);
+    for what in ["socket:error=EMFILE", "socket:error=ENOBUFS", "sendto:error=ENOBUFS", "recvfrom:error=ENOMEM"] {
+        let starved = sb.dir().join("portmap").display().to_string();
+        sb.fake("starved", &format!("exec strace -qq -o /run/trace -e inject={what} {starved}"));
+        for (verb, at) in [("ADD", &other.at), ("ADD", &ports), ("DEL", &ports), ("DEL", &other.at)] {
+            let call = story.chain.call(sb, verb, &plugin, at, at.result.as_ref());
+            call.by(Path::new(FAKES).join("starved")).run();
+            let setting = kernel::sysctl(&story.node, "ipv4/conf/br-test/route_localnet");
+            assert_eq!(setting.as_deref(), Some("1"), "{verb}, {what}");
+        }
+        story.chain.call(sb, "DEL", &plugin, &ports, ports.result.as_ref()).run().silent();
+    }
+    answers(&story.node, Proto::Tcp, "127.0.0.1", "web ");
+    story.chain.check(sb, &web.at).silent();
 }
 
 /// The setting was switched on by an earlier version, or by the Go plugin: nothing but the setting itself tells.

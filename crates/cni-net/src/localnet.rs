@@ -5,12 +5,25 @@
 //! started again, that a plugin has switched one on: every later call sees in constant time that a guard has to be there,
 //! whichever link and network it is for.
 
-use std::fmt::Display;
+use std::error::Error;
+use std::io;
 
 use cni_plugin::IfName;
 use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::{SysctlError, sysctl};
+
+/// The guard of 127.0.0.0/8 could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalnetError {
+    /// There is no guard, and the setting can't be switched off either.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// This process lacks what it takes to look: descriptors, buffers, memory. Nothing was changed.
+    #[error("cannot see whether packets for 127.0.0.0/8 from other hosts are dropped: {0}")]
+    Shortage(String),
+}
 
 /// An empty file, in a directory where only root can make it. Like the settings, it is gone after a restart of the node.
 const MARK: &str = "/run/cni-plugins.localnet";
@@ -65,21 +78,25 @@ fn is_permitted(link: &str) -> bool {
 }
 
 /// Calls `guard` where one is needed: if the setting is on for one of `links`, or a plugin has switched any on. `guard` has to
-/// be idempotent. Where it fails, the setting is switched off for these links, and if a plugin has switched any on, for all:
-/// a port on 127.0.0.1 that doesn't answer does less harm than an open 127.0.0.1. That is said on stderr.
+/// be idempotent. Where it can't be made, the setting is switched off for these links, and if a plugin has switched any on, for
+/// all: a port on 127.0.0.1 that doesn't answer does less harm than an open 127.0.0.1. That is said on stderr.
 ///
 /// # Errors
-/// As [`sysctl::write`], if there is no guard and a setting can't be switched off either.
-pub fn keep_guarded<'a, E: Display>(
+/// [`LocalnetError::Shortage`] if `guard` failed for lack of something that this process was short of: then nothing is known,
+/// and other containers' ports are left alone. [`LocalnetError::Sysctl`] if the setting can't be switched off.
+pub fn keep_guarded<'a, E: Error + 'static>(
     links: impl IntoIterator<Item = &'a str>,
     guard: impl FnOnce() -> Result<(), E>,
-) -> Result<(), SysctlError> {
+) -> Result<(), LocalnetError> {
     let mut on: Vec<IfName> = links.into_iter().filter(|link| is_permitted(link)).flat_map(str::parse).collect();
     let has_been_permitted = has_been_permitted();
     if on.is_empty() && !has_been_permitted {
         return Ok(());
     }
     let Err(error) = guard() else { return Ok(()) };
+    if is_shortage(&error) {
+        return Err(LocalnetError::Shortage(error.to_string()));
+    }
     if has_been_permitted {
         on = permitted_links();
     }
@@ -93,10 +110,46 @@ pub fn keep_guarded<'a, E: Display>(
     Ok(())
 }
 
+/// True if the error, or one behind it, is that of a process that has used up its descriptors, buffers or memory.
+fn is_shortage(error: &(dyn Error + 'static)) -> bool {
+    let of_this_process = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::AGAIN, Errno::INTR];
+    let mut error = Some(error);
+    while let Some(one) = error {
+        let errno = one.downcast_ref::<Errno>().copied();
+        let errno = errno.or_else(|| Errno::from_io_error(one.downcast_ref::<io::Error>()?));
+        if errno.is_some_and(|errno| of_this_process.contains(&errno)) {
+            return true;
+        }
+        error = one.source();
+    }
+    false
+}
+
 /// The links for which it is on, whoever has switched it on. Reads the setting of every link.
 pub fn permitted_links() -> Vec<IfName> {
     let names = std::fs::read_dir(LINKS).into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
     let on = names.filter(|name| !NO_LINKS.contains(&name.as_str()) && is_permitted(name));
     on.filter_map(|name| name.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn a_shortage_is_found_behind_other_errors() {
+        let outer = |errno: Errno| Outer(io::Error::from(errno));
+        for errno in [Errno::MFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(is_shortage(&outer(errno)) && is_shortage(&errno), "{errno:?}");
+        }
+        for errno in [Errno::PERM, Errno::OPNOTSUPP, Errno::EXIST] {
+            assert!(!is_shortage(&outer(errno)), "{errno:?}");
+        }
+        assert!(!is_shortage(&Outer(io::Error::other("text"))));
+    }
 }

@@ -32,6 +32,7 @@ pub enum NftError {
         /// Which message of the transaction it refused, in words.
         what: String,
         /// Its error code.
+        #[source]
         errno: Errno,
         /// Its own words, if it had any (extended ack).
         detail: Option<String>,
