@@ -20,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> =
         with_tools.chain(firewall_go::cases()).chain(firewall_mixed::with_bridges()).map(again).collect();
     cases.push(improved("firewall::legacy_tools_beside_a_dropping_chain_of_the_new", beside_nft));
+    cases.push(improved("firewall::legacy_tables_that_come_later_are_named", later));
     cases
 }
 
@@ -47,4 +48,26 @@ fn beside_nft(sb: &Sandbox) {
     let error = sb.plugin("firewall", "STATUS").conf(&conf).run().error();
     assert_eq!(error.code, 51, "{error:?}");
     error.names(&["ip filter FORWARD"]);
+}
+
+/// Another program brings legacy tables to a node with a policy of nftables, whose own tools are not legacy.
+fn later(sb: &Sandbox) {
+    sb.needs("firewall", "1.1.0");
+    if !Path::new("/usr/sbin/iptables-legacy").exists() {
+        verdict::skip("no iptables-legacy here");
+    }
+    let conf = add(sb, Backend::Nftables, "same-bridge", "c1", 2);
+    let status = || {
+        let outcome = sb.plugin("firewall", "STATUS").conf(&conf).run();
+        outcome.silent();
+        outcome.stderr
+    };
+    assert_eq!(status(), "");
+    netns::sh(&["iptables-legacy", "-N", "OTHER"]);
+    let named = status();
+    assert!(named.contains("ingress policy") && named.contains("CNI-ISOLATION-STAGE-1"), "{named:?}");
+    call(sb, "CHECK", "c1", &conf).error().names(&["CNI-ISOLATION-STAGE-1"]);
+    add(sb, Backend::Nftables, "same-bridge", "c2", 3);
+    assert_eq!(status(), "");
+    call(sb, "CHECK", "c1", &conf).silent();
 }

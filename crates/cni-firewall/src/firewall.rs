@@ -132,6 +132,15 @@ impl Firewall {
         Ok(self.filter.obstacles(backend, &[])?)
     }
 
+    /// The rules without which a policy does not hold against networks of legacy iptables, whose tables came later. The next
+    /// [`Firewall::add`] with a policy adds them.
+    ///
+    /// # Errors
+    /// If the packet filter cannot be asked.
+    pub fn unheld_policies(&self) -> Result<Vec<Difference>, FirewallError> {
+        Ok(self.filter.unheld_policies()?)
+    }
+
     /// As the Go plugin chooses: firewalld where it runs, else iptables, else nftables.
     fn choose(&self, wanted: Option<&Forwarding>) -> Result<(Option<Firewalld>, Backend), FirewallError> {
         let firewalld = match self.who {

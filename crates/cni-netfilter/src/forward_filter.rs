@@ -172,6 +172,17 @@ impl Netfilter {
         }
         Ok(found)
     }
+
+    /// What is missing for the policies of the nftables backend to hold against those that legacy iptables may get: the tables
+    /// came later than the policies. The next ADD with a policy mends it.
+    pub fn unheld_policies(&self) -> Result<Vec<Difference>, FilterError> {
+        let Ok(nftables) = self.nftables() else { return Ok(Vec::new()) };
+        let bridges = nftables.closed_bridges()?;
+        if bridges.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(legacy::check(legacy_needs(&Family::ALL, None, &bridges))?)
+    }
 }
 
 /// True if the iptables tools of this node work on nf_tables: then the Go plugin, or the other backend, may make policies
