@@ -87,7 +87,7 @@ put() {
 
 say "file system for Linux $release"
 mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc/iproute2,dev,proc,sys,run,tmp,var/lib,opt/cni,etc/cni,plugins}
-for tool in $(awk '!/^#/ { print $1 }' tests/tools) modprobe; do put "$(command -v "$tool")"; done
+for tool in $(awk '!/^#/ { print $1 }' tests/tools) modprobe; do put "$(type -P "$tool")"; done
 for tool in iptables ip6tables; do
     for kind in '' -nft -legacy; do
         for what in '' -save -restore; do put "$(command -v "$tool$kind$what")"; done

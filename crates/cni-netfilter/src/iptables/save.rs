@@ -29,7 +29,8 @@ impl Table {
                 table.chains.entry(name.to_owned()).or_default();
             } else if let Some(rule) = line.strip_prefix("-A ") {
                 let mut words = words(rule).into_iter();
-                if let Some(chain) = words.next() {
+                // No chain's name begins like an option.
+                if let Some(chain) = words.next().filter(|chain| !chain.starts_with('-')) {
                     let rules = table.chains.entry(chain.clone()).or_default();
                     rules.push(Rule { chain, args: words.collect() });
                 }

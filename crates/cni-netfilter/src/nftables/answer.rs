@@ -85,10 +85,11 @@ fn answer(bytes: &[u8]) -> Result<Answer, String> {
         NetlinkPayload::InnerMessage(inner) => Body::Message(inner.0),
         NetlinkPayload::Error(error) => match error.code {
             None => Body::Ack,
-            Some(code) => Body::Error {
-                errno: Errno::from_raw_os_error(code.get().wrapping_neg()),
-                detail: error_text(&error, flags),
-            },
+            // The kernel's own are -1 to -4095 (`MAX_ERRNO`), and `Errno` takes no others.
+            Some(code) if (-4095..0).contains(&code.get()) => {
+                Body::Error { errno: Errno::from_raw_os_error(-code.get()), detail: error_text(&error, flags) }
+            }
+            Some(code) => return Err(format!("an error with the code {code}")),
         },
         NetlinkPayload::Done(_) | NetlinkPayload::Noop | NetlinkPayload::Overrun(_) => Body::Done,
         _ => return Err("an unknown kind of message".to_owned()),
