@@ -86,7 +86,7 @@ put() {
 }
 
 say "file system for Linux $release"
-mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc/iproute2,dev,proc,sys,run,tmp,var/lib,opt/cni,etc/cni,plugins}
+mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc/iproute2,dev,proc,sys,run,tmp,mnt,var/lib,opt/cni,etc/cni,plugins}
 for tool in $(awk '!/^#/ { print $1 }' tests/tools) modprobe; do put "$(type -P "$tool")"; done
 for tool in iptables ip6tables; do
     for kind in '' -nft -legacy; do
