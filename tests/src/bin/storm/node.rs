@@ -82,6 +82,8 @@ enum State {
 #[derive(Debug, Clone)]
 struct Entry {
     state: State,
+    /// When it was seen to be gone.
+    gone_at: Option<Instant>,
     network: usize,
     at: Attachment,
     history: Vec<String>,
@@ -129,7 +131,7 @@ impl<'a> Node<'a> {
 
     /// From now on GC is told that it is valid.
     pub(crate) fn announce(&self, network: usize, at: &Attachment) {
-        let entry = Entry { state: State::Moving, network, at: at.clone(), history: Vec::new() };
+        let entry = Entry { state: State::Moving, gone_at: None, network, at: at.clone(), history: Vec::new() };
         self.entries().insert(at.id.clone(), entry);
     }
 
@@ -149,6 +151,7 @@ impl<'a> Node<'a> {
     pub(crate) fn gone(&self, id: &str) {
         if let Some(entry) = self.entries().get_mut(id) {
             entry.state = State::Gone;
+            entry.gone_at = Some(Instant::now());
             entry.at.result = None;
         }
     }
@@ -183,13 +186,16 @@ impl<'a> Node<'a> {
         ids.iter().map(|id| json!({"containerID": id, "ifname": "eth0"})).collect()
     }
 
-    /// Why an ADD may fail in fair weather: somebody else has the port. If that one is gone, something of it was left.
-    pub(crate) fn is_known_refusal(&self, by: &str, text: &str) -> bool {
+    /// Why an ADD may fail in fair weather: another container has the port. If that one was gone before the ADD began, which
+    /// took so long, something of it was left; if it went meanwhile, the ADD saw it in time.
+    pub(crate) fn is_known_refusal(&self, by: &str, text: &str, took: Duration) -> bool {
         if !text.contains("held by") && !text.contains("is taken") {
             return false;
         }
         if let Some(holder) = Self::named(text) {
-            let gone = self.entries().get(holder).is_some_and(|e| e.state == State::Gone);
+            let begun = Instant::now().checked_sub(took);
+            let is_before = |gone: Instant| begun.is_some_and(|begun| gone < begun);
+            let gone = self.entries().get(holder).and_then(|e| e.gone_at).is_some_and(is_before);
             if gone && holder != by {
                 self.find(Class::LateCommit, holder, &format!("{holder} is gone, and yet: {text}"));
             }

@@ -240,7 +240,7 @@ fn one(
         End::Success(_) => Outcome::Ok,
         End::Killed => Outcome::Killed,
         End::Error(..) if !fair || !calm => Outcome::Failed,
-        End::Error(_, text) if verb == "ADD" && node.is_known_refusal(id, text) => Outcome::Refused,
+        End::Error(_, text) if verb == "ADD" && node.is_known_refusal(id, text, time) => Outcome::Refused,
         End::Error(_, text) => {
             let class = if matches!(verb, "CHECK" | "STATUS") { Class::Alarm } else { Class::Refused };
             node.find(class, id, &format!("{verb} {id}: {text}"));
