@@ -17,12 +17,12 @@ say "documentation"
 RUSTDOCFLAGS=-Dwarnings cargo doc --quiet --workspace --no-deps --locked
 
 say "scripts"
-for script in hack/*.sh hack/kubernetes/*.sh tests/e2e/*.sh .ci/run; do
+for script in hack/*.sh hack/kubernetes/*.sh tests/e2e/*.sh tests/kubernetes/*.sh tests/kubernetes/sections/*.sh tests/systemd/*.sh .ci/run; do
     bash -n "$script"
 done
 
 say "programs that tests run"
-programs=$(git ls-files -z -- 'tests/*.rs' 'crates/*/tests/*.rs' 'plugins/*/tests/*.rs' 'ipam/*/tests/*.rs' |
+programs=$(git ls-files -z -- 'tests/*.rs' 'crates/cni-testing/*.rs' 'crates/*/tests/*.rs' 'plugins/*/tests/*.rs' 'ipam/*/tests/*.rs' |
     xargs -0 grep -hoE 'Command::new\("[^"/]+"\)' | cut -d'"' -f2 | sort -u)
 for program in $programs; do
     grep -q "^$program " tests/tools || fail "a test runs $program, and tests/tools, which says what is installed, has no line for it"

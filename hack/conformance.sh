@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Says which of the specification's MUSTs and SHOULDs directories of plugins meet, as tables.
 # Usage: hack/conformance.sh [DIR]...     prints both tables, a column for each DIR; default: bin/ and /usr/lib/cni
-#        hack/conformance.sh --write      puts those of the default into README.md and docs/conformance.md
+#        hack/conformance.sh --write      writes those of the default into docs/conformance.md
 #        hack/conformance.sh --check FILE fails if our column there isn't what FILE has (from CNI_TEST_FINDINGS)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -19,6 +19,7 @@ done
 
 need_build
 cd "$repo"
+page=docs/conformance.md
 tables() { cargo run --quiet -p cni-tests --locked --bin conformance -- "$@"; }
 
 # between FILE NAME: the generated lines of a document
@@ -38,8 +39,8 @@ put() {
 
 if [ -n "$check" ]; then
     # Ours is the first column, after what says which row it is.
-    same() { diff <(between "$1" conformance | cut -d'|' -f"$2" | sed 's/---//g') <(cut -d'|' -f"$2" <<<"$3" | sed 's/---//g'); }
-    same docs/conformance.md 2-6 "$(tables full "ours=$check")" && same README.md 2-4 "$(tables summary "ours=$check")" ||
+    same() { diff <(between "$page" "$1" | cut -d'|' -f"$2" | sed 's/---//g') <(cut -d'|' -f"$2" <<<"$3" | sed 's/---//g'); }
+    same conformance 2-6 "$(tables full "ours=$check")" && same summary 2-4 "$(tables summary "ours=$check")" ||
         fail "the conformance tables are out of date (>: what was found now): hack/conformance.sh --write"
     exit
 fi
@@ -71,9 +72,9 @@ done
 full=$(tables full "${columns[@]}")
 summary=$(tables summary "${columns[@]}")
 if [ -n "$write" ]; then
-    put docs/conformance.md conformance "$full"
-    put docs/conformance.md reasons "$(tables reasons "${columns[0]}")"
-    put README.md conformance "$summary"
+    put "$page" conformance "$full"
+    put "$page" reasons "$(tables reasons "${columns[0]}")"
+    put "$page" summary "$summary"
 else
     printf '%s\n\n%s\n' "$full" "$summary"
 fi

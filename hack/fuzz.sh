@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 # Fuzzes what the plugins read: stdin in each verb, results, `iptables-save`, nf_tables' answers, conditions, backups, allow lists,
-# and the files of host-local's state. Each target asserts what must hold.
+# DHCP servers' messages, and the files of host-local's state. Each target asserts what must hold.
 # Usage: hack/fuzz.sh [TARGET]... [SECONDS]   without TARGET: all of them, one after the other; SECONDS for each (60)
-#   TARGET   a folder's name in tests/fuzz/seeds or ipam/host-local/fuzz/seeds
-# What is found lies in the fuzz folder's artifacts/TARGET; copied to its seeds/TARGET, `cargo test` tries it from then on.
+#   TARGET   a folder's name in tests/fuzz/seeds
+# What is found lies in tests/fuzz/artifacts/TARGET; copied to tests/fuzz/seeds/TARGET, `cargo test` tries it from then on.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-folders=(tests/fuzz ipam/host-local/fuzz)
 seconds=60
 targets=()
 for word in "$@"; do
@@ -16,9 +15,9 @@ for word in "$@"; do
     *) seconds=$word ;;
     esac
 done
-cd "$repo"
+cd "$repo/tests/fuzz"
 if [ ${#targets[@]} -eq 0 ]; then
-    mapfile -t targets < <(for folder in "${folders[@]}"; do ls "$folder/seeds"; done)
+    mapfile -t targets < <(ls seeds)
 fi
 
 need_build
@@ -35,15 +34,13 @@ options=(--sanitizer none)
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for target in "${targets[@]}"; do
-    folder=''
-    for candidate in "${folders[@]}"; do [ ! -d "$candidate/seeds/$target" ] || folder=$candidate; done
-    [ -n "$folder" ] || fail "no target $target: see ${folders[*]/%//seeds}"
+    [ -d "seeds/$target" ] || fail "no target $target: see tests/fuzz/seeds"
     say "$target, $seconds s"
-    mkdir -p "$folder/corpus/$target"
+    mkdir -p "corpus/$target"
     # cargo-fuzz wants to be called in the package that the folder belongs to.
-    (cd "$folder/.." && cargo fuzz run "${options[@]}" "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
+    (cd .. && cargo fuzz run "${options[@]}" "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
         -max_total_time="$seconds" -timeout=20 -print_final_stats=1 -verbosity=0) >"$log" 2>&1 ||
-        { cat "$log" && fail "$target: see above; the input is in $folder/artifacts/"; }
+        { cat "$log" && fail "$target: see above; the input is in tests/fuzz/artifacts/"; }
     sed -n 's/^stat::number_of_executed_units: */runs: /p' "$log"
 done
 echo "OK: nothing found"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Installs the executables on this node, or takes them away again and puts back what was there.
+# Installs the executables on this node, or removes them and restores what was there before.
 # Usage: hack/install.sh [--from DIR] [--bin-dir DIR] [--conf NAME [--conf-dir DIR]]
 #        hack/install.sh --undo [--bin-dir DIR] [--conf-dir DIR]
 #   --from      where the executables are; default: bin/, built if it isn't there
 #   --bin-dir   where the runtime looks for them; default /opt/cni/bin (Debian's containerd and Podman: /usr/lib/cni)
 #   --conf      also installs conf-examples/NAME.conflist
 #   --conf-dir  where the runtime looks for networks; default /etc/cni/net.d
-#   --undo      removes what was installed; what it had replaced comes back
-# Containers may come and go meanwhile: every file is replaced by a rename, so that nobody ever starts half of one.
-# What is replaced is kept in .replaced/ of the same directory, once: a second installation doesn't overwrite it.
+#   --undo      removes what was installed and restores what it had replaced
+# Containers may be attached and detached meanwhile: every file is replaced atomically, by a rename.
+# Replaced files are kept in .replaced/ of the same directory; a second installation does not overwrite them.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -63,14 +63,14 @@ take_back() {
         if [ ! -e "$1/$name" ] || [ "$(digest "$1/$name")" = "$sum" ] || same "$1/$name" "$1/.replaced/$name"; then
             if [ -e "$1/.replaced/$name" ] || [ -L "$1/.replaced/$name" ]; then
                 mv --no-target-directory "$1/.replaced/$name" "$1/$name"
-                echo "put back  $1/$name"
+                echo "restored  $1/$name"
             else
                 rm -f "$1/$name"
                 echo "removed   $1/$name"
             fi
         else
-            # Somebody installed another one since; it is theirs now.
-            echo "left      $1/$name: it has been replaced since"
+            # Another program has installed a file of this name since: it stays.
+            echo "kept      $1/$name: another program has replaced it since"
             rm -f "$1/.replaced/$name"
         fi
     done <"$1/.replaced/.installed"
@@ -99,21 +99,23 @@ if [ -z "$from" ]; then
     [ -x "$from/bridge" ] || "$repo/hack/build.sh"
 fi
 [ -z "$conf" ] || [ -e "$repo/conf-examples/$conf.conflist" ] ||
-    fail "no conf-examples/$conf.conflist; there are: $(cd "$repo/conf-examples" && echo *.conflist)"
+    fail "no conf-examples/$conf.conflist; available: $(cd "$repo/conf-examples" && basename -s .conflist *.conflist | xargs)"
 
-# What doesn't start here isn't installed; every file is tried before the first is touched.
+# Every file must start on this machine; all are tried before the first target is touched.
 for file in "$from"/*; do
+    # The tools are no plugins; they say their name and version. They go beside them, where cninet looks for plugins first.
+    [[ $("$file" --version </dev/null 2>&1) != "$(basename "$file") "* ]] || continue
     said=$(CNI_COMMAND=VERSION CNI_PATH=$from "$file" </dev/null 2>&1) && [[ $said == *supportedVersions* ]] ||
-        fail "$file doesn't answer VERSION: $said"
+        fail "$file does not answer VERSION: $said"
 done
 mkdir -p "$bin_dir"
 only_one "$bin_dir"
 for file in "$from"/*; do put "$file" "$bin_dir/$(basename "$file")" 0755; done
-echo "$(find "$from" -maxdepth 1 -type f ! -name '.*' | wc -l) executables are in $bin_dir"
+echo "$(find "$from" -maxdepth 1 -type f ! -name '.*' | wc -l) executables installed in $bin_dir"
 
 if [ -n "$conf" ]; then
     mkdir -p "$conf_dir"
     only_one "$conf_dir"
     put "$repo/conf-examples/$conf.conflist" "$conf_dir/$conf.conflist" 0644
-    echo "the network is in $conf_dir/$conf.conflist"
+    echo "network installed: $conf_dir/$conf.conflist"
 fi

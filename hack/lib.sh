@@ -35,7 +35,14 @@ need_packages() {
 need_build() {
     need_packages gcc libc6-dev file
     need_cargo
-    (cd "$repo" && cargo fetch --quiet --locked --target "$(host_target)") || fail "cargo could not fetch the crates of Cargo.lock"
+    if ! has_target "$(musl_target)" && command -v rustup >/dev/null; then
+        say "installing Rust's standard library for $(musl_target)"
+        timeout 120 rustup --quiet target add "$(musl_target)" || say "it can't be had: the executables get glibc, and are larger"
+    fi
+    # ring, which cni-noded's TLS is made of, has C in it.
+    ! has_target "$(musl_target)" || need_packages musl-tools
+    (cd "$repo" && cargo fetch --quiet --locked --target "$(host_target)" --target "$(build_target)") ||
+        fail "cargo could not fetch the crates of Cargo.lock"
 }
 
 # What the scripts and the tests run beside the plugins: tests/tools says which package has it.
@@ -55,5 +62,18 @@ in_namespace() {
 # The Rust target of this machine, as rustc names it.
 host_target() { rustc -vV | sed -n 's/^host: //p'; }
 
-# The executables of the workspace: one for every folder in plugins/ and ipam/.
-executables() { (cd "$repo" && for folder in plugins/*/ ipam/*/; do basename "$folder"; done); }
+# The same machine with musl as its C library.
+musl_target() { host_target | sed 's/-gnu/-musl/'; }
+
+# has_target TARGET: the toolchain can build for it
+has_target() { [ -d "$(rustc --print target-libdir --target "$1" 2>/dev/null)" ]; }
+
+# The target that the executables are built for. With musl where that is possible: a static glibc makes each of them 0.7 MiB
+# larger, and its start longer, by 0.5 ms in a virtual machine (it asks the processor for its caches, with `cpuid`, which the
+# hypervisor answers).
+build_target() { if has_target "$(musl_target)"; then musl_target; else host_target; fi; }
+
+# The executables of the workspace: one for every folder in plugins/, ipam/ and tools/.
+plugins() { (cd "$repo" && for folder in plugins/*/ ipam/*/; do basename "$folder"; done); }
+tools() { (cd "$repo" && for folder in tools/*/; do basename "$folder"; done); }
+executables() { plugins && tools; }

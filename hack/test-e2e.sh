@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # End-to-end tests: real runtimes call the plugins, in private namespaces; nothing of the machine is touched.
 # Usage: hack/test-e2e.sh [--only CLIENT]... [--backend nftables|iptables] [--jobs N] [DIR]
-#   CLIENT     one of install package kubernetes libcni ctr cri podman buildah cluster upgrade-podman upgrade-containerd
-#   --backend  what the clients' networks ask for; default: each of libcni ctr cri podman buildah once with either
+#   CLIENT     one of install package kubernetes libcni ctr cri podman buildah cluster cninet cninet-firewalld upgrade-podman upgrade-containerd
+#   --backend  what the clients' networks ask for; default: each of libcni ctr cri podman buildah cninet once with either
 #   --jobs     how many clients run at the same time; default: as many as there are processors
 #   DIR        the plugins; without it: builds and tests bin/
 # What is needed is installed from Debian and PyPI. Ends with a table, client × check, and the totals.
@@ -22,7 +22,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ ${#clients[@]} -gt 0 ] ||
-    clients=(upgrade-podman upgrade-containerd package podman buildah cri ctr libcni install kubernetes cluster)
+    clients=(upgrade-podman upgrade-containerd package podman buildah cri ctr libcni install kubernetes cluster cninet cninet-firewalld)
 for client in "${clients[@]}"; do
     [ -x "$repo/tests/e2e/$client.sh" ] || fail "no client $client: see tests/e2e/"
 done
@@ -33,7 +33,7 @@ need_tools
 need_build
 # Package scripts must not start a daemon on the machine.
 RUNLEVEL=1 need_packages containerd runc podman conmon buildah catatonit uidmap busybox-static golang-go \
-    golang-github-appc-cni-dev containernetworking-plugins python3 python3-venv bird2 dpkg-dev lintian yamllint curl file
+    golang-github-appc-cni-dev containernetworking-plugins firewalld dbus-daemon netcat-openbsd python3 python3-venv bird2 dpkg-dev lintian yamllint curl file openssl
 if [ -z "$dir" ]; then
     say "build"
     "$repo/hack/build.sh"
@@ -58,7 +58,7 @@ python_packages() {
     "$1/bin/pip" install --quiet --disable-pip-version-check "${@:2}" || fail "pip could not install ${*:2}"
     touch "$1/complete"
 }
-if wanted cri || wanted upgrade-containerd; then
+if wanted cri || wanted upgrade-containerd || wanted cninet; then
     python_packages "$built/cri" grpcio grpcio-tools
     "$built/cri/bin/python" -m grpc_tools.protoc -I"$repo/tests/e2e/cri" --python_out="$built/cri" --grpc_python_out="$built/cri" cri.proto
 fi
@@ -100,7 +100,7 @@ start() {
 }
 for client in "${clients[@]}"; do
     case $client in
-    libcni | ctr | cri | podman | buildah)
+    libcni | ctr | cri | podman | buildah | cninet)
         for backend in "${backends[@]}"; do start "$client-${backend%tables}" "$client" "$backend"; done
         ;;
     *) start "$client" "$client" "${backends[0]}" ;;
@@ -111,7 +111,7 @@ wait
 say "$dir"
 # What several clients go through: a row for each check in the order in which they came, a column for each client. What only
 # one of them does is a list of its own.
-in_order=(libcni-{nf,ip} ctr-{nf,ip} cri-{nf,ip} podman-{nf,ip} buildah-{nf,ip} "${clients[@]}")
+in_order=({libcni,ctr,cri,podman,buildah,cninet}-{nf,ip} "${clients[@]}")
 for column in "${in_order[@]}"; do cat "$work/$column.results" 2>/dev/null || true; done | awk -F'\t' '
     !($2 in seen) { seen[$2] = 1; row[++rows] = $2 }
     !($1 in known) { known[$1] = 1; column[++columns] = $1 }

@@ -2,8 +2,9 @@
 # Runs the black-box suite in a small virtual machine with Debian's cloud kernel, which has what other kernels may lack
 # (VLAN filtering on bridges). No KVM: any machine will do. Boots in a few seconds; the last line is totals.
 # Usage: hack/test-vm.sh [DIR] [-- SUITE ARGUMENTS]   without DIR: builds bin/, if it isn't up to date, and judges it;
-#        without arguments: cases of bridge::vlan. CNI_VM_SECONDS limits the machine's life (600); CNI_VM_KERNEL is another
-#        kernel than Debian 12's: the file of a Debian package, linux-image-VERSION-cloud-amd64 of any release.
+#        without arguments: cases of bridge::vlan; `systemd` alone: tests/systemd/run.sh, with systemd as the first process.
+#        CNI_VM_SECONDS limits the machine's life (600); CNI_VM_KERNEL is another kernel than Debian 12's: the file of a Debian
+#        package, linux-image-VERSION-cloud-amd64 of any release.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -21,6 +22,7 @@ need_root
 need_tools
 need_build
 need_packages qemu-system-x86 busybox-static cpio kmod binutils
+[ "${filters[*]}" != systemd ] || need_packages systemd
 cd "$repo"
 if [ -z "$dir" ]; then
     say "build"
@@ -46,7 +48,7 @@ download() {
     local package
     package=$(kernel_package)
     [ -n "$package" ] || return 1
-    # Unpacked as whoever calls: apt's own user may not write here.
+    # Unpacked as the calling user: apt's own user may not write here.
     (cd "$work" && apt-get -o APT::Sandbox::User=root download -qq "$package")
 }
 
@@ -85,6 +87,32 @@ put() {
     done
 }
 
+# put_systemd: systemd as the first process, which runs tests/systemd/run.sh and nothing else
+put_systemd() {
+    local units=$root/etc/systemd/system program
+    # The shell that is no busybox, whose own `ip` would be found first.
+    for program in /lib/systemd/systemd systemctl systemd-run /usr/bin/sh; do put "$(type -P "$program")"; done
+    mkdir -p "$units" "$root/lib/systemd/system"
+    # Of its own units only those that others wait for, without what they would start.
+    cp /lib/systemd/system/{sysinit,basic,sockets,timers,paths,slices,shutdown,multi-user,local-fs,network}.target \
+        "$root/lib/systemd/system/"
+    cp hack/systemd/* "$units/"
+    # Where the package has them.
+    rm -rf "$root/usr/lib/cni"
+    ln -s /plugins "$root/usr/lib/cni"
+    cp tests/systemd/run.sh "$root/run.sh"
+    : >"$root/etc/machine-id"
+    printf '[Unit]\nRequires=multi-user.target test.service\n' >"$units/default.target"
+    cat >"$units/test.service" <<-EOF
+	[Service]
+	Environment=PATH=/usr/sbin:/usr/bin:/sbin:/bin:/busybox
+	ExecStart=/usr/bin/sh -c '/usr/bin/sh /run.sh; echo VM-EXIT \$\$?; poweroff -f'
+	StandardOutput=tty
+	StandardError=tty
+	TTYPath=/dev/ttyS0
+	EOF
+}
+
 say "file system for Linux $release"
 mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,etc/iproute2,dev,proc,sys,run,tmp,mnt,var/lib,opt/cni,etc/cni,plugins}
 for tool in $(awk '!/^#/ { print $1 }' tests/tools) modprobe; do put "$(type -P "$tool")"; done
@@ -110,12 +138,16 @@ put "$suite"
 mv "$root$suite" "$root/suite"
 strip --strip-debug "$root/suite"
 cp "$dir"/* "$root/plugins/"
+# Those of the Go plugins whose kernel features other machines may lack, and what they need.
+for plugin in bridge host-local ipvlan vlan vrf; do
+    [ ! -x "/usr/lib/cni/$plugin" ] || put "/usr/lib/cni/$plugin"
+done
 cp -r conf-examples "$root/" 2>/dev/null || true
 
 modules=lib/modules/$release
 mkdir -p "$root/$modules/kernel/drivers/net"
 for part in net lib crypto arch; do cp -r "$unpacked/$modules/kernel/$part" "$root/$modules/kernel/"; done
-for module in veth dummy macvlan ipvlan/ipvlan ifb; do
+for module in veth dummy macvlan ipvlan/ipvlan ifb vrf tun vxlan/vxlan; do
     cp "$unpacked/$modules/kernel/drivers/net/$module".ko* "$root/$modules/kernel/drivers/net/" 2>/dev/null || true
 done
 cp "$unpacked/$modules"/modules.{order,builtin,builtin.modinfo} "$root/$modules/"
@@ -133,8 +165,12 @@ mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 mount --make-rprivate / 2>/dev/null
 ip link set lo up
-for module in bridge br_netfilter 8021q veth nf_tables nft_chain_nat nft_masq nft_fib_inet nf_conntrack_netlink \
+for module in bridge br_netfilter 8021q veth vrf tun nf_tables nft_chain_nat nft_masq nft_fib_inet nf_conntrack_netlink \
     xt_MASQUERADE xt_comment xt_addrtype iptable_nat ip6table_nat; do modprobe -q \$module; done
+if [ "\$(cat /filters)" = systemd ]; then
+    ulimit -n 1024
+    exec /lib/systemd/systemd
+fi
 set --
 while read -r word; do set -- "\$@" "\$word"; done </filters
 /suite "\$@" --color never --test-threads \$(nproc) 2>&1
@@ -142,6 +178,7 @@ echo "VM-EXIT \$?"
 poweroff -f
 EOF
 chmod +x "$root/init"
+[ "${filters[*]}" != systemd ] || put_systemd
 # The initramfs is a rootfs, out of which nobody can pivot; private mounts are all that the suite needs. Not compressed: the
 # emulated processor would take longer to unpack it than this one to write it.
 (cd "$root" && find . | cpio --quiet -o -H newc) >"$work/initrd"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Shows the main job in a private sandbox: two dual-stack containers on a bridge, reaching out and being reached.
+# Shows what the plugins do, in a private sandbox: two dual-stack containers on a bridge, names, egress and published ports.
 # Usage: hack/try.sh [--backend nftables|iptables] [DIR]   without DIR: builds and tries bin/
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -24,8 +24,12 @@ if [ -z "${CNI_TRY_INSIDE:-}" ]; then
         "$repo/hack/build.sh"
         dir=$repo/bin
     fi
+    # Of other plugins it is the runtime too.
+    cninet=$dir/cninet
+    [ -x "$cninet" ] || cninet=$repo/bin/cninet
+    [ -x "$cninet" ] || fail "no cninet in $dir or bin/, which calls the plugins here: hack/build.sh"
     # The PID namespace ends every server with the script.
-    exec env CNI_TRY_INSIDE=1 unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private \
+    exec env CNI_TRY_INSIDE=1 cninet="$cninet" unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private \
         "$repo/hack/try.sh" --backend "$backend" "$dir"
 fi
 
@@ -49,19 +53,19 @@ newest_version() {
 }
 version=$(newest_version)
 
+# The Go plugins of that name need dnsmasq and have no STATUS.
+has_names() { CNI_COMMAND=VERSION CNI_PATH=$dir "$dir/dnsname" </dev/null 2>/dev/null | jq -e '.supportedVersions | index("1.1.0")' >/dev/null; }
+names=$(has_names && jq -n --arg b "$backend" '[{type: "dnsname", backend: $b, domainName: "dns.test"}]' || echo '[]')
 # hairpinMode: where br_netfilter hands bridged packets to the rules, a port reaches itself only with it.
-bridge_conf=$(jq -n --arg v "$version" --arg b "$backend" '{
-    cniVersion: $v, name: "try", type: "bridge", bridge: "cni0", isDefaultGateway: true, ipMasq: true, ipMasqBackend: $b,
-    hairpinMode: true,
-    ipam: {type: "host-local", ranges: [[{subnet: "10.88.0.0/24"}], [{subnet: "fd00:88::/64"}]]}}')
-portmap_conf=$(jq -n --arg v "$version" --arg b "$backend" '{cniVersion: $v, name: "try", type: "portmap", backend: $b}')
+mkdir /run/net.d
+jq -n --arg v "$version" --arg b "$backend" --argjson names "$names" '{cniVersion: $v, name: "try", plugins: ([
+    {type: "bridge", bridge: "cni0", isDefaultGateway: true, ipMasq: true, ipMasqBackend: $b, hairpinMode: true,
+     ipam: {type: "host-local", ranges: [[{subnet: "10.88.0.0/24"}], [{subnet: "fd00:88::/64"}]]}},
+    {type: "portmap", backend: $b, capabilities: {portMappings: true}}] + $names)}' >/run/net.d/try.conflist
 
 # --- what a runtime does ---------------------------------------------------------------------------------------------
 
-# plugin VERB TYPE CONTAINER CONFIG: one call, as a runtime makes it
-plugin() {
-    CNI_COMMAND=$1 CNI_CONTAINERID=$3 CNI_NETNS=/run/netns/$3 CNI_IFNAME=eth0 CNI_PATH=$dir "$dir/$2" <<<"$4"
-}
+export NETCONFPATH=/run/net.d CNI_PATH=$dir
 
 # ports CONTAINER: the runtime's port mappings of a container
 ports() {
@@ -71,32 +75,13 @@ ports() {
     esac
 }
 
-# with_result CONFIG RESULT CONTAINER
-with_result() { jq -c --argjson r "$2" --argjson p "$(ports "$3")" '.prevResult = $r | .runtimeConfig.portMappings = $p' <<<"$1"; }
+# chain VERB CONTAINER: the plugins' ADD, CHECK or DEL, one after the other
+chain() { CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAME=$2" CAP_ARGS="{\"portMappings\": $(ports "$2")}" "$cninet" "$1" try "/run/netns/$2" --id "$2"; }
 
-# attach CONTAINER: the chain's ADD; the result goes to /run/CONTAINER.json
-attach() {
-    local result
-    result=$(plugin ADD bridge "$1" "$bridge_conf") || fail "bridge ADD: $result"
-    result=$(plugin ADD portmap "$1" "$(with_result "$portmap_conf" "$result" "$1")") || fail "portmap ADD: $result"
-    echo "$result" >"/run/$1.json"
-}
-
-# check CONTAINER: the chain's CHECK; prints the first complaint
-check() {
-    local result
-    result=$(cat "/run/$1.json")
-    plugin CHECK bridge "$1" "$(with_result "$bridge_conf" "$result" "$1")" &&
-        plugin CHECK portmap "$1" "$(with_result "$portmap_conf" "$result" "$1")"
-}
-
-# detach CONTAINER: the chain's DEL, in reverse
-detach() {
-    local result
-    result=$(cat "/run/$1.json")
-    plugin DEL portmap "$1" "$(with_result "$portmap_conf" "$result" "$1")" || fail "portmap DEL of $1"
-    plugin DEL bridge "$1" "$(with_result "$bridge_conf" "$result" "$1")" || fail "bridge DEL of $1"
-}
+# attach CONTAINER: the result goes to /run/CONTAINER.json
+attach() { chain add "$1" >"/run/$1.json" || fail "ADD of $1"; }
+check() { chain check "$1" 2>&1; }
+detach() { chain del "$1" || fail "DEL of $1"; }
 
 # --- what one sees ---------------------------------------------------------------------------------------------------
 
@@ -125,7 +110,7 @@ serve() {
     done
 }
 
-# plain ADDRESS: as everybody writes it; socat prints brackets and leading zeros
+# plain ADDRESS: in the usual notation; socat prints brackets and leading zeros
 plain() { getent ahosts "$(tr -d '[]' <<<"$1")" | awk 'NR == 1 { print $1 }'; }
 
 # ok WHAT CONDITION...: one line; the first thing that doesn't hold ends the script
@@ -139,6 +124,12 @@ is() { [ "$1" = "$2" ] || { echo "       expected '$2', got '$1'"; false; }; }
 
 pings() { at "$1" ping -q -n -c1 -W3 "$2" >/dev/null; }
 
+# pings_name PLACE 4|6 NAME: with the resolv.conf that a runtime writes of the result
+pings_name() {
+    jq -r '.dns | (.nameservers[] | "nameserver \(.)"), "search \(.search | join(" "))"' "/run/$1.json" >"/run/$1.resolv.conf"
+    at "$1" unshare --mount sh -c 'mount --bind "$1" /etc/resolv.conf && ping "$2" -q -n -c1 -W3 "$3" >/dev/null' sh "/run/$1.resolv.conf" "-$2" "$3"
+}
+
 # sees PLACE PROTOCOL ADDRESS PORT EXPECTED-SOURCE
 sees() {
     local said
@@ -151,7 +142,7 @@ state() {
     ip -br link | awk '{ sub("@.*", "", $1); print $1 }' | grep -vx cni0
     ls /var/lib/cni/networks/try 2>/dev/null | grep -v '^last_reserved_ip\|^lock$' || true
     nft -s list ruleset 2>/dev/null | grep -F -e 10.88.0. -e fd00:88: -e id: -e web || true
-    iptables-save | grep -e '10\.88\.0\.' -e '^:CNI-DN' -e '^:CNI-[0-9a-f]' || true
+    iptables-save | grep -e '10\.88\.0\.' -e '^:CNI-DN-' -e '^:CNI-[0-9a-f]' || true
 }
 nothing_left() {
     local left
@@ -192,40 +183,52 @@ state >/run/before
 say "ADD at $version with the plugins of $dir, $backend"
 attach web
 attach client
-jq -c 'del(.dns)' /run/web.json
+"$cninet" inspect try | jq '.[0] | {Name, Driver, IPAM, Containers}'
 web4=$(address web 4) web6=$(address web 6)
 serve outside tcp 7000
 serve web tcp 80
 serve web udp 53
 sleep 0.3
 
-say "container to container, and out"
+say "container to container, and egress"
 ok "client pings web at $web4" pings client "$web4"
 ok "client pings web at $web6" pings client "$web6"
 ok "outside sees the node's address 192.0.2.1, not the container's" sees client tcp 192.0.2.2 7000 192.0.2.1
 ok "outside sees the node's address 2001:db8::1, not the container's" sees client tcp 2001:db8::2 7000 2001:db8::1
 
+if has_names; then
+    say "names"
+    for name in web web.try web.dns.test; do
+        ok "client pings $name" pings_name client 4 "$name"
+    done
+    ok "client pings web over IPv6" pings_name client 6 web
+fi
+
 say "published ports 8080/tcp and 5353/udp of web"
-ok "outside reaches 192.0.2.1:8080, and web sees who it is" sees outside tcp 192.0.2.1 8080 192.0.2.2
-ok "outside reaches [2001:db8::1]:8080, and web sees who it is" sees outside tcp 2001:db8::1 8080 2001:db8::2
+ok "outside reaches 192.0.2.1:8080, and web sees outside's address" sees outside tcp 192.0.2.1 8080 192.0.2.2
+ok "outside reaches [2001:db8::1]:8080, and web sees outside's address" sees outside tcp 2001:db8::1 8080 2001:db8::2
 ok "outside reaches 192.0.2.1:5353/udp" sees outside udp 192.0.2.1 5353
-ok "the host reaches it by its address" sees node tcp 192.0.2.1 8080
-ok "the host reaches it by 127.0.0.1" sees node tcp 127.0.0.1 8080
-ok "the neighbour reaches it by the host's address" sees client tcp 192.0.2.1 8080
-ok "web reaches itself by the host's address (hairpin)" sees web tcp 192.0.2.1 8080
-ok "web reaches itself by the host's IPv6 address (hairpin)" sees web tcp 2001:db8::1 8080
+ok "the node reaches it by its own address" sees node tcp 192.0.2.1 8080
+ok "the node reaches it by 127.0.0.1" sees node tcp 127.0.0.1 8080
+ok "client reaches it by the node's address" sees client tcp 192.0.2.1 8080
+ok "web reaches itself by the node's address (hairpin)" sees web tcp 192.0.2.1 8080
+ok "web reaches itself by the node's IPv6 address (hairpin)" sees web tcp 2001:db8::1 8080
 
 say "CHECK"
-complaint=$(check web) || fail "CHECK of an untouched container: $(jq -r '.msg' <<<"$complaint")"
-echo "   ok  web is as it should be"
+complaint=$(check web) || fail "CHECK of an untouched container: $complaint"
+echo "   ok  web: no difference"
 break_port
-if complaint=$(check web); then fail "CHECK didn't notice"; fi
-printf '   ok  CHECK says: %s\n' "$(jq -r '"code \(.code): \(.msg)"' <<<"$complaint")"
+if complaint=$(check web); then fail "CHECK did not notice the missing port"; fi
+printf '   ok  CHECK says: %s\n' "$complaint"
 
 say "DEL"
 for name in web client; do
     detach "$name"
     detach "$name"
 done
-ok "nothing is left: links, rules, reservations are as before" nothing_left
-echo "OK: the main job works with the plugins of $dir"
+if has_names; then
+    for _ in 1 2 3 4 5 6 7 8 9 10; do pgrep -x dnsname >/dev/null || break; sleep 0.1; done
+    ok "the resolver has ended" eval '! pgrep -x dnsname >/dev/null'
+fi
+ok "links, rules and reservations are what they were before ADD" nothing_left
+echo "OK: ADD, CHECK and DEL work with the plugins of $dir"

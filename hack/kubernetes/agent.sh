@@ -1,28 +1,32 @@
 #!/usr/bin/env bash
-# What the DaemonSet runs on each node: installs the executables, writes the node's network with its pod ranges, and keeps
-# the routes to the other nodes' pods, for clusters whose nodes share a wire.
+# The DaemonSet's program on each node: installs the executables, writes the node's network with its pod ranges, and maintains
+# routes to the other nodes' pods, for clusters whose nodes are on one link.
 # Environment: NODE_NAME, the node's own name
 #   HOST      where the node's /opt/cni/bin and /etc/cni/net.d are mounted; default /host
-#   API       where the API server is; default: as every pod is told
+#   API       where the API server is; default: from the environment that Kubernetes gives every pod
 #   ACCOUNT   the service account's folder
-#   SECONDS_BETWEEN   two looks at the list of nodes; default 10; 0: look once and end
+#   SECONDS_BETWEEN   seconds between two reads of the list of nodes; default 10; 0: read once and exit. Before the first success
+#             it tries every second: the node isn't Ready until then.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 host=${HOST-/host}
-api=${API:-https://${KUBERNETES_SERVICE_HOST:-}:${KUBERNETES_SERVICE_PORT:-}}
+# In a URL an IPv6 address stands in brackets.
+service=${KUBERNETES_SERVICE_HOST:-}
+case $service in *:*) service=[$service] ;; esac
+api=${API:-https://$service:${KUBERNETES_SERVICE_PORT:-}}
 account=${ACCOUNT:-/var/run/secrets/kubernetes.io/serviceaccount}
 between=${SECONDS_BETWEEN:-10}
-# Marks the routes that are ours (/etc/iproute2/rt_protos has no name for it).
+# Marks the agent's routes (/etc/iproute2/rt_protos has no name for it).
 protocol=115
 
 # nodes: one line for each node: name, its addresses joined by commas, its pod ranges joined by commas
 nodes() {
-    curl --silent --show-error --fail --max-time 20 --cacert "$account/ca.crt" --header "Authorization: Bearer $(cat "$account/token")" \
+    curl --silent --show-error --fail --connect-timeout 5 --max-time 20 --cacert "$account/ca.crt" --header "Authorization: Bearer $(cat "$account/token")" \
         "$api/api/v1/nodes" | jq -r '.items[] | [.metadata.name,
             ([.status.addresses[]? | select(.type == "InternalIP").address] | join(",")), ((.spec.podCIDRs // []) | join(","))] | @tsv'
 }
 
-# network RANGES: the example with this node's ranges, put in place by a rename, last of all: with it the node becomes ready
+# network RANGES: the example with this node's ranges, renamed into place. It comes last, because it makes the node ready.
 network() {
     local target=$host/etc/cni/net.d/10-pods.conflist new
     new=$host/etc/cni/net.d/.10-pods.conflist.new
@@ -33,7 +37,8 @@ network() {
 
 family() { case $1 in *:*) echo -6 ;; *) echo -4 ;; esac; }
 
-# routes: reads the other nodes' lines; a route for each range, by the node's address of the same family; others of ours go
+# routes: reads the other nodes' lines; sets a route to each range through the node's address of the same family, and deletes
+# the agent's other routes
 routes() {
     local addresses ranges range address wanted=' ' had
     while IFS=$'\t' read -r _ addresses ranges; do
@@ -51,7 +56,7 @@ routes() {
     done
 }
 
-# look: one round; fails while the node has no ranges yet
+# look: reads the nodes once and applies what it finds; fails while the node has no ranges yet
 look() {
     local all own
     all=$(nodes) || return 1
@@ -61,14 +66,19 @@ look() {
     network "$own"
 }
 
-# The first process of a container is ended only by signals that it asks for.
+# The kernel delivers to the first process of a container only signals that it handles.
 trap 'exit 0' TERM INT
 : "${NODE_NAME:?}"
 "$here/hack/install.sh" --from "$here/bin" --bin-dir "$host/opt/cni/bin"
+pause=1
 while true; do
-    # A list that can't be had changes nothing: what was there goes on serving.
-    if look; then [ "$between" != 0 ] || exit 0; else [ "$between" != 0 ] || exit 1; fi
-    sleep "$between" &
-    # So that a signal ends the script at once.
+    # If the list cannot be read, routes and network stay as they are.
+    if look; then
+        [ "$between" != 0 ] || exit 0
+        pause=$between
+    fi
+    [ "$between" != 0 ] || exit 1
+    sleep "$pause" &
+    # `wait`, unlike `sleep` in the foreground, returns at once on a signal.
     wait $!
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Three nodes of a cluster: every node has a range of pod addresses, and BIRD tells the others by BGP. Pods on different
+# Three nodes of a cluster: every node has a range of pod addresses, and BIRD announces them to the others by BGP. Pods on different
 # nodes reach each other with their own addresses.
 . "$(dirname "$0")/node.sh"
 
@@ -33,7 +33,7 @@ cluster() {
     done
 }
 
-# bird_conf NUMBER: what is on cni0 is told to the others; what they tell goes into the kernel
+# bird_conf NUMBER: what is on cni0 is announced to the others; what they announce goes into the kernel
 bird_conf() {
     local other
     cat <<BIRD

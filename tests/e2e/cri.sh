@@ -12,7 +12,7 @@ start() {
 }
 stop() { kubelet stop "$1" && kubelet remove "$1"; }
 
-# both_families: the runtime tells Kubernetes all of the pod's addresses
+# both_families: the runtime reports to Kubernetes all of the pod's addresses
 both_families() { is "$(kubelet ip one)" "$(address one 4) $(address one 6)"; }
 
 loopback() { pings one 127.0.0.1 && pings one ::1; }
@@ -41,9 +41,25 @@ story
 
 must start one 8081
 must start two 8082
-check "pod's addresses told" both_families
+check "pod's addresses reported" both_families
 check "loopback" loopback
 check "port taken: refused" port_taken
 check "stopped three times" stopped_again
 check "namespace vanished" without_netns
 check "nothing left after these" nothing_left
+
+# The runtime leaves the pod's resolv.conf to the kubelet: whatever server is asked, names are found.
+names() {
+    local name
+    within 20 kubelet ready && start three 8083 && start four 8084 || return 1
+    for name in four four.e2e four.dns.test; do
+        is "$(at three dig +short +time=5 "$name" @8.8.8.8)" "$(address four 4)" || return 1
+    done
+    stop four && is "$(at three dig +short +time=5 four.dns.test @8.8.8.8)" "" && stop three
+}
+if has_names; then
+    conflist e2e cni0 75 | jq '.plugins += [{type: "dnsname", domainName: "dns.test", intercept: true}]' >"$work/names" &&
+        mv "$work/names" /etc/cni/net.d/e2e.conflist
+    sleep 1
+    check "names, whatever server is asked" names
+fi

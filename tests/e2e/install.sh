@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# hack/install.sh in a directory of its own: what it installs, keeps, and puts back, with somebody calling all the time.
+# hack/install.sh in a directory of its own: what it installs, keeps, and puts back, while plugins are called all the time.
 . "$(dirname "$0")/node.sh"
 
 work=$(mktemp -d)
@@ -11,7 +11,7 @@ install() { "$repo/hack/install.sh" --from "$PLUGINS" --bin-dir "$bins" --conf-d
 undo() { "$repo/hack/install.sh" --undo --bin-dir "$bins" --conf-dir "$confs"; }
 content() { (cd "$work" && find bin net.d ! -type d -exec stat -c '%n %a %F' {} + -exec sha256sum {} + 2>/dev/null | sort); }
 
-# What was there: a plugin of somebody else's under a name of ours, one that is none of ours, a link, and a network.
+# What was there: another plugin under a name of ours, one that is none of ours, a link, and a network.
 before() {
     rm -rf "$bins" "$confs"
     mkdir -p "$bins" "$confs"

@@ -6,14 +6,14 @@
 folder=$here/../../hack/kubernetes
 node
 
-manifests() { yamllint --strict -c "$folder/.yamllint" "$folder" && "$BUILT/kubernetes/bin/kubernetes-validate" --strict "$folder/daemonset.yaml"; }
+manifests() { yamllint --strict -c "$folder/.yamllint" "$folder" && "$BUILT/kubernetes/bin/kubernetes-validate" --strict "$folder"/{daemonset,noded,remove}.yaml; }
 
 # What the image has of the tree.
 image() {
     mkdir -p "$work/cni/hack"
     cp -r "$PLUGINS" "$work/cni/bin"
     cp "$here"/../../hack/{install,lib}.sh "$work/cni/hack/"
-    cp "$folder/agent.sh" "$here/../../conf-examples/90-kubernetes-node.conflist" "$work/cni/"
+    cp "$folder"/{agent,remove}.sh "$here/../../conf-examples/90-kubernetes-node.conflist" "$work/cni/"
 }
 
 # says NODES: the API server's list from now on; NODES as a JSON list of [name, address, IPv6 address, range...]
@@ -46,6 +46,30 @@ followed() {
     says "[$one, $two, $three]" && within 10 is_followed
 }
 is_followed() { [[ $(ways) = *10.244.3.0/24* ]]; }
+# A cluster whose services have IPv6 addresses: what Kubernetes puts into a pod's environment, and TLS with the account's authority.
+service6() {
+    openssl req -x509 -newkey rsa:2048 -nodes -keyout "$work/api.key" -out "$work/account/ca.crt" -days 1 -subj /CN=api \
+        -addext subjectAltName=IP:::1
+    (cd "$work" && exec openssl s_server -accept '[::1]:8443' -WWW -cert account/ca.crt -key api.key >api.log 2>&1) &
+    local server=$! said=0
+    within 10 curl --silent --fail --cacert "$work/account/ca.crt" 'https://[::1]:8443/account/token' || said=1
+    rm -f "$conf"
+    env NODE_NAME=one "HOST=$work/host" "ACCOUNT=$work/account" KUBERNETES_SERVICE_HOST=::1 KUBERNETES_SERVICE_PORT=8443 \
+        SECONDS_BETWEEN=0 "$work/cni/agent.sh" && [ -e "$conf" ] || said=1
+    kill $server
+    return $said
+}
+# The node has no range yet: until it has one the agent looks every second, whatever the pause between looks is.
+soon() {
+    local waiting said=0
+    rm -f "$conf"
+    says '[["one", "192.0.2.1", "2001:db8::1"]]'
+    "${agent[@]}" SECONDS_BETWEEN=1000 "$work/cni/agent.sh" >"$work/soon.log" 2>&1 &
+    waiting=$!
+    within 10 grep -q "no pod range yet" "$work/soon.log" && says "[$one, $two]" && within 20 test -e "$conf" || said=1
+    kill $waiting
+    return $said
+}
 # Whatever happens to the API server, what there is goes on serving.
 server_gone() {
     local had
@@ -76,6 +100,8 @@ check "agent: network, routes, executables" ready
 check "agent: again, nothing changes" again
 check "agent: a pod on it" serves
 check "agent: a node leaves" node_leaves
+check "agent: API server at an IPv6 service address" service6
+check "agent: the network comes soon after the node's range" soon
 "${agent[@]}" SECONDS_BETWEEN=1 "$work/cni/agent.sh" >"$work/agent.log" 2>&1 &
 running=$!
 check "agent: a node comes while it runs" followed

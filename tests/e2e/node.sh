@@ -86,6 +86,9 @@ node() {
     cd "$work"
 }
 
+# has_names: the directory has this project's dnsname; the Go plugin of that name knows no version 1.1.0
+has_names() { CNI_COMMAND=VERSION /opt/cni/bin/dnsname </dev/null 2>/dev/null | jq -e '.supportedVersions | index("1.1.0")' >/dev/null; }
+
 # conflist NAME BRIDGE NET [PORT-MAPPINGS]: the network of most clients, dual stack; ports fixed or given by the runtime
 conflist() {
     jq -n --arg v "$version" --arg name "$1" --arg bridge "$2" --arg n "$3" --arg backend "${BACKEND:-nftables}" \

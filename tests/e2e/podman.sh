@@ -29,7 +29,7 @@ disconnect() {
         reached one 8081 outside
 }
 
-# Somebody's firewall restart wipes every rule; a reload brings those of the containers back.
+# A restart of the firewall wipes every rule; a reload brings those of the containers back.
 reload() {
     local address
     address=$(address one 4)
@@ -101,6 +101,18 @@ created_with_mac() {
         is "$(at mac ip -j link show eth0 | jq -r '.[0].address')" 02:00:00:00:00:79 && stop mac
 }
 
+# Podman writes dnsname itself where it finds it, and its resolv.conf of the result; the program in the container asks the name.
+created_names() {
+    grep -q '"dnsname"' /etc/cni/net.d/*own* || { echo "the network has no dnsname" && return 1; }
+    run second-owned --network own --network-alias db || return 1
+    local name
+    for name in second-owned db db.dns.podman db.own; do
+        podman exec owned /bin/peer ask tcp "$name:80" | grep -q '^second-owned ' || { echo "$name is not found" && return 1; }
+    done
+    podman exec second-owned /bin/peer ask tcp owned:80 | grep -q '^owned ' && stop second-owned &&
+        { ! podman exec owned /bin/peer ask tcp db:80 2>/dev/null || { echo "db is still found" && return 1; }; }
+}
+
 # internal: no way out, by Podman's own configuration without a gateway's route
 internal() {
     podman network create --internal --subnet 10.80.0.0/24 inner >/dev/null && run inside --network inner &&
@@ -116,6 +128,7 @@ created_gone() {
 by_podman() {
     check "network create" created
     check "network create: FORWARD policy DROP" forward_drop
+    if has_names; then check "network create: names and --network-alias" created_names; fi
     check "network create: requested MAC" created_with_mac
     check "network create --internal" internal
     check "network rm: nothing left" created_gone

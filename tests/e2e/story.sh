@@ -143,15 +143,23 @@ swap() {
     check "$1 to $2$3: nothing left" nothing_left
 }
 
-# The client's script may have to wait until its runtime knows the file.
+# noticed TEXT: the client's script may have to wait until its runtime has read a file with this in it.
 noticed() { true; }
+
+# network NET: the client's network, with limits that nothing here reaches. Without sbr: a server on all addresses answers UDP from
+# a socket without one, which has no route then.
+network() {
+    local limits='{type: "bandwidth", ingressRate: 1000000000, ingressBurst: 100000000, egressRate: 1000000000, egressBurst: 100000000}'
+    conflist e2e cni0 "$1" | jq ".plugins += [$limits]" >/etc/cni/net.d/e2e.conflist
+}
 
 # upgrade_story NET: both ways on the backend that both have, and once more to a network that asks for the other one
 upgrade_story() {
-    BACKEND=iptables conflist e2e cni0 "$1" >/etc/cni/net.d/e2e.conflist
+    BACKEND=iptables network "$1"
+    must noticed bandwidth
     swap theirs ours
     swap ours theirs
-    BACKEND=nftables conflist e2e cni0 "$1" >/etc/cni/net.d/e2e.conflist
-    must noticed
+    BACKEND=nftables network "$1"
+    must noticed nftables
     swap theirs ours ", nftables"
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::chain::Chain;
+use crate::{Chain, Sandbox};
 
 /// The network of the dual-stack story.
 pub const V4: &str = "10.77.0.0/24";
@@ -73,4 +73,28 @@ pub fn named(version: &str, mut conf: Value) -> Value {
 pub fn host_local(version: &str, subnets: &[&str]) -> Value {
     let ranges: Vec<Value> = subnets.iter().map(|s| json!([{"subnet": s}])).collect();
     named(version, json!({"type": "host-local", "ipam": {"type": "host-local", "ranges": ranges}}))
+}
+
+/// The firewall plugin's configuration.
+pub fn firewall(backend: Backend, policy: &str) -> Value {
+    let mut conf = json!({"type": "firewall", "backend": backend.name(), "ingressPolicy": policy});
+    if let Some(policy) = policy.strip_prefix(PUBLISHED_ONLY) {
+        conf["publishedOnly"] = true.into();
+        conf["ingressPolicy"] = policy.trim_start_matches(", ").into();
+    }
+    conf
+}
+
+/// What a policy of [`firewall`] begins with if only published ports are to be reachable; `, ` and another policy may follow.
+pub const PUBLISHED_ONLY: &str = "publishedOnly";
+
+/// The configuration for an attachment that got addresses `.n` on bridge `br0`.
+pub fn firewall_alone(sb: &Sandbox, backend: Backend, policy: &str, n: u8) -> Value {
+    let mut conf = named(sb.newest(&["firewall"]), firewall(backend, policy));
+    conf["prevResult"] = json!({
+        "cniVersion": conf["cniVersion"],
+        "interfaces": [{"name": "br0"}, {"name": "veth0"}, {"name": "eth0", "sandbox": "/run/netns/c"}],
+        "ips": [{"address": format!("10.9.0.{n}/24"), "interface": 2}, {"address": format!("fd00:9::{n}/64"), "interface": 2}]
+    });
+    conf
 }

@@ -131,7 +131,7 @@ pub fn summary(columns: &[(String, Findings)]) -> String {
     text
 }
 
-/// Why ours don't meet what they don't, as a list in Markdown.
+/// Why this project's plugins fail the requirements that they fail, as a list in Markdown.
 pub fn reasons(ours: &Findings) -> String {
     let mut text = String::new();
     for (s, verdicts) in &ours.rows {

@@ -16,6 +16,20 @@ pub fn links(ns: &Netns) -> Vec<Value> {
     array(&ns.sh(&["ip", "-d", "-j", "link", "show"]))
 }
 
+/// All links, listed until two lists have the same: a link that goes while the kernel lists them can hide another one
+/// (`NLM_F_DUMP_INTR`).
+pub fn settled_links(ns: &Netns) -> Vec<Value> {
+    let names = |links: &[Value]| links.iter().map(|link| link["ifname"].clone()).collect::<Vec<_>>();
+    let mut listed = links(ns);
+    loop {
+        let again = links(ns);
+        if names(&again) == names(&listed) {
+            return again;
+        }
+        listed = again;
+    }
+}
+
 /// The names of all links.
 pub fn link_names(ns: &Netns) -> Vec<String> {
     links(ns).iter().filter_map(|l| l["ifname"].as_str().map(str::to_owned)).collect()

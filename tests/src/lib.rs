@@ -9,17 +9,28 @@
     reason = "an expectation of a test that doesn't hold is a panic, caught and reported by `verdict`"
 )]
 
+pub mod capture;
 pub mod chain;
 pub mod conf;
 pub mod conformance;
+pub mod dhcp;
+pub mod faults;
+pub mod go_rules;
+pub mod host_local;
 pub mod kernel;
+pub mod kubernetes;
+pub mod legacy;
 pub mod netns;
 pub mod packets;
 pub mod parallel;
+pub mod plugins;
+pub mod router;
 pub mod rules;
 pub mod run;
 pub mod sandbox;
+pub mod sctp;
 pub mod snapshot;
+pub mod story;
 pub mod tools;
 pub mod verdict;
 

@@ -33,7 +33,7 @@ impl Proto {
     }
 }
 
-/// A server that answers everybody with `<label> <address it saw>`. Ends when dropped, and its sockets are closed then.
+/// A server that answers every client with `<label> <address it saw>`. Ends when dropped, and its sockets are closed then.
 #[derive(Debug)]
 pub struct Server {
     end: Arc<AtomicBool>,
@@ -105,7 +105,7 @@ pub fn ask(ns: &Netns, proto: Proto, to: SocketAddr) -> io::Result<String> {
     ask_within(ns, proto, to, Duration::from_secs(10))
 }
 
-/// True if nobody answers at `to`: refused, or silent for 400 ms.
+/// True if no program answers at `to`: refused, or silent for 400 ms.
 pub fn silent(ns: &Netns, proto: Proto, to: SocketAddr) -> bool {
     ask_within(ns, proto, to, Duration::from_millis(400)).is_err()
 }

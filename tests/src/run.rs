@@ -107,6 +107,13 @@ impl Call {
         self.stdin(&conf.to_string())
     }
 
+    /// Appends arguments: for programs that are no plugins.
+    #[must_use]
+    pub fn words(mut self, words: &[&str]) -> Self {
+        self.args.extend(words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
     /// The same call of another executable: a wrapper around the plugin.
     #[must_use]
     pub fn by(self, program: PathBuf) -> Self {

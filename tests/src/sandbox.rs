@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
+use crate::dhcp;
 use crate::netns::{Netns, sh};
 use crate::packets::Outside;
 use crate::run::Call;
@@ -27,6 +28,8 @@ pub const FAKES: &str = "/run/cni-test/fakes";
 #[derive(Debug)]
 pub struct Sandbox {
     plugins: PathBuf,
+    /// Of [`Self::dhcp_link`]: ends with the case.
+    dhcp: Arc<OnceLock<dhcp::Processes>>,
 }
 
 impl Sandbox {
@@ -38,7 +41,7 @@ impl Sandbox {
         let body = || {
             verdict::caught(|| {
                 enter();
-                case(&Self { plugins: plugins.to_owned() })
+                case(&Self { plugins: plugins.to_owned(), dhcp: Arc::default() })
             })
         };
         thread::scope(|scope| scope.spawn(body).join().expect("panics are caught inside"))
@@ -47,7 +50,7 @@ impl Sandbox {
     /// The same node with another directory of plugins: for what one implementation adds and another one removes.
     #[must_use]
     pub fn with_plugins(&self, dir: &Path) -> Self {
-        Self { plugins: dir.to_owned() }
+        Self { plugins: dir.to_owned(), dhcp: Arc::clone(&self.dhcp) }
     }
 
     /// The node's own namespace.
@@ -60,6 +63,20 @@ impl Sandbox {
     #[allow(clippy::unused_self, reason = "only inside a sandbox may namespaces be made")]
     pub fn container(&self, name: &str) -> Netns {
         Netns::create(name)
+    }
+
+    /// A container `c1` with an `eth0` that no plugin has made, for plugins that change what they find.
+    pub fn container_with_eth0(&self) -> Netns {
+        let ns = self.container("c1");
+        self.node().sh(&["ip", "link", "add", "host0", "type", "veth", "peer", "name", "eth0", "netns", "c1"]);
+        ns
+    }
+
+    /// A link `eth0` of a container to a bridge with a DHCP server, if it has no `eth0` yet. The first call starts the server, and
+    /// the daemon of the plugin under test.
+    pub fn dhcp_link(&self, ns: &Netns) {
+        self.dhcp.get_or_init(|| dhcp::network(self));
+        dhcp::link(ns);
     }
 
     /// The world outside the node: a namespace behind a veth that holds the node's default routes, and that knows no
@@ -113,6 +130,22 @@ impl Sandbox {
         if !self.versions(plugin).iter().any(|v| v == version) {
             verdict::skip(format!("{plugin} doesn't support {version}"));
         }
+    }
+
+    /// Skips the case where this kernel's bridges know no VLANs.
+    pub fn needs_vlan_filtering(&self) {
+        if !self.filters_vlans() {
+            verdict::skip("this kernel has no VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING)");
+        }
+    }
+
+    /// True if this kernel's bridges know VLANs.
+    pub fn filters_vlans(&self) -> bool {
+        let made = self.node().holds(&["ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1"]);
+        if made {
+            self.node().sh(&["ip", "link", "del", "probe"]);
+        }
+        made
     }
 
     /// The newest version that all of `plugins` support, for stories that are the same at any.

@@ -15,7 +15,7 @@ const TREES: [&str; 4] = ["/var/lib", "/run", "/etc/cni", "/opt/cni"];
 const NOT_STATE: [&str; 5] =
     ["/run/netns", "/run/xtables.lock", "/run/cni-plugins.lock", "/run/cni-plugins.localnet", "/run/cni-test"];
 
-/// The links, addresses, routes, policy rules, settings, packet rules and files of some namespaces at one moment.
+/// The links, queueing disciplines, addresses, routes, policy rules, settings, packet rules and files of some namespaces at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     lines: BTreeSet<String>,
@@ -27,9 +27,15 @@ impl Snapshot {
         let mut lines = BTreeSet::new();
         for ns in namespaces {
             let mut add = |line: String| lines.insert(format!("{}: {line}", ns.name));
-            links(ns).into_iter().chain(routing(ns)).chain(settings(ns)).chain(rules::all(ns)).for_each(|l| {
-                add(l);
-            });
+            links(ns)
+                .into_iter()
+                .chain(qdiscs(ns))
+                .chain(routing(ns))
+                .chain(settings(ns))
+                .chain(rules::all(ns))
+                .for_each(|l| {
+                    add(l);
+                });
         }
         TREES.iter().for_each(|tree| files(Path::new(tree), &mut lines));
         Self { lines }
@@ -66,7 +72,7 @@ impl Snapshot {
 fn links(ns: &Netns) -> Vec<String> {
     let keys = ["ifname", "mtu", "master", "address", "ifalias", "altnames", "linkinfo", "promiscuity"];
     let mut lines = Vec::new();
-    for link in kernel::links(ns) {
+    for link in kernel::settled_links(ns) {
         let mut kept: Vec<String> = keys.iter().filter(|k| !link[**k].is_null()).map(|k| pick(&link, k)).collect();
         kept.push(format!("up={}", kernel::has_flag(&link, "UP")));
         let name = link["ifname"].as_str().unwrap_or("?");
@@ -74,6 +80,12 @@ fn links(ns: &Netns) -> Vec<String> {
         lines.extend(kernel::addresses(ns, name).iter().map(|a| format!("address {a} dev {name}")));
     }
     lines
+}
+
+/// Queueing disciplines, but for the kernel's defaults, which have no handle.
+fn qdiscs(ns: &Netns) -> Vec<String> {
+    let shown = ns.sh(&["tc", "qdisc", "show"]);
+    shown.lines().filter(|line| !line.contains(" 0: ")).map(|line| line.trim().to_owned()).collect()
 }
 
 fn pick(link: &Value, key: &str) -> String {
@@ -111,14 +123,15 @@ fn settings(ns: &Netns) -> Vec<String> {
         .iter()
         .map(|k| (*k).to_owned())
         .collect();
-    for name in kernel::link_names(ns) {
+    for link in kernel::settled_links(ns) {
+        let name = link["ifname"].as_str().unwrap_or("?");
         keys.push(format!("ipv4/conf/{name}/route_localnet"));
         keys.extend(["accept_ra", "disable_ipv6"].map(|k| format!("ipv6/conf/{name}/{k}")));
     }
     keys.iter().filter_map(|k| kernel::sysctl(ns, k).map(|v| format!("sysctl {k}={v}"))).collect()
 }
 
-/// A text as it is. A binary file is somebody's index, with times and counters in it: that it is there is all to know.
+/// A text file's content. A binary file is an index with times and counters in it: only its existence is compared.
 fn content(path: &Path) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     if bytes.contains(&0) { "binary".to_owned() } else { format!("{:?}", String::from_utf8_lossy(&bytes)) }

@@ -52,14 +52,19 @@ impl Case {
         &self.name
     }
 
-    /// The same story under another name, on a node that is prepared first.
-    pub(crate) fn after(self, name: String, prepare: impl Fn() + Send + Sync + 'static) -> Self {
+    /// The same case named by its path: that of its theme, and then its own name.
+    pub(crate) fn below(self, path: &str) -> Self {
+        Self { name: format!("{path}::{}", self.name), ..self }
+    }
+
+    /// The same case on a node that is prepared first.
+    pub(crate) fn after(self, prepare: impl Fn() + Send + Sync + 'static) -> Self {
         let story = self.story;
         let prepared = move |sandbox: &Sandbox| {
             prepare();
             story(sandbox);
         };
-        Self { name, story: Arc::new(prepared), ..self }
+        Self { story: Arc::new(prepared), ..self }
     }
 }
 

@@ -5,28 +5,28 @@ use cni_tests::{Netns, Sandbox, Snapshot};
 use serde_json::json;
 
 use crate::case::{Case, common, improved};
-use crate::each::{VERSIONS, minimal, previous, ready, tidy};
+use cni_tests::plugins::{VERSIONS, minimal, previous, ready, tidy};
 
-/// All cases of this subject.
+/// The cases of this theme.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
-        common("loopback::add_brings_lo_up_and_del_down", up_and_down),
-        common("loopback::ifname_is_ignored", ifname),
-        common("loopback::prev_result_passes_through", pass_through),
-        common("loopback::foreign_address_is_refused", foreign_address),
-        common("loopback::check_says_that_lo_is_down", check),
-        common("loopback::del_without_namespace", del_without_namespace),
-        improved("loopback::del_leaves_lo_to_others_in_a_shared_namespace", shared),
-        improved("loopback::del_without_add_leaves_lo_alone", del_without_add),
-        improved("loopback::a_failed_add_leaves_lo_as_it_was", failed_add),
-        improved("loopback::check_names_an_address_that_went", address_gone),
-        improved("loopback::check_names_the_interface", |sb| {
+        common("add_brings_lo_up_and_del_down", up_and_down),
+        common("ifname_is_ignored", ifname),
+        common("prev_result_passes_through", pass_through),
+        common("foreign_address_is_refused", foreign_address),
+        common("check_says_that_lo_is_down", check),
+        common("del_without_namespace", del_without_namespace),
+        improved("del_leaves_lo_to_others_in_a_shared_namespace", shared),
+        improved("del_without_add_leaves_lo_alone", del_without_add),
+        improved("a_failed_add_leaves_lo_as_it_was", failed_add),
+        improved("check_names_an_address_that_went", address_gone),
+        improved("check_names_the_interface", |sb| {
             let ns = sb.container("c1");
             ready(sb, "loopback", "CHECK", "1.0.0", &ns).run().error().names(&["lo"]);
         }),
     ];
     for version in VERSIONS {
-        let name = format!("loopback::result_shape_{version}");
+        let name = format!("result_shape_{version}");
         let story = move |sb: &Sandbox| shape(sb, version);
         // The Go plugin answers in the 1.x shape at every version.
         cases.push(if version < "1.0.0" { improved(name, story) } else { common(name, story) });
@@ -135,7 +135,7 @@ fn shared(sb: &Sandbox) {
     ns.sh(&["ip", "link", "set", "lo", "up"]);
     call("ADD", "c3").result();
     call("DEL", "c3").silent();
-    assert!(is_up(&ns), "somebody else brought it up");
+    assert!(is_up(&ns), "another program brought it up");
 }
 
 fn del_without_add(sb: &Sandbox) {
@@ -151,7 +151,7 @@ fn failed_add(sb: &Sandbox) {
     let before = Snapshot::of(&[&ns]);
     ready(sb, "loopback", "ADD", "1.0.0", &ns).run().error();
     Snapshot::of(&[&ns]).same_as(&before);
-    // A result without an address can't be told at 0.2.0: the failure comes after the deed.
+    // A result without an address cannot be expressed at 0.2.0: ADD fails after `lo` is up.
     ns.sh(&["ip", "addr", "flush", "dev", "lo"]);
     let before = Snapshot::of(&[&ns]);
     let mut conf = minimal("loopback", "0.2.0");

@@ -1,88 +1,54 @@
-//! The black-box suite: judges a directory of CNI plugin executables (`CNI_TEST_DIR`, default `bin/`), ours or anyone's.
+//! The black-box suite: judges a directory of CNI plugin executables (`CNI_TEST_DIR`, default `bin/`), this project's or any other's.
 //!
 //! Needs root; every case has its own namespaces. Arguments are those of `cargo test`.
+//!
+//! # Names
+//!
+//! A folder is a subject, a file in it a theme, and a case is named by its path: `bridge::vlan::trunk` is in `bridge/vlan.rs`.
+//! Theme files say only what follows the path, which `tests/build.rs` takes from the `mod` lines: those are the one list of
+//! subjects (here) and themes (in each folder's `mod.rs`), and a module with a function `cases` is a theme.
+//!
+//! A case that is run for several plugins or for both backends has them as segments before its last name:
+//! `interface::routes::ptp::check_after_sbr_of_go`, `portmap::publish::nftables::host_ip`. So the filters `ptp::` and
+//! `nftables::` select what concerns them. A version of the specification is a suffix: `static::result_1.0.0`.
+//!
+//! * A new subject: a folder with a `mod.rs`, and its `mod` line below. A new theme: a file, and its `mod` line in the folder.
+//! * What several themes of a subject need is in its `mod.rs`; what several subjects need is in the crate `cni_tests`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
 
-mod backends;
-mod bad_input;
-mod bad_keys;
-mod bad_ranges;
+mod bandwidth;
 mod bridge;
-mod bridge_edges;
-mod bridge_keys;
-mod bridge_lock;
-mod bridge_mac;
-mod bridge_new_keys;
-mod bridge_rollback;
-mod bridge_rollback_keys;
-mod bridge_shared;
-mod bridge_spoof;
-mod bridge_upgrade;
-mod bridge_vlan;
-mod bridge_vlan_gateway;
-mod bridge_wire;
 mod case;
-mod check;
-mod check_told;
-mod conformance;
-mod delegation;
-mod docker;
-mod each;
+mod cninet;
+mod companion;
+mod dhcp;
+mod dnsname;
+mod dummy;
 mod examples;
-mod exhausted;
 mod faults;
 mod firewall;
-mod firewall_back;
-mod firewall_check;
-mod firewall_foreign;
-mod firewall_go;
-mod firewall_legacy;
-mod firewall_matrix;
-mod firewall_mixed;
-mod firewall_state;
-mod firewall_status;
-mod firewalld;
-mod gc;
+mod host_device;
 mod host_local;
-mod host_local_state;
-mod leftovers;
-mod lives;
+mod interface;
+mod ipvlan;
 mod loopback;
-mod masquerade;
-mod mistyped;
-mod mtu;
-mod networks;
+mod macvlan;
+mod netfilter;
+mod noded;
+mod on_parent;
 mod portmap;
-mod portmap_edges;
-mod portmap_flows;
-mod portmap_go;
-mod portmap_iptables;
-mod portmap_life;
-mod portmap_nftables;
-mod privileges;
 mod protocol;
 mod ptp;
-mod ptp_check;
-mod ptp_ipam;
-mod ptp_leftovers;
-mod ptp_masquerade;
-mod reach;
-mod ready;
-mod rollback;
-mod routes;
-mod sctp;
+mod sbr;
+mod spec;
 mod r#static;
-mod status;
-mod story;
+mod tap;
 mod tuning;
-mod tuning_backup;
-mod tuning_check;
-mod tuning_sysctl;
-mod unreadable;
-mod unusable;
-mod uplink;
-mod versions;
-mod waits;
+mod verbs;
+mod vlan;
+mod vrf;
+mod vxlan;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -107,93 +73,23 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     verdict::install_hook();
-    let code = case::judge(&args, &dir, SUBJECTS.iter().flat_map(|cases| cases()).collect());
-    if let Err(error) = conformance::report(&dir) {
+    let code = case::judge(&args, &dir, all_cases());
+    if let Err(error) = spec::report(&dir) {
         println!("the conformance table can't be written: {error}");
         return ExitCode::FAILURE;
     }
     code
 }
 
-/// What gives the cases of a subject.
-type Subject = fn() -> Vec<case::Case>;
+/// A theme's path below this folder, and what gives its cases.
+type Theme = (&'static str, fn() -> Vec<case::Case>);
 
-/// All of them, in the order in which they are told.
-const SUBJECTS: [Subject; 73] = [
-    protocol::cases,
-    versions::cases,
-    backends::cases,
-    unreadable::cases,
-    bad_input::cases,
-    bad_keys::cases,
-    lives::cases,
-    faults::cases,
-    loopback::cases,
-    host_local::cases,
-    bridge::cases,
-    bridge_edges::cases,
-    bridge_keys::cases,
-    bridge_mac::cases,
-    bridge_new_keys::cases,
-    bridge_lock::cases,
-    bridge_rollback::cases,
-    bridge_rollback_keys::cases,
-    bridge_shared::cases,
-    bridge_upgrade::cases,
-    bridge_wire::cases,
-    bridge_spoof::cases,
-    bridge_vlan::cases,
-    bridge_vlan_gateway::cases,
-    mtu::cases,
-    masquerade::cases,
-    portmap::cases,
-    portmap_go::cases,
-    portmap_iptables::cases,
-    portmap_life::cases,
-    portmap_nftables::cases,
-    reach::cases,
-    firewall::cases,
-    firewall_matrix::cases,
-    firewall_mixed::cases,
-    firewall_legacy::cases,
-    firewall_state::cases,
-    firewall_status::cases,
-    firewall_back::cases,
-    firewall_check::cases,
-    firewall_foreign::cases,
-    firewall_go::cases,
-    firewalld::cases,
-    leftovers::cases,
-    mistyped::cases,
-    check::cases,
-    check_told::cases,
-    gc::cases,
-    rollback::cases,
-    delegation::cases,
-    status::cases,
-    host_local_state::cases,
-    bad_ranges::cases,
-    r#static::cases,
-    ptp::cases,
-    ptp_ipam::cases,
-    ptp_masquerade::cases,
-    ptp_check::cases,
-    ptp_leftovers::cases,
-    tuning::cases,
-    tuning_sysctl::cases,
-    tuning_check::cases,
-    tuning_backup::cases,
-    examples::cases,
-    docker::cases,
-    uplink::cases,
-    ready::cases,
-    routes::cases,
-    unusable::cases,
-    privileges::cases,
-    conformance::cases,
-    waits::cases,
-    exhausted::cases,
-];
+fn all_cases() -> Vec<case::Case> {
+    THEMES.iter().flat_map(|(path, cases)| cases().into_iter().map(|case| case.below(path))).collect()
+}
+
+// `THEMES`, which tests/build.rs makes of the `mod` lines.
+include!(concat!(env!("OUT_DIR"), "/themes.rs"));
 
 /// The directory under test; without one the suite ends, which is a failure only if it was asked for.
 fn directory() -> Result<PathBuf, ExitCode> {

@@ -4,33 +4,33 @@ use cni_tests::{Call, Sandbox, Snapshot};
 use serde_json::{Value, json};
 
 use crate::case::{Case, common, improved, newer};
-use crate::each::{VERSIONS, minimal, tidy};
+use cni_tests::plugins::{VERSIONS, minimal, tidy};
 
-/// All cases of this subject.
+/// The cases of this theme.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
-        common("static::cni_args_add_addresses", cni_args),
-        common("static::args_and_the_runtime_replace_them", replaced),
-        common("static::without_addresses_the_result_is_empty", empty),
-        common("static::one_address_per_family_before_0.3.0", one_per_family),
-        common("static::del_needs_nothing", del),
-        common("static::check_needs_a_previous_result", |sb| {
+        common("cni_args_add_addresses", cni_args),
+        common("args_and_the_runtime_replace_them", replaced),
+        common("without_addresses_the_result_is_empty", empty),
+        common("one_address_per_family_before_0.3.0", one_per_family),
+        common("del_needs_nothing", del),
+        common("check_needs_a_previous_result", |sb| {
             call(sb, "CHECK", &with("1.0.0", &two())).run().error().names(&["prevResult"]);
         }),
-        common("static::check_compares_gateways", check_gateway),
-        improved("static::check_notices_an_absent_address", check_absent),
-        newer("static::gc_and_status", gc_and_status),
-        improved("static::status_says_what_add_would_say", |sb| {
+        common("check_compares_gateways", check_gateway),
+        improved("check_notices_an_absent_address", check_absent),
+        newer("gc_and_status", gc_and_status),
+        improved("status_says_what_add_would_say", |sb| {
             sb.needs("static", "1.1.0");
             let conf = with("1.1.0", &json!([{"address": "10.0.0.5"}]));
             sb.plugin("static", "STATUS").conf(&conf).run().error().names(&["10.0.0.5"]);
         }),
     ];
     for version in VERSIONS {
-        cases.push(common(format!("static::result_{version}"), move |sb| result(sb, version)));
+        cases.push(common(format!("result_{version}"), move |sb| result(sb, version)));
     }
     for (label, keys, args, named) in refusals() {
-        cases.push(common(format!("static::refuses_{label}"), move |sb: &Sandbox| {
+        cases.push(common(format!("refuses_{label}"), move |sb: &Sandbox| {
             let before = Snapshot::of(&[&sb.node()]);
             let mut conf = with("1.0.0", &two());
             keys.as_object().unwrap().iter().for_each(|(key, value)| conf[key] = value.clone());
@@ -147,20 +147,20 @@ fn del(sb: &Sandbox) {
     Snapshot::of(&[&sb.node()]).same_as(&before);
 }
 
-fn check(sb: &Sandbox, told: &Value) -> cni_tests::Outcome {
+fn check(sb: &Sandbox, ips: &Value) -> cni_tests::Outcome {
     let mut conf = with("1.0.0", &two());
-    conf["prevResult"] = json!({"cniVersion": "1.0.0", "ips": told});
+    conf["prevResult"] = json!({"cniVersion": "1.0.0", "ips": ips});
     call(sb, "CHECK", &conf).run()
 }
 
 fn check_gateway(sb: &Sandbox) {
     check(sb, &two()).silent();
-    let mut told = two();
+    let mut ips = two();
     // The caller may have filled in what wasn't configured.
-    told[1]["gateway"] = "fd00::1".into();
-    check(sb, &told).silent();
-    told[0]["gateway"] = "10.0.0.2".into();
-    check(sb, &told).error().names(&["10.0.0.5"]);
+    ips[1]["gateway"] = "fd00::1".into();
+    check(sb, &ips).silent();
+    ips[0]["gateway"] = "10.0.0.2".into();
+    check(sb, &ips).error().names(&["10.0.0.5"]);
 }
 
 fn check_absent(sb: &Sandbox) {

@@ -1,4 +1,4 @@
-//! One door to all of them: what is added goes to who was chosen, what is taken away is taken from wherever it is.
+//! The interface to firewalld and the packet filter. Accepts are added to the chosen one and removed from both.
 
 use std::rc::Rc;
 
@@ -7,10 +7,10 @@ use cni_plugin::{Difference, NetworkName, Owner, Undo};
 
 use crate::firewalld::{Firewalld, FirewalldError};
 
-/// Why nobody lets the traffic through.
+/// Why the firewall could not be changed or read.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
-    /// firewalld was asked for, or refused.
+    /// firewalld is configured and not there, or refused.
     #[error(transparent)]
     Firewalld(#[from] FirewalldError),
     /// The kernel's packet filter.
@@ -18,9 +18,9 @@ pub enum FirewallError {
     Filter(#[from] FilterError),
 }
 
-/// Who is to let the traffic through.
+/// What accepts the traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who {
+pub enum FirewallBackend {
     /// firewalld where it runs, else what the node has.
     Any,
     /// firewalld.
@@ -29,44 +29,48 @@ pub enum Who {
     Filter(Backend),
 }
 
-/// As configurations name it. Every other name is for the node to decide, as in the Go plugin; Podman writes an empty one.
-impl From<&str> for Who {
+/// The value of `backend`. Every other text leaves the choice to the node, as in the Go plugin; Podman writes an empty one.
+impl From<&str> for FirewallBackend {
     fn from(name: &str) -> Self {
         match name {
             "firewalld" => Self::Firewalld,
-            other => other.parse().map_or(Self::Any, Self::Filter),
+            other => Backend::configured("backend", other).ok().flatten().map_or(Self::Any, Self::Filter),
         }
     }
 }
 
 /// The firewall of the network namespace that the calling thread is in.
 ///
-/// firewalld has no place for owners, and can't accept what others drop. So beside it the packet filter gets the same
-/// addresses: that is where [`Firewall::remove`] and [`Firewall::retain`] find them by owner, and where Docker's chain lets
-/// them through.
+/// firewalld has no place for owners, and can't accept what another program's chain drops. So the packet filter gets the same
+/// addresses: there [`Firewall::remove`] and [`Firewall::retain`] find them by owner, and Docker's chain accepts them.
 pub struct Firewall {
-    who: Who,
+    backend: FirewallBackend,
     zone: String,
     filter: Rc<Netfilter>,
 }
 
 impl Firewall {
     /// Opens nothing yet. `zone` is firewalld's.
-    pub fn new(who: Who, zone: &str) -> Self {
-        Self { who, zone: zone.to_owned(), filter: Rc::default() }
+    pub fn new(backend: FirewallBackend, zone: &str) -> Self {
+        Self { backend, zone: zone.to_owned(), filter: Rc::default() }
     }
 
-    /// Lets the attachment's traffic through, keeps its bridge's policy, and pushes the reverse to `undo`. Idempotent.
+    /// Accepts the attachment's traffic, keeps its bridge's policy, and pushes the removal to `undo`. Idempotent.
     /// Without addresses nothing is started, opened or changed.
     ///
     /// # Errors
-    /// If who was asked for isn't there, or refuses.
+    /// If the configured backend isn't there, or refuses.
     pub fn add(&self, wanted: &Forwarding, undo: &mut Undo) -> Result<(), FirewallError> {
         if wanted.is_empty() {
             return Ok(());
         }
         let (firewalld, backend) = self.choose(Some(wanted))?;
-        self.filter.forward(backend, wanted, undo)?;
+        match wanted.door() {
+            Some(door) => self.filter.add_published_only(&door, undo)?,
+            // The configuration may have changed since an earlier ADD.
+            None => self.filter.remove_published_only(&wanted.owner, &wanted.addresses)?,
+        }
+        self.filter.add_forwarding(backend, wanted, undo)?;
         if let Some(firewalld) = firewalld.map(Rc::new) {
             let (taken_back, addresses) = (Rc::clone(&firewalld), wanted.addresses.clone());
             undo.push("the sources of firewalld's zone", move || taken_back.remove(&addresses));
@@ -75,51 +79,58 @@ impl Firewall {
         Ok(())
     }
 
-    /// What of [`Firewall::add`] isn't there, and whoever drops it in spite of that. Changes nothing.
+    /// What of [`Firewall::add`] is missing or altered, and the chains that drop the traffic in spite of it. Changes nothing.
     ///
     /// # Errors
-    /// Only if it can't be told.
+    /// Only if it cannot be determined.
     pub fn check(&self, wanted: &Forwarding, attached: &dyn Attachments) -> Result<Vec<Difference>, FirewallError> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         let (firewalld, backend) = self.choose(Some(wanted))?;
         let mut differences = self.filter.check_forwarding(backend, wanted, attached)?;
+        if let Some(door) = wanted.door() {
+            differences.extend(self.filter.check_published_only(&door)?);
+        }
         if let Some(firewalld) = firewalld {
             differences.extend(firewalld.check(&wanted.addresses)?);
         }
         Ok(differences)
     }
 
-    /// Removes what the owner has, wherever it is, and what the Go plugin made for the addresses of `hint`, unless they are
+    /// Removes what the owner has, in every backend, and what the Go plugin made for the addresses of `hint`, unless they are
     /// another owner's by now. Without a hint everything is searched. Idempotent.
     ///
     /// # Errors
     /// If something that is there can't be removed.
     pub fn remove(&self, owner: &Owner, hint: Option<&Forwarding>) -> Result<(), FirewallError> {
+        let addresses = hint.map(|hint| hint.addresses.as_slice()).unwrap_or_default();
+        let door = self.filter.remove_published_only(owner, addresses);
         let removed = self.filter.remove_forwarding(owner, hint);
         if let Some(firewalld) = self.running()? {
             firewalld.remove(removed.as_deref().unwrap_or_default())?;
-            // What the Go plugin added is nobody's.
-            let hinted = hint.map(|hint| hint.addresses.as_slice()).unwrap_or_default();
-            firewalld.remove(&self.filter.unowned(hinted)?)?;
+            // What the Go plugin added has no owner.
+            firewalld.remove(&self.filter.unowned(addresses)?)?;
         }
-        Ok(removed.map(drop)?)
+        removed?;
+        Ok(door?)
     }
 
-    /// Removes what owners of `network` that are not in `valid` have, wherever it is.
+    /// Removes what owners of `network` that are not in `valid` have, in every backend.
     ///
     /// # Errors
     /// If something that is there can't be removed.
     pub fn retain(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), FirewallError> {
+        let door = self.filter.retain_published_only(network, valid);
         let removed = self.filter.retain_forwarding(network, valid)?;
         match self.running()? {
-            Some(firewalld) if !removed.is_empty() => Ok(firewalld.remove(&removed)?),
-            _ => Ok(()),
+            Some(firewalld) if !removed.is_empty() => firewalld.remove(&removed)?,
+            _ => {}
         }
+        Ok(door?)
     }
 
-    /// The chains of others that drop what is let through here.
+    /// The chains of other programs that drop what is accepted here.
     ///
     /// # Errors
     /// If [`Firewall::add`] would fail now, naming what is missing.
@@ -141,12 +152,24 @@ impl Firewall {
         Ok(self.filter.unheld_policies()?)
     }
 
+    /// What is missing of the closed doors of owners with these keys ([`Owner::key`]).
+    ///
+    /// # Errors
+    /// If doors cannot be closed here, naming what is missing.
+    pub fn open_doors(&self, owner_keys: &[String]) -> Result<Vec<Difference>, FirewallError> {
+        self.filter.can_add_published_only()?;
+        if owner_keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.filter.check_closed_doors(owner_keys)?)
+    }
+
     /// As the Go plugin chooses: firewalld where it runs, else iptables, else nftables.
     fn choose(&self, wanted: Option<&Forwarding>) -> Result<(Option<Firewalld>, Backend), FirewallError> {
-        let firewalld = match self.who {
-            Who::Filter(backend) => return Ok((None, backend)),
-            Who::Firewalld => Some(Firewalld::find(&self.zone)?),
-            Who::Any => self.running()?,
+        let firewalld = match self.backend {
+            FirewallBackend::Filter(backend) => return Ok((None, backend)),
+            FirewallBackend::Firewalld => Some(Firewalld::find(&self.zone)?),
+            FirewallBackend::Any => self.running()?,
         };
         let networks = wanted.map(Forwarding::networks).unwrap_or_default();
         let backend = match firewalld {
@@ -156,12 +179,12 @@ impl Firewall {
         Ok((firewalld, backend))
     }
 
-    /// firewalld where it runs. For those who take away: where it doesn't, nothing of it is left to be taken.
+    /// firewalld where it runs. Where it doesn't, there is nothing to be removed from it.
     ///
     /// # Errors
-    /// If that can't be known.
+    /// If that cannot be determined.
     fn running(&self) -> Result<Option<Firewalld>, FirewallError> {
-        if let Who::Filter(_) = self.who {
+        if let FirewallBackend::Filter(_) = self.backend {
             return Ok(None);
         }
         match Firewalld::find(&self.zone) {
@@ -176,11 +199,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_name_is_for_the_node_to_decide() {
+    fn an_unknown_name_leaves_the_choice_to_the_node() {
         for name in ["", "pf", "IPTABLES"] {
-            assert_eq!(Who::from(name), Who::Any);
+            assert_eq!(FirewallBackend::from(name), FirewallBackend::Any);
         }
-        assert_eq!(Who::from("firewalld"), Who::Firewalld);
-        assert_eq!(Who::from("nftables"), Who::Filter(Backend::Nftables));
+        assert_eq!(FirewallBackend::from("firewalld"), FirewallBackend::Firewalld);
+        assert_eq!(FirewallBackend::from("nftables"), FirewallBackend::Filter(Backend::Nftables));
     }
 }

@@ -1,6 +1,6 @@
 //! firewalld, over D-Bus: the containers' addresses become sources of a zone.
 //!
-//! What is set this way lasts until firewalld reloads or ends, like everything else that it doesn't have in its files.
+//! Such sources last until firewalld reloads or ends, like everything that isn't in its files.
 
 use std::net::IpAddr;
 use std::sync::mpsc;
@@ -15,7 +15,7 @@ use zbus::names::{BusName, WellKnownName};
 const NAME: &str = "org.fedoraproject.FirewallD1";
 const PATH: &str = "/org/fedoraproject/FirewallD1";
 const ZONE_INTERFACE: &str = "org.fedoraproject.FirewallD1.zone";
-/// A reload of firewalld, during which it answers nobody, takes seconds.
+/// firewalld answers no calls while it reloads, which takes seconds.
 const PATIENCE: Duration = deadline::TOOL;
 
 /// Why firewalld could not be asked.
@@ -24,33 +24,35 @@ pub enum FirewalldError {
     /// No system bus.
     #[error("backend is firewalld, but the D-Bus system bus cannot be reached: {0}")]
     NoBus(#[source] Box<zbus::Error>),
-    /// The bus takes connections and says nothing.
-    #[error("the D-Bus system bus has not answered for {seconds} s: see whether dbus-daemon or dbus-broker is stopped")]
+    /// The bus accepts connections and doesn't answer.
+    #[error(
+        "the D-Bus system bus has not answered for {seconds} s: check whether dbus-daemon or dbus-broker is stopped"
+    )]
     Silent {
-        /// How long it was waited for.
+        /// How long the call waited.
         seconds: u64,
     },
-    /// Nobody there by that name.
-    #[error("backend is firewalld, but nobody has the name {NAME} on the system bus: start firewalld")]
+    /// firewalld doesn't run.
+    #[error("backend is firewalld, but no program has the name {NAME} on the D-Bus system bus: start firewalld")]
     NotRunning,
-    /// It refused.
+    /// It refused an addition.
     #[error("failed to add the address {address} to {zone} zone: {source}")]
     Add {
         /// The source.
         address: String,
         /// The zone.
         zone: String,
-        /// firewalld's words.
+        /// firewalld's message.
         source: Box<zbus::Error>,
     },
-    /// It refused.
+    /// It refused another call.
     #[error("firewalld cannot {what} in zone {zone}: {source}")]
     Call {
         /// What was asked.
         what: String,
         /// The zone.
         zone: String,
-        /// firewalld's words.
+        /// firewalld's message.
         source: Box<zbus::Error>,
     },
 }
@@ -63,7 +65,7 @@ pub struct Firewalld {
 }
 
 impl Firewalld {
-    /// Finds it on the system bus; without, says what is missing.
+    /// Finds it on the system bus; the error says what is missing.
     pub fn find(zone: &str) -> Result<Self, FirewalldError> {
         let bus = connect()?;
         let name = BusName::from(WellKnownName::from_static_str_unchecked(NAME));
@@ -109,7 +111,7 @@ impl Firewalld {
         Ok(differences)
     }
 
-    /// Takes the addresses out of the zone. Idempotent: what isn't a source of it is left alone.
+    /// Removes the addresses from the zone. Idempotent: an address that isn't a source of it is left alone.
     pub fn remove(&self, addresses: &[IpAddr]) -> Result<(), FirewalldError> {
         for address in addresses {
             let address = host(*address);
@@ -128,7 +130,7 @@ impl Firewalld {
         Ok(())
     }
 
-    /// Says whether the zone exists, by asking it for a source.
+    /// Fails if the zone doesn't exist, which a query for a source shows.
     pub fn usable(&self) -> Result<(), FirewalldError> {
         self.check(&[IpAddr::from([192, 0, 2, 1])]).map(drop)
     }
@@ -139,7 +141,7 @@ impl Firewalld {
     }
 }
 
-/// Connects, in a thread where one is to be had: the library has no limit for the greeting.
+/// Connects, in a thread if one can be made: the library has no timeout for the handshake.
 fn connect() -> Result<Connection, FirewalldError> {
     let patience = deadline::at_most(PATIENCE);
     let build = move || Builder::system().and_then(|builder| builder.method_timeout(patience).build());

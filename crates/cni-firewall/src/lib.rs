@@ -1,7 +1,7 @@
-//! Who lets containers' traffic through on a node: firewalld where it runs, else the kernel's packet filter.
+//! What accepts containers' traffic on a node: firewalld where it runs, else the kernel's packet filter.
 
 mod firewall;
 mod firewalld;
 
-pub use firewall::{Firewall, FirewallError, Who};
+pub use firewall::{Firewall, FirewallBackend, FirewallError};
 pub use firewalld::FirewalldError;

@@ -3,13 +3,17 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use cni_plugin::{IfName, MacAddr};
 use ipnetwork::IpNetwork;
 
-use crate::mtu::IPV6_MIN;
-use crate::sysctl::{self, SysctlError};
-use crate::{Link, NetNsError, Netlink};
+use crate::errno::{Errno, needs};
+use crate::netns::NetNsError;
+
+/// The least MTU that IPv6 works with (RFC 8200, section 5): a link with less has none at all (`ipv6_add_dev` in
+/// net/ipv6/addrconf.c).
+pub const IPV6_MIN_MTU: u32 = 1280;
 
 /// An operation and its object, in the words of a message: "cannot {operation}".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,9 +23,10 @@ pub enum Operation {
     FindLink { name: String },
     FindLinkByIndex { link: LinkId },
     ListLinks,
-    CreateBridge { name: IfName },
+    CreateLink { kind: &'static str, name: IfName },
     CreateVeth { host: IfName, peer: IfName },
     ChangeLink { link: LinkId },
+    MoveLink { link: LinkId, to: PathBuf },
     NameLink { link: LinkId, altname: String },
     UnnameLink { link: LinkId, altname: String },
     ChangePort { link: LinkId },
@@ -39,6 +44,20 @@ pub enum Operation {
     LookUpRoute { to: IpAddr },
     ListRules,
     FindNeighbour { link: LinkId, mac: MacAddr },
+    AddFdbEntry { link: LinkId, mac: MacAddr, to: IpAddr },
+    DeleteFdbEntry { link: LinkId, mac: MacAddr, to: IpAddr },
+    ListFdb { link: LinkId },
+    FindNextHop { link: LinkId, to: IpAddr },
+    SetNeighbour { link: LinkId, address: IpAddr, mac: MacAddr },
+    DeleteNeighbour { link: LinkId, address: IpAddr },
+    ListNeighbours { link: LinkId },
+    AddQdisc { link: LinkId, qdisc: String },
+    FindQdisc { link: LinkId },
+    DeleteQdisc { link: LinkId },
+    AddRedirect { link: LinkId, to: u32 },
+    ListFilters { link: LinkId },
+    AddRule { rule: String },
+    DeleteRule { rule: String },
 }
 
 /// A link in a message: by its name, where that could be learnt after the failure, else by its number. Boxed, for errors
@@ -52,6 +71,16 @@ impl From<u32> for LinkId {
     }
 }
 
+impl LinkId {
+    pub(crate) fn index(&self) -> u32 {
+        self.0.0
+    }
+
+    pub(crate) fn set_name(&mut self, name: Option<String>) {
+        self.0.1 = name;
+    }
+}
+
 impl fmt::Display for LinkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
@@ -62,10 +91,11 @@ impl fmt::Display for LinkId {
 }
 
 impl Operation {
-    /// Asks `socket` for the name of the link.
-    pub(crate) fn with_name(mut self, socket: &Netlink) -> Self {
-        let link = match &mut self {
+    /// The link that it is about, if it is about one.
+    pub(crate) fn link_mut(&mut self) -> Option<&mut LinkId> {
+        match self {
             Self::ChangeLink { link }
+            | Self::MoveLink { link, .. }
             | Self::NameLink { link, .. }
             | Self::UnnameLink { link, .. }
             | Self::ChangePort { link }
@@ -78,12 +108,21 @@ impl Operation {
             | Self::DeleteAddress { link, .. }
             | Self::AddRoute { link, .. }
             | Self::DeleteRoute { link, .. }
-            | Self::FindNeighbour { link, .. } => link,
-            _ => return self,
-        };
-        let (index, name) = &mut *link.0;
-        *name = socket.link_by_index(*index).ok().flatten().map(|found| found.name);
-        self
+            | Self::FindNeighbour { link, .. }
+            | Self::AddFdbEntry { link, .. }
+            | Self::DeleteFdbEntry { link, .. }
+            | Self::ListFdb { link }
+            | Self::FindNextHop { link, .. }
+            | Self::SetNeighbour { link, .. }
+            | Self::DeleteNeighbour { link, .. }
+            | Self::ListNeighbours { link }
+            | Self::AddQdisc { link, .. }
+            | Self::FindQdisc { link }
+            | Self::DeleteQdisc { link }
+            | Self::AddRedirect { link, .. }
+            | Self::ListFilters { link } => Some(link),
+            _ => None,
+        }
     }
 }
 
@@ -93,9 +132,10 @@ impl fmt::Display for Operation {
             Self::FindLink { name } => write!(f, "find link {name}"),
             Self::FindLinkByIndex { link } => write!(f, "find {link}"),
             Self::ListLinks => write!(f, "list links"),
-            Self::CreateBridge { name } => write!(f, "create bridge {name}"),
+            Self::CreateLink { kind, name } => write!(f, "create {kind} {name}"),
             Self::CreateVeth { host, peer } => write!(f, "create veth pair {host} and {peer}"),
             Self::ChangeLink { link } => write!(f, "change {link}"),
+            Self::MoveLink { link, to } => write!(f, "move {link} to the namespace {to:?}"),
             Self::NameLink { link, altname } => write!(f, "give {link} the alternative name {altname:?}"),
             Self::UnnameLink { link, altname } => write!(f, "take the alternative name {altname:?} from {link}"),
             Self::ChangePort { link } => write!(f, "change bridge port {link}"),
@@ -115,7 +155,21 @@ impl fmt::Display for Operation {
             Self::DeleteRoute { link, destination, gateway } => write_route(f, "delete", link, destination, *gateway),
             Self::ListRules => write!(f, "list policy rules"),
             Self::FindNeighbour { link, mac } => write!(f, "look up {mac} in the forwarding database of {link}"),
+            Self::AddFdbEntry { link, mac, to } => write!(f, "add forwarding entry {mac} dst {to} to {link}"),
+            Self::DeleteFdbEntry { link, mac, to } => write!(f, "delete forwarding entry {mac} dst {to} of {link}"),
+            Self::ListFdb { link } => write!(f, "list the forwarding entries of {link}"),
+            Self::FindNextHop { link, to } => write!(f, "look up the neighbour {to} of {link}"),
+            Self::SetNeighbour { link, address, mac } => write!(f, "set neighbour {address} lladdr {mac} of {link}"),
+            Self::DeleteNeighbour { link, address } => write!(f, "delete neighbour {address} of {link}"),
+            Self::ListNeighbours { link } => write!(f, "list the neighbours of {link}"),
             Self::LookUpRoute { to } => write!(f, "look up the route to {to}"),
+            Self::AddQdisc { link, qdisc } => write!(f, "add qdisc {qdisc} to {link}"),
+            Self::FindQdisc { link } => write!(f, "find the qdisc of {link}"),
+            Self::DeleteQdisc { link } => write!(f, "delete the qdisc of {link}"),
+            Self::AddRedirect { link, to } => write!(f, "redirect what {link} receives to link {to}"),
+            Self::ListFilters { link } => write!(f, "list the filters of {link}"),
+            Self::AddRule { rule } => write!(f, "add rule {rule}"),
+            Self::DeleteRule { rule } => write!(f, "delete rule {rule}"),
         }
     }
 }
@@ -165,11 +219,6 @@ impl fmt::Display for KernelError {
         }
         f.write_str(&needs(&io::Error::from_raw_os_error(self.errno), "CAP_NET_ADMIN"))
     }
-}
-
-/// The end of a message: which capability (capabilities(7)) the operation needs, if it failed for lack of rights.
-pub(crate) fn needs(source: &io::Error, capability: &str) -> String {
-    if source.raw_os_error() == Some(Errno::PERM) { format!("; {capability} is needed") } else { String::new() }
 }
 
 /// Why a verb of [`crate::Netlink`] failed.
@@ -239,38 +288,28 @@ pub enum NetError {
     },
 }
 
-/// Why `link`, or one that is made now where there is none yet, can have no IPv6 address; `None` if it can.
-pub fn no_ipv6(link: Option<&Link>) -> Option<NoIpv6> {
-    let name = link.map_or("default", |link| &link.name);
-    if let Some(mtu) = link.map(|link| link.mtu).filter(|mtu| *mtu < IPV6_MIN) {
-        return Some(NoIpv6::SmallMtu { mtu });
-    }
-    match sysctl::read(&format!("net/ipv6/conf/{name}/disable_ipv6")) {
-        Ok(value) if value != "0" => Some(NoIpv6::disabled(name)),
-        Err(SysctlError::NotFound { .. }) => Some(NoIpv6::Kernel),
-        _ => None,
-    }
-}
-
 /// Why a link has no IPv6.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoIpv6 {
     /// It is switched off on this link.
     #[error(
-        "IPv6 is switched off on it: `sysctl -w {sysctl}=0` (net.ipv6.conf.default.disable_ipv6 is for links to come), \
-         or no IPv6 addresses"
+        "IPv6 is disabled on it: run `sysctl -w {sysctl}=0` (for new links: net.ipv6.conf.default.disable_ipv6), or \
+         configure no IPv6 addresses"
     )]
     Disabled {
         /// The setting.
         sysctl: String,
     },
     /// The kernel has no IPv6, as with `ipv6.disable=1` on its command line.
-    #[error("this kernel has no IPv6: no IPv6 addresses, or another kernel command line")]
+    #[error(
+        "this kernel has no IPv6: configure no IPv6 addresses, or remove ipv6.disable from the kernel command line"
+    )]
     Kernel,
     /// Its MTU is less than 1280.
     #[error(
-        "its MTU of {mtu} is too small for IPv6, which needs {IPV6_MIN} (RFC 8200): raise it, or no IPv6 addresses"
+        "its MTU of {mtu} is too small for IPv6, which needs {IPV6_MIN_MTU} (RFC 8200): raise it, or configure no IPv6 \
+         addresses"
     )]
     SmallMtu {
         /// In bytes.
@@ -297,24 +336,6 @@ impl NetError {
     }
 }
 
-/// The error numbers that have a meaning of their own here.
-pub(crate) struct Errno;
-
-impl Errno {
-    pub(crate) const PERM: i32 = rustix::io::Errno::PERM.raw_os_error();
-    pub(crate) const ACCES: i32 = rustix::io::Errno::ACCESS.raw_os_error();
-    pub(crate) const NOENT: i32 = rustix::io::Errno::NOENT.raw_os_error();
-    pub(crate) const SRCH: i32 = rustix::io::Errno::SRCH.raw_os_error();
-    pub(crate) const INVAL: i32 = rustix::io::Errno::INVAL.raw_os_error();
-    pub(crate) const EXIST: i32 = rustix::io::Errno::EXIST.raw_os_error();
-    pub(crate) const NODEV: i32 = rustix::io::Errno::NODEV.raw_os_error();
-    pub(crate) const OPNOTSUPP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
-    pub(crate) const ADDRNOTAVAIL: i32 = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
-    pub(crate) const PROTONOSUPPORT: i32 = rustix::io::Errno::PROTONOSUPPORT.raw_os_error();
-    pub(crate) const NETUNREACH: i32 = rustix::io::Errno::NETUNREACH.raw_os_error();
-    pub(crate) const HOSTUNREACH: i32 = rustix::io::Errno::HOSTUNREACH.raw_os_error();
-}
-
 /// A failed exchange, before it is known which operation it was part of.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -328,13 +349,8 @@ impl Failure {
         matches!(self, Failure::Kernel(reason) if reason.errno == errno)
     }
 
-    /// The error of `operation` on `socket`, which is asked for the link's name.
-    pub(crate) fn during(self, socket: &Netlink, operation: Operation) -> NetError {
-        let is_named = matches!(&self, Failure::Kernel(reason) if reason.errno != Errno::NODEV);
-        self.of(if is_named { operation.with_name(socket) } else { operation })
-    }
-
-    fn of(self, operation: Operation) -> NetError {
+    /// The error of `operation`.
+    pub(crate) fn of(self, operation: Operation) -> NetError {
         match self {
             Failure::Kernel(KernelError { errno: Errno::NODEV, .. }) => NetError::NoSuchLink { operation },
             Failure::Kernel(reason) => NetError::Refused { operation, reason },
@@ -364,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_setting_that_switches_ipv6_off_is_told_as_sysctl_takes_it() {
+    fn the_setting_that_disables_ipv6_is_named_as_sysctl_takes_it() {
         assert!(NoIpv6::disabled("br0.100").to_string().contains("net.ipv6.conf.br0/100.disable_ipv6=0"));
     }
 

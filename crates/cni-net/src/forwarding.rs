@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use cni_plugin::Difference;
+use cni_plugin::Family;
 
+use crate::error::NetError;
+use crate::netlink::Netlink;
+use crate::route::RouteFilter;
 use crate::sysctl::{self, SysctlError};
-use crate::{Family, NetError, Netlink, RouteFilter};
 
 /// "Take router advertisements although this node forwards" (`accept_ra` in Documentation/networking/ip-sysctl.rst).
 const ACCEPT_RA_OF_ROUTERS: &str = "2";
@@ -23,8 +25,8 @@ pub enum ForwardingError {
     Net(#[from] NetError),
     /// A link would lose what router advertisements brought.
     #[error(
-        "IPv6 forwarding is off, and switching it on would remove the routes from router advertisements on {link}, as its \
-         accept_ra can't be set to 2: {source}"
+        "IPv6 forwarding is off; switching it on would remove the routes from router advertisements on {link}, because its \
+         accept_ra cannot be set to 2: {source}"
     )]
     AcceptRa {
         /// The link's name.
@@ -34,7 +36,8 @@ pub enum ForwardingError {
     },
 }
 
-fn path(family: Family) -> &'static str {
+/// The setting, as [`sysctl::read`] takes it.
+pub fn path(family: Family) -> &'static str {
     match family {
         Family::V4 => "net/ipv4/ip_forward",
         Family::V6 => "net/ipv6/conf/all/forwarding",
@@ -46,7 +49,7 @@ fn path(family: Family) -> &'static str {
 ///
 /// A node that forwards takes no router advertisement any more and loses the routes that it has from them
 /// (`rt6_purge_dflt_routers` in net/ipv6/route.c), unless the link's `accept_ra` is 2. So links that have such routes or
-/// addresses get that value first, which is said on stderr.
+/// addresses get that value first, which is reported on stderr.
 ///
 /// # Errors
 /// [`ForwardingError`]. If one of those links can't get the value, forwarding stays off.
@@ -70,8 +73,8 @@ fn keep_advertised(link: &str) -> Result<(), ForwardingError> {
         Err(source) => Err(ForwardingError::AcceptRa { link: link.to_owned(), source }),
         Ok(()) => {
             eprintln!(
-                "IPv6 forwarding is switched on: net.ipv6.conf.{}.accept_ra is 2 now, or {link} would lose its routes \
-                 from router advertisements; set it in sysctl.d to keep it",
+                "set net.ipv6.conf.{}.accept_ra to 2, because {link} would lose its routes from router advertisements \
+                 when IPv6 forwarding is switched on; set it in sysctl.d too",
                 link.replace('.', "/")
             );
             Ok(())
@@ -119,13 +122,4 @@ fn advertised_links(socket: &Netlink) -> Result<BTreeSet<String>, NetError> {
         }
     }
     Ok(names)
-}
-
-/// The setting, if it isn't as [`ensure`] left it.
-///
-/// # Errors
-/// As [`sysctl::read`].
-pub fn check(family: Family) -> Result<Option<Difference>, SysctlError> {
-    let found = sysctl::read(path(family))?;
-    Ok((found != "1").then(|| Difference::new(format!("sysctl {}", path(family)), "1", found)))
 }

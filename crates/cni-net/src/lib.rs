@@ -1,7 +1,8 @@
-//! The kernel's network, for CNI plugins: namespaces, links, addresses, routes and sysctls behind blocking verbs.
+//! The kernel's network, for CNI plugins: blocking calls for namespaces, links, addresses, routes, policy rules, queueing
+//! disciplines and sysctls. Nothing here knows of attachments, results or IPAM.
 //!
-//! A [`Netlink`] is one route socket. It belongs to the namespace it was opened in for ever, whatever namespace the
-//! thread enters later, so a plugin opens one for the host and one for the container and never has to switch:
+//! A [`Netlink`] is one route socket. It belongs to the namespace that it was opened in, also after the
+//! thread has entered another one, so a plugin opens one for the host and one for the container and never has to switch:
 //!
 //! ```no_run
 //! # use cni_net::{NetNs, Netlink, VethEnd, VethSpec};
@@ -15,40 +16,40 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Only sysctls need the thread itself in the namespace ([`NetNs::run`]), for `/proc/sys/net` shows that of the reader.
+//! Only sysctls need the thread itself in the namespace ([`NetNs::run`]), because `/proc/sys/net` shows that of the reader.
 
 mod address;
+mod errno;
 mod error;
-mod everywhere;
+mod events;
 pub mod forwarding;
-mod layer3;
 mod link;
 pub mod localnet;
-pub mod mac;
-pub mod mtu;
+mod neighbour;
 mod netlink;
 mod netns;
-pub mod pair;
-mod point_to_point;
+mod netns_id;
 mod route;
+mod rule;
 pub mod sysctl;
-mod sysfs;
+mod tc;
 
-pub use address::{Address, AddressOptions};
-pub use error::{KernelError, LinkId, NetError, NoIpv6, Operation, no_ipv6};
-pub use everywhere::addresses_everywhere;
+pub use address::{Address, AddressOptions, addresses_in_all_namespaces, no_ipv6, unusable_host};
+pub use error::{IPV6_MIN_MTU, KernelError, LinkId, NetError, NoIpv6, Operation};
+pub use events::{Changes, Events};
 pub use forwarding::ForwardingError;
-pub use layer3::{Layer3, Layer3Error};
-pub use link::{
-    BridgeSpec, BridgeState, FdbEntry, Link, LinkChange, OperState, PortChange, PortForwarding, PortState, VethEnd,
-    VethIndexes, VethSpec, Vlan,
+pub use link::kind::{
+    Bridge, Dummy, Ifb, IpVlan, IpVlanMode, LinkKind, MacVlan, MacVlanMode, VethEnd, VethIndexes, VethSpec, VlanLink,
+    Vrf, VxLan,
 };
-pub use mac::{mac_of_link, random_mac};
-pub use mtu::MtuError;
+pub use link::{
+    BridgeState, FdbEntry, Link, LinkChange, LinkSpec, OperState, PortChange, PortState, StpState, TunState, Vlan,
+    VxlanFdbEntry, mac_of, mac_of_link, mac_was_set, random_mac, unusable_mac,
+};
+pub use neighbour::Neighbour;
 pub use netlink::Netlink;
 pub use netns::{NetNs, NetNsError};
-pub use pair::{Pair, PairError, PairSpec};
-pub use point_to_point::PointToPoint;
-pub use route::{Family, Route, RouteFilter, RouteKind, RouteLookup};
+pub use route::{NextHop, NextHopState, Route, RouteFilter, RouteKind, RouteLookup, RouteQuery};
+pub use rule::Rule;
 pub use sysctl::SysctlError;
-pub use sysfs::mac_was_set;
+pub use tc::{Place, Qdisc, QdiscKind, Tbf};

@@ -1,9 +1,9 @@
-//! `route_localnet`: whether routing lets packets from and for 127.0.0.0/8 through a link. Where it is on, neighbours reach
-//! what listens on the node's own 127.0.0.1, unless something drops their packets (CVE-2020-8558).
+//! `route_localnet`: whether packets from and to 127.0.0.0/8 are routed through a link. Where it is on, neighbours reach the
+//! services on the node's own 127.0.0.1, unless a guard drops their packets (CVE-2020-8558).
 //!
-//! That something is packet rules, and they can be flushed while the settings stay. So the node remembers, until it is
-//! started again, that a plugin has switched one on: every later call sees in constant time that a guard has to be there,
-//! whichever link and network it is for.
+//! The guard is packet rules, and these can be flushed while the setting stays on. So a file records until the next boot that
+//! a plugin has switched the setting on for a link: every later call, for whatever link and network, checks in constant time
+//! whether the guard has to be there.
 
 use std::error::Error;
 use std::io;
@@ -12,7 +12,7 @@ use cni_plugin::IfName;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::{SysctlError, sysctl};
+use crate::sysctl::{self, SysctlError};
 
 /// The guard of 127.0.0.0/8 could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -20,18 +20,18 @@ pub enum LocalnetError {
     /// There is no guard, and the setting can't be switched off either.
     #[error(transparent)]
     Sysctl(#[from] SysctlError),
-    /// This process lacks what it takes to look: descriptors, buffers, memory. Nothing was changed.
-    #[error("cannot see whether packets for 127.0.0.0/8 from other hosts are dropped: {0}")]
+    /// This process has too few descriptors, buffers or memory to look. Nothing was changed.
+    #[error("cannot check whether packets from other hosts to 127.0.0.0/8 are dropped: {0}")]
     Shortage(String),
 }
 
 /// An empty file, in a directory where only root can make it. Like the settings, it is gone after a restart of the node.
 const MARK: &str = "/run/cni-plugins.localnet";
 const LINKS: &str = "/proc/sys/net/ipv4/conf";
-/// No links of others: the node's own, and settings for all.
+/// Settings for all links, and the loopback device's.
 const NO_LINKS: [&str; 3] = ["all", "default", "lo"];
 
-/// Switches it on. Idempotent. Where the node's memory can't be written it is done without.
+/// Switches it on, and records that. Idempotent. Without the record if that can't be written.
 ///
 /// # Errors
 /// As [`sysctl::ensure`].
@@ -78,12 +78,12 @@ fn is_permitted(link: &str) -> bool {
 }
 
 /// Calls `guard` where one is needed: if the setting is on for one of `links`, or a plugin has switched any on. `guard` has to
-/// be idempotent. Where it can't be made, the setting is switched off for these links, and if a plugin has switched any on, for
-/// all: a port on 127.0.0.1 that doesn't answer does less harm than an open 127.0.0.1. That is said on stderr.
+/// be idempotent. If it fails, the setting is switched off for these links, and if a plugin has switched any on, for all: a port
+/// on 127.0.0.1 that doesn't answer does less harm than an open 127.0.0.1. That is reported on stderr.
 ///
 /// # Errors
-/// [`LocalnetError::Shortage`] if `guard` failed for lack of something that this process was short of: then nothing is known,
-/// and other containers' ports are left alone. [`LocalnetError::Sysctl`] if the setting can't be switched off.
+/// [`LocalnetError::Shortage`] if `guard` failed because this process has too few descriptors, buffers or memory: then it is
+/// unknown whether the guard is there, and other containers' ports are left as they are. [`LocalnetError::Sysctl`] if the setting can't be switched off.
 pub fn keep_guarded<'a, E: Error + 'static>(
     links: impl IntoIterator<Item = &'a str>,
     guard: impl FnOnce() -> Result<(), E>,
@@ -103,7 +103,7 @@ pub fn keep_guarded<'a, E: Error + 'static>(
     for link in &on {
         forbid(link)?;
         eprintln!(
-            "{} is off now, as packets for 127.0.0.0/8 from there can't be dropped: {error}",
+            "switched {} off, because packets from that link to 127.0.0.0/8 cannot be dropped: {error}",
             path(link.as_str())
         );
     }
@@ -125,7 +125,7 @@ fn is_shortage(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// The links for which it is on, whoever has switched it on. Reads the setting of every link.
+/// The links for which it is on. Reads the setting of every link.
 pub fn permitted_links() -> Vec<IfName> {
     let names = std::fs::read_dir(LINKS).into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());

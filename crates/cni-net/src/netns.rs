@@ -1,11 +1,14 @@
 //! Network namespaces: opening one by its path and running a closure inside it.
 
-use std::io;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use crate::error::needs;
+use crate::errno::{Errno, needs};
 
 /// `f_type` of the files that `ip netns add` and the runtimes bind-mount (`include/uapi/linux/magic.h`).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -108,6 +111,14 @@ impl NetNs {
         }
     }
 
+    /// True if the namespace at `path` is this one, false if it is another; `None` if none is there. One system call, which opens
+    /// nothing, so that many can be asked about; unlike [`NetNs::open`] it doesn't see that a file of procfs has no namespace any more.
+    pub fn is_at(&self, path: &Path) -> Option<bool> {
+        let found = rustix::fs::stat(path).ok()?;
+        // All namespaces are files of one filesystem, which the kernel mounts for itself (fs/nsfs.c).
+        (found.st_dev == self.device).then_some(found.st_ino == self.inode)
+    }
+
     /// The namespace that the calling thread is in.
     ///
     /// # Errors
@@ -124,6 +135,27 @@ impl NetNs {
         }
     }
 
+    /// Calls `f` once for each namespace that has a process or is mounted (`ip netns add`; runtimes pin a pod's namespace, which
+    /// may be without any process). For garbage collection and repair only: it reads all processes and all mounts, and holds one
+    /// namespace open at a time.
+    ///
+    /// # Errors
+    /// Those of `f`, at once. `Open` if one of the namespaces cannot be opened: then it may have been left out.
+    pub fn for_each<E: From<NetNsError>>(mut f: impl FnMut(&NetNs) -> Result<(), E>) -> Result<(), E> {
+        let mut seen = HashSet::new();
+        for path in of_processes()?.chain(mounted()?) {
+            let namespace = match NetNs::open(&path) {
+                Ok(namespace) => namespace,
+                Err(error) if is_out_of_reach(&error) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if seen.insert(namespace.inode()) {
+                f(&namespace)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         self.inner.path()
@@ -134,7 +166,7 @@ impl NetNs {
         self.inode
     }
 
-    /// True if both are the same namespace, by whatever paths they were opened: nsfs gives each namespace one inode.
+    /// True if both are the same namespace, even if they were opened by different paths: nsfs gives each namespace one inode.
     pub fn is_same(&self, other: &NetNs) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
@@ -189,10 +221,65 @@ impl GoHome {
 
 impl Drop for GoHome {
     fn drop(&mut self) {
-        // Unwinding. Nobody can be told, and whatever runs next would configure the container's network for the host's.
+        // Unwinding. No error can be returned, and the code that runs next would change the container's network instead of the
+        // host's.
         if self.0.take().is_some_and(|home| home.inner.enter().is_err()) {
             std::process::abort();
         }
+    }
+}
+
+/// The paths of the namespaces of all processes.
+fn of_processes() -> Result<impl Iterator<Item = PathBuf>, NetNsError> {
+    let failed = |source| NetNsError::Open { path: "/proc".into(), source };
+    let entries = Path::new("/proc").read_dir().map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let is_process = |name: &OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+    Ok(entries.into_iter().filter(move |entry| is_process(&entry.file_name())).map(|entry| entry.path().join("ns/net")))
+}
+
+/// The paths that network namespaces are mounted at, as far as this process sees mounts.
+fn mounted() -> Result<impl Iterator<Item = PathBuf>, NetNsError> {
+    const MOUNTS: &str = "/proc/thread-self/mountinfo";
+    let text = fs::read(MOUNTS).map_err(|source| NetNsError::Open { path: MOUNTS.into(), source })?;
+    let paths: Vec<PathBuf> = text.split(|byte| *byte == b'\n').filter_map(mount_of_namespace).collect();
+    Ok(paths.into_iter())
+}
+
+/// The mount point in a line of mountinfo (proc(5)), if a network namespace is mounted there: the fourth field, which is the root of
+/// the mount in its filesystem, is `net:[INODE]`; the fifth is the mount point.
+fn mount_of_namespace(line: &[u8]) -> Option<PathBuf> {
+    let mut fields = line.split(|byte| *byte == b' ').skip(3);
+    fields.next()?.strip_prefix(b"net:[")?;
+    Some(PathBuf::from(OsString::from_vec(unescaped(fields.next()?))))
+}
+
+/// A path in mountinfo, in which spaces, tabs, line ends and backslashes are three octal digits after a backslash.
+fn unescaped(mut text: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(text.len());
+    while let [first, rest @ ..] = text {
+        let octal = rest.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        if let Some(byte) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            path.push(byte);
+            text = &rest[3..];
+        } else {
+            path.push(*first);
+            text = rest;
+        }
+    }
+    path
+}
+
+/// True for a mount that is gone, for the namespace of a process that has ended, which loses its namespaces before its directory, and of one that we may
+/// not look at, which no process with our privileges has attached to anything.
+fn is_out_of_reach(error: &NetNsError) -> bool {
+    match error {
+        // A namespace may be unmounted before it is opened; then there is an ordinary file.
+        NetNsError::NotFound { .. } | NetNsError::NotANamespace { .. } => true,
+        NetNsError::Open { source, .. } => {
+            let of_another = source.kind() == io::ErrorKind::PermissionDenied;
+            of_another || source.raw_os_error() == Some(Errno::SRCH)
+        }
+        _ => false,
     }
 }
 
@@ -207,5 +294,20 @@ fn enter_error(error: netns_rs::Error) -> io::Error {
     match error {
         netns_rs::Error::SetnsError(errno) => io::Error::from_raw_os_error(errno as i32),
         other => io::Error::other(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_network_namespaces_are_told_from_others() {
+        let path = |line: &str| mount_of_namespace(line.as_bytes());
+        let line = "512 25 0:4 net:[4026532281] /run/netns/a\\040b rw shared:7 - nsfs nsfs rw";
+        assert_eq!(path(line), Some(PathBuf::from("/run/netns/a b")));
+        assert_eq!(path("513 25 0:4 mnt:[4026532282] /run/x rw - nsfs nsfs rw"), None);
+        assert_eq!(path("25 1 0:22 / /run rw - tmpfs tmpfs rw"), None);
+        assert_eq!(path(""), None);
     }
 }

@@ -128,7 +128,7 @@ private_tests! {
         assert_eq!(error.to_string(), "cannot list the addresses of link 4711: there is no such link");
         sysctl::write("net/ipv6/conf/veth0/disable_ipv6", "1").unwrap();
         let error = netlink.add_address(index, net("fd00::5/64"), &options).unwrap_err().to_string();
-        assert!(error.starts_with("cannot add address fd00::5/64 to veth0: IPv6 is switched off"), "{error}");
+        assert!(error.starts_with("cannot add address fd00::5/64 to veth0: IPv6 is disabled"), "{error}");
         assert!(error.contains("net.ipv6.conf.veth0.disable_ipv6=0"), "{error}");
         run("ip link set veth0 mtu 1279");
         let error = netlink.add_address(index, net("fd00::5/64"), &options).unwrap_err().to_string();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use cni_net::{LinkChange, NetError, Netlink, PortChange, PortForwarding, Vlan, mac_was_set};
+use cni_net::{LinkChange, NetError, Netlink, PortChange, StpState, Vlan, mac_was_set};
 use cni_plugin::MacAddr;
 use common::{bridge, first, json, namespace, run, veth};
 
@@ -78,7 +78,7 @@ private_tests! {
         assert_eq!(netlink.link_by_altname(&long).unwrap().unwrap().index, index);
         assert_eq!(netlink.link_by_altname("short").unwrap().unwrap().altnames, [long.as_str(), "short"]);
         assert!(netlink.link_by_altname("veth0").unwrap().is_none(), "an ordinary name");
-        assert!(netlink.link_by_altname("nobody").unwrap().is_none());
+        assert!(netlink.link_by_altname("unused").unwrap().is_none());
         assert_eq!(netlink.link_by_name("short").unwrap().unwrap().index, index, "one table");
 
         for taken in ["short", "veth1"] {
@@ -142,7 +142,7 @@ private_tests! {
 
         run("ip link set cni0 up");
         run("ip -n blue link set eth0 up");
-        assert_eq!(port().state, PortForwarding::Forwarding);
+        assert_eq!(port().state, StpState::Forwarding);
         assert_eq!(seen()["state"], "forwarding");
     }
 

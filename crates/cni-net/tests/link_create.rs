@@ -3,16 +3,17 @@
 
 mod common;
 
-use cni_net::{BridgeSpec, NetError, Netlink, VethEnd, VethSpec};
+use cni_net::{Bridge, LinkSpec, MacVlan, MacVlanMode, NetError, Netlink, VethEnd, VethSpec};
 use cni_plugin::MacAddr;
 use common::{bridge, first, json, namespace, veth};
 
 private_tests! {
     fn a_bridge_is_created_once() {
         let netlink = Netlink::open().unwrap();
-        let spec = BridgeSpec { name: "cni0".parse().unwrap(), mtu: Some(1400), mac: None, vlan_filtering: false };
-        assert!(netlink.create_bridge(&spec).unwrap());
-        assert!(!netlink.create_bridge(&spec).unwrap());
+        let spec = LinkSpec { mtu: Some(1400), ..LinkSpec::new("cni0".parse().unwrap(), &Bridge { vlan_filtering: false }) };
+        assert_eq!(spec.to_string(), "add cni0 mtu 1400 type bridge");
+        let created = netlink.create_link(&spec).unwrap();
+        assert!(matches!(netlink.create_link(&spec), Err(NetError::Exists { name, .. }) if name == "cni0"));
         let seen = first("ip -d -j link show dev cni0");
         assert_eq!(seen["linkinfo"]["info_kind"], "bridge");
         assert_eq!(seen["mtu"], 1400);
@@ -20,16 +21,18 @@ private_tests! {
 
         let link = netlink.link_by_name("cni0").unwrap().unwrap();
         assert_eq!(link.kind.as_deref(), Some("bridge"));
-        assert!(!link.up && !link.bridge.unwrap().vlan_filtering);
         assert_eq!(link.mtu, 1400);
+        // The kernel's echo says as much as a question.
+        assert_eq!(created, link);
+        assert!(!link.up && !link.bridge.unwrap().vlan_filtering);
     }
 
     fn a_bridge_keeps_an_address_that_was_chosen() {
         let blue = namespace("blue");
         let netlink = Netlink::open().unwrap();
         let mac = MacAddr([0x0a, 0xff, 0xff, 0xff, 0xff, 0xff]);
-        let spec = BridgeSpec { name: "cni0".parse().unwrap(), mtu: None, mac: Some(mac), vlan_filtering: false };
-        assert!(netlink.create_bridge(&spec).unwrap());
+        let spec = LinkSpec { mac: Some(mac), ..LinkSpec::new("cni0".parse().unwrap(), &Bridge { vlan_filtering: false }) };
+        netlink.create_link(&spec).unwrap();
         let mut spec = veth("veth0", "eth0", &blue);
         spec.master = Some(netlink.link_by_name("cni0").unwrap().unwrap().index);
         // Lower than the bridge's, so that a bridge without a chosen address would take it.
@@ -122,23 +125,44 @@ private_tests! {
         let blue = namespace("blue");
         let netlink = Netlink::open().unwrap();
         netlink.create_veth(&veth("veth0", "eth0", &blue)).unwrap();
-        let spec = BridgeSpec { name: "veth0".parse().unwrap(), mtu: None, mac: None, vlan_filtering: false };
-        assert!(!netlink.create_bridge(&spec).unwrap());
+        let spec = LinkSpec::new("veth0".parse().unwrap(), &Bridge { vlan_filtering: false });
+        assert!(matches!(netlink.create_link(&spec), Err(NetError::Exists { .. })));
         assert_eq!(netlink.link_by_name("veth0").unwrap().unwrap().kind.as_deref(), Some("veth"));
     }
 
     fn vlan_filtering_is_given_or_refused_never_ignored() {
         let netlink = Netlink::open().unwrap();
-        let spec = BridgeSpec { name: "cni0".parse().unwrap(), mtu: None, mac: None, vlan_filtering: true };
-        match netlink.create_bridge(&spec) {
+        let kind = Bridge { vlan_filtering: true };
+        let spec = LinkSpec::new("cni0".parse().unwrap(), &kind);
+        assert_eq!(spec.to_string(), "add cni0 type bridge vlan_filtering 1");
+        let probed = netlink.probe_bridge(&spec.name, &kind);
+        match netlink.create_link(&spec) {
             Ok(created) => {
-                assert!(created);
+                assert!(probed.is_ok() && created.bridge.unwrap().vlan_filtering);
                 assert_eq!(first("ip -d -j link show dev cni0")["linkinfo"]["info_data"]["vlan_filtering"], 1);
             }
             Err(error) => {
                 assert!(matches!(error, NetError::Unsupported { .. }), "{error}");
+                assert!(matches!(probed, Err(NetError::Unsupported { .. })), "{probed:?}");
                 assert_eq!(json("ip -j link show type bridge").as_array().unwrap().len(), 0);
             }
         }
+    }
+
+    fn a_link_of_another_namespace_keeps_its_parent_here() {
+        let blue = namespace("blue");
+        let netlink = Netlink::open().unwrap();
+        let inside = Netlink::open_in(&blue).unwrap();
+        let parent = bridge(&netlink, "cni0");
+        let kind = MacVlan::new(parent, MacVlanMode::Bridge);
+        let spec = LinkSpec { mtu: Some(1400), ..LinkSpec::new("eth0".parse().unwrap(), &kind) };
+        let created = netlink.create_link_in(&spec, &blue, &inside).unwrap();
+        assert_eq!((created.kind.as_deref(), created.mtu, created.up), (Some("macvlan"), 1400, false));
+        assert_eq!(created.peer_index, Some(parent));
+        assert!(created.peer_netnsid.is_some());
+        assert_eq!(first("ip -n blue -d -j link show dev eth0")["linkinfo"]["info_data"]["mode"], "bridge");
+        let again = netlink.create_link_in(&spec, &blue, &inside);
+        assert!(matches!(again, Err(NetError::Exists { name, .. }) if name == "eth0"));
+        assert!(netlink.link_by_name("eth0").unwrap().is_none());
     }
 }

@@ -66,7 +66,7 @@ private_tests! {
         assert_eq!(here(), before);
     }
 
-    fn namespaces_are_told_apart_by_what_they_are() {
+    fn namespaces_are_compared_by_device_and_inode() {
         let blue = namespace("blue");
         let green = namespace("green");
         let again = NetNs::open(Path::new("/var/run/netns/../netns/blue")).unwrap();

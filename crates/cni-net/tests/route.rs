@@ -6,7 +6,8 @@ mod common;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use cni_net::{Family, NetError, Netlink, Route, RouteFilter, RouteKind, VethEnd, VethSpec};
+use cni_net::{NetError, Netlink, Route, RouteFilter, RouteKind, VethEnd, VethSpec};
+use cni_plugin::Family;
 use common::{first, json, namespace, run};
 use ipnetwork::IpNetwork;
 

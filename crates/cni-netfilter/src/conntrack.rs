@@ -1,12 +1,13 @@
-//! Connection tracking: forgets connections to published ports that would go on as they were before.
+//! Connection tracking: forgets connections to published ports that would continue with their former translation.
 //!
-//! The NAT rules are asked for the first packet of a connection only. A UDP client that never stops sending keeps its
-//! entry alive, and so never reaches a container that was published later, or still reaches one that has gone. A TCP
-//! client goes on asking a container that has gone for a connection, or for an answer, until it gives up.
+//! The kernel consults the NAT rules for the first packet of a connection only. A UDP client that never pauses keeps its entry
+//! alive: its packets never reach a container that was published later, or still go to the address of one that is gone. A TCP
+//! client retransmits to a container that is gone until it gives up.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
+use cni_plugin::Protocol;
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol as Number, Status, Tuple,
@@ -16,8 +17,8 @@ use netlink_packet_netfilter::{
 };
 use rustix::io::Errno;
 
-use crate::nftables::{NftError, Socket, protocol_number};
-use crate::{PortForward, Protocol};
+use crate::intent::PortForward;
+use crate::nftables::{NftError, Socket};
 
 /// `IPCTNL_MSG_CT_GET`, then `CTA_TUPLE_ORIG`, `CTA_STATUS`, `CTA_ID`, `CTA_ZONE`, `CTA_FILTER` and `CTA_STATUS_MASK`
 /// (linux/netfilter/nfnetlink_conntrack.h).
@@ -32,9 +33,13 @@ const STATUS_MASK: u16 = 26;
 /// Which of the connections to a published port are forgotten.
 #[derive(Clone, Copy)]
 pub enum Flush<'a> {
-    /// Those that lead elsewhere than to the forward's target: left from before it was published. For ADD. The function
-    /// says whether an address is the node's own.
-    Stale(&'a dyn Fn(IpAddr) -> bool),
+    /// Those that don't lead to the forward's target, because they are older than its rule. For ADD.
+    Stale {
+        /// Says whether an address is one of the node's own.
+        is_local: &'a dyn Fn(IpAddr) -> bool,
+        /// Targets that connections to the port may have as well: of other owners, with which it is shared.
+        partners: &'a HashSet<SocketAddr>,
+    },
     /// Those that lead to the forward's target. For DEL.
     Ours,
 }
@@ -43,23 +48,31 @@ pub enum Flush<'a> {
 /// the forward's, the original destination address must be its host address or, if it has none, any address of this node.
 /// Returns how many there were. Idempotent.
 ///
-/// The kernel filters what it lists, and walks all of its table for that, which takes milliseconds however few entries
-/// there are: once to find what was forwarded, and once a protocol and family to find what was not.
+/// With [`Flush::Stale`] TCP is left alone: a new connection is a new entry, and what led to another container has been
+/// forgotten when that one's ports were withdrawn.
+///
+/// The kernel filters the list, but each list goes through the whole table, which takes milliseconds even with few
+/// entries: once to find what was forwarded, and once a protocol and family to find what was not.
 ///
 /// # Errors
 /// If the kernel has no connection tracking over netlink (module `nf_conntrack_netlink`), or refuses.
-pub fn flush_forwards(forwards: &[PortForward], which: Flush<'_>) -> Result<usize, NftError> {
+pub fn forget_flows<'a>(
+    forwards: impl IntoIterator<Item = &'a PortForward>,
+    which: Flush<'_>,
+) -> Result<usize, NftError> {
+    let persists = |forward: &&PortForward| forward.protocol != Protocol::Tcp || matches!(which, Flush::Ours);
+    let forwards: BTreeSet<PortForward> = forwards.into_iter().filter(persists).copied().collect();
     if forwards.is_empty() {
         return Ok(0);
     }
     let mut by_port: HashMap<(u8, u16), Vec<&PortForward>> = HashMap::new();
-    for forward in forwards {
-        by_port.entry((protocol_number(forward.protocol), forward.host_port)).or_default().push(forward);
+    for forward in &forwards {
+        by_port.entry((forward.protocol.number(), forward.host_port)).or_default().push(forward);
     }
     let socket = Socket::open()?;
     let mut known: HashMap<IpAddr, bool> = HashMap::new();
     let mut deletions = Vec::new();
-    for (family, filter) in filters(forwards, which) {
+    for (family, filter) in filters(&forwards, which) {
         dump(&socket, family, filter, |attributes| {
             let Some(entry) = Entry::read(&attributes) else { return };
             let mut candidates = by_port.get(&(entry.protocol, entry.to.port())).into_iter().flatten();
@@ -73,7 +86,7 @@ pub fn flush_forwards(forwards: &[PortForward], which: Flush<'_>) -> Result<usiz
     for refusal in socket.tell("forget a connection", deletions)? {
         match refusal {
             None => forgotten += 1,
-            // It ended by itself.
+            // The connection has ended meanwhile.
             Some(error) if error.errno() == Some(Errno::NOENT) => {}
             Some(error) => return Err(error),
         }
@@ -114,8 +127,8 @@ fn message_for(family: NetfilterProtoFamily, message: impl Into<NetfilterMessage
     NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message)
 }
 
-/// What the kernel is asked for. One that does not know a filter lists everything, and [`is_hit`] decides alone.
-fn filters(forwards: &[PortForward], which: Flush<'_>) -> Vec<(NetfilterProtoFamily, Vec<DefaultNla>)> {
+/// The lists to ask for. A kernel that does not know a filter lists everything; [`is_hit`] decides in any case.
+fn filters(forwards: &BTreeSet<PortForward>, which: Flush<'_>) -> Vec<(NetfilterProtoFamily, Vec<DefaultNla>)> {
     if matches!(which, Flush::Ours) {
         return vec![(NetfilterProtoFamily::Unspec, translated())];
     }
@@ -133,13 +146,13 @@ fn translated() -> Vec<DefaultNla> {
     vec![DefaultNla::new(STATUS, bits.clone()), DefaultNla::new(STATUS_MASK, bits)]
 }
 
-/// Connections of a protocol, to one port if there is but one (Linux 5.8 or newer).
+/// Connections of a protocol; those to the port, if there is only one (Linux 5.8 or newer).
 fn to_ports(protocol: Protocol, ports: &BTreeSet<u16>) -> Vec<DefaultNla> {
     /// `CTA_FILTER_ORIG_FLAGS`, and its bits for `CTA_PROTO_NUM` and `CTA_PROTO_DST_PORT` (nf_internals.h).
     const ORIGINAL: u16 = 1;
     const BY_PROTOCOL: u32 = 1 << 3;
     const BY_PORT: u32 = 1 << 5;
-    let mut wanted = vec![ProtoTuple::Protocol(Number::from(protocol_number(protocol)))];
+    let mut wanted = vec![ProtoTuple::Protocol(Number::from(protocol.number()))];
     let mut flags = BY_PROTOCOL;
     if let (Some(port), 1) = (ports.first(), ports.len()) {
         wanted.push(ProtoTuple::DestinationPort(*port));
@@ -243,11 +256,18 @@ fn is_hit(entry: &Entry, forward: &PortForward, which: Flush<'_>, known: &mut Ha
     if !same_family || leads_to_it != matches!(which, Flush::Ours) {
         return false;
     }
-    match (forward.host_ip.filter(|address| !address.is_unspecified()), which) {
+    if let Flush::Stale { partners, .. } = which
+        && partners.contains(&entry.replies_from)
+    {
+        return false;
+    }
+    match (forward.specified_ip(), which) {
         (Some(address), _) => address == entry.to.ip(),
         (None, Flush::Ours) => true,
         // Without this, every query that passes through to a name server would be forgotten when port 53 is published.
-        (None, Flush::Stale(is_local)) => *known.entry(entry.to.ip()).or_insert_with_key(|address| is_local(*address)),
+        (None, Flush::Stale { is_local, .. }) => {
+            *known.entry(entry.to.ip()).or_insert_with_key(|address| is_local(*address))
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use rustix::net::netdevice::{index_to_name_inlined, name_to_index};
 
-/// True if there is an interface of this name, or if that cannot be told.
+/// True if there is an interface of this name, or if that cannot be determined.
 pub(crate) fn name_exists(socket: impl AsFd, name: &str) -> bool {
     !matches!(name_to_index(socket.as_fd(), name), Err(Errno::NODEV))
 }
@@ -16,13 +16,10 @@ pub(crate) fn padded_name_exists(socket: impl AsFd, name: &[u8]) -> bool {
     std::str::from_utf8(name).map_or(true, |name| name_exists(socket, name.trim_end_matches('\0')))
 }
 
-/// Whether the container of a holder is still there, given the holder's key ([`cni_plugin::Owner::key`]; empty if unknown) and
-/// the index of the node's end of its link. Asked in the network namespace of the calling thread, of any thread.
-pub type IsThere = fn(key: &str, link: u32) -> bool;
-
-/// True if there is an interface with this index, or if that cannot be told. That it is the holder's, whose index may have been
-/// given to another link after a restart of the node, only somebody who knows links can tell.
-pub(crate) fn index_exists(_key: &str, index: u32) -> bool {
+/// True if there is an interface with this index, or if that cannot be determined. It need not be the holder's: after a restart
+/// of the node another link may have its index ([`crate::Netfilter::asking`]).
+pub(crate) fn index_exists(_key: &str, index: Option<u32>) -> bool {
+    let Some(index) = index else { return true };
     socket().is_none_or(|socket| !matches!(index_to_name_inlined(socket.as_fd(), index), Err(Errno::NODEV)))
 }
 

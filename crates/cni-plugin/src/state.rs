@@ -1,4 +1,4 @@
-//! Files of a plugin on the node: names that fit, reading what anybody may have put there, writing whole or not at all.
+//! Files of a plugin on the node, in directories that other programs may write to: names that fit, safe reading, atomic writing.
 //!
 //! Nothing here follows a symbolic link under a name of its own, waits for a FIFO, opens a device, or reads without a bound.
 
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use crate::owner::sha512_hex;
+use crate::protocol::owner::sha512_hex;
 
 /// The longest name of a file, in bytes (`NAME_MAX`).
 const NAME_MAX: usize = 255;
@@ -63,11 +63,11 @@ pub fn read_config(path: &Path, max: u64) -> io::Result<Vec<u8>> {
 /// What stands under a name.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// Nothing.
+    /// No such entry.
     Absent,
     /// A regular file with this content.
     File(Vec<u8>),
-    /// A symbolic link, a directory, a FIFO, a device: none of ours.
+    /// A symbolic link, a directory, a FIFO, a device: not made by a plugin.
     Other,
 }
 
@@ -125,7 +125,7 @@ impl StateDir {
 
     /// What stands under `name`; of a longer file the first `max` bytes.
     pub fn read(&self, name: &str, max: u64) -> io::Result<Entry> {
-        // First, as to open a device can be a deed of its own.
+        // Looked at first, because opening a device can have an effect of its own.
         match self.kind(name)? {
             None => return Ok(Entry::Absent),
             Some(FileType::RegularFile) => {}
@@ -209,9 +209,18 @@ impl StateDir {
     /// Puts a file with this content in the place of whatever has the name, whole or not at all. A directory stays, and is an
     /// error. What a kill leaves is `.NAME.new`, which the next call and [`StateDir::remove_with_unfinished`] remove.
     pub fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        self.replace_with_mode(name, content, FILE_MODE.bits())
+    }
+
+    /// [`StateDir::replace`] with these permissions, for a file that another user's process reads.
+    pub fn replace_with_mode(&self, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
         let unfinished = unfinished(name);
         let written = self
             .write_new(&unfinished, content)
+            .and_then(|()| match Mode::from_raw_mode(mode) {
+                FILE_MODE => Ok(()),
+                mode => Ok(fs::chmodat(&self.fd, &unfinished, mode, AtFlags::empty())?),
+            })
             .and_then(|()| Ok(fs::renameat(&self.fd, &unfinished, &self.fd, name)?));
         if written.is_err() {
             // The first error is the one to report.
@@ -221,15 +230,15 @@ impl StateDir {
     }
 
     /// Overwrites `name` without giving up its disk block first, so that a full disk doesn't stop what only replaces a
-    /// few bytes. What isn't a regular file, or has another name too, is put out of the way. A reader at the wrong moment may
-    /// see a mixture: only for what is a hint.
+    /// few bytes. What isn't a regular file, or has another name too, is put out of the way. A concurrent reader may
+    /// see a mixture of both contents: only for what is a hint.
     pub fn overwrite(&self, name: &str, content: &[u8]) -> io::Result<()> {
         if self.kind(name)?.is_some_and(|kind| kind != FileType::RegularFile) {
             self.clear(name)?;
         }
         let open = || fs::openat(&self.fd, name, FILE_FLAGS | OFlags::WRONLY | OFlags::CREATE, FILE_MODE);
         let mut file = File::from(open()?);
-        // Under another name it is somebody else's.
+        // A hard link: the file is another program's under its other name.
         if file.metadata()?.nlink() > 1 {
             self.remove(name)?;
             file = File::from(open()?);
@@ -254,8 +263,8 @@ impl StateDir {
         }
     }
 
-    /// Removes `name`, and what [`StateDir::replace`] may have left of it; a directory in the place of either is none of ours and
-    /// stays. Idempotent.
+    /// Removes `name`, and what [`StateDir::replace`] may have left of it; a directory in the place of either belongs to
+    /// another program and stays. Idempotent.
     pub fn remove_with_unfinished(&self, name: &str) -> io::Result<()> {
         for name in [unfinished(name), name.to_owned()] {
             match self.remove(&name) {
@@ -266,7 +275,7 @@ impl StateDir {
         Ok(())
     }
 
-    /// When `name` was last written, in seconds of the epoch; `None` if that can't be told.
+    /// When `name` was last written, in seconds of the epoch; `None` if that is unknown.
     pub fn modified(&self, name: &str) -> Option<i64> {
         fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_mtime)
     }
@@ -292,7 +301,7 @@ impl StateDir {
     }
 }
 
-/// What a file is written to before it gets its name. IDs begin with a letter or digit, so this is nobody's file.
+/// What a file is written to before it gets its name. IDs begin with a letter or digit, so no reservation or backup has this name.
 fn unfinished(name: &str) -> String {
     file_name(&format!(".{name}"), ".new")
 }

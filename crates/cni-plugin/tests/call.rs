@@ -120,7 +120,7 @@ fn the_own_namespace_is_refused_by_add_and_none_for_del() {
 }
 
 #[test]
-fn a_wrong_type_is_told_with_its_field() {
+fn a_wrong_type_is_reported_with_its_field() {
     let (code, msg) = call(&vars("ADD"), &conf("1.0.0", r#","mtu":"1500""#)).error();
     assert_eq!(code, 999);
     assert!(msg.contains("mtu") && msg.contains("\"1500\""), "{msg}");

@@ -1,4 +1,4 @@
-//! Calling other plugins: where they are found, what they get, how their failures are told. The delegates are scripts.
+//! Calling other plugins: where they are found, what they get, how their failures are reported. The delegates are scripts.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that fails panics.
 
@@ -58,7 +58,7 @@ fn the_delegate_gets_stdin_and_environment_and_its_result_is_used() {
 }
 
 #[test]
-fn its_failure_is_told_as_it_told_it_and_followed_by_del() {
+fn the_error_of_the_delegate_is_reported_and_del_follows() {
     let cases = [
         (r#"echo '{"code": 103, "msg": "m", "details": "d"}'; exit 1"#, 103, "m"),
         ("echo out of paper >&2; exit 3", 999, "out of paper"),

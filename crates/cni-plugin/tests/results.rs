@@ -4,12 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // A test that fails panics.
 
 mod common;
+#[path = "../../../tests/fuzz/results.rs"]
+mod property;
+#[path = "../../../tests/fuzz/seeds.rs"]
+mod seeds;
 
 use cni_plugin::{CniResult, SpecVersion};
 use common::{call, full_result, vars, versions};
 use serde_json::{Value, json};
 
-fn told(version: &str) -> String {
+fn written(version: &str) -> String {
     String::from_utf8(full_result().to_json(SpecVersion::parse(version).unwrap()).unwrap()).unwrap()
 }
 
@@ -56,8 +60,8 @@ fn from_1_0_0_keys_are_sorted_and_nothing_is_lost() {
         }
     ]
 }"#;
-    assert_eq!(told("1.0.0"), expected);
-    assert_eq!(told("1.1.0"), expected.replace("1.0.0", "1.1.0"));
+    assert_eq!(written("1.0.0"), expected);
+    assert_eq!(written("1.1.0"), expected.replace("1.0.0", "1.1.0"));
 }
 
 #[test]
@@ -77,7 +81,7 @@ fn up_to_0_4_0_addresses_say_their_version_and_interfaces_less() {
             "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1", "mtu": 1300, "table": 0}, {"dst": "::/0"}],
             "dns": {},
         });
-        assert_eq!(serde_json::from_str::<Value>(&told(version)).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Value>(&written(version)).unwrap(), expected);
     }
 }
 
@@ -90,7 +94,7 @@ fn up_to_0_2_0_there_is_one_address_a_family() {
             "ip6": {"ip": "fd00::2/64", "gateway": "fd00::1", "routes": [{"dst": "::/0"}]},
             "dns": {},
         });
-        assert_eq!(serde_json::from_str::<Value>(&told(version)).unwrap(), expected);
+        assert_eq!(serde_json::from_str::<Value>(&written(version)).unwrap(), expected);
     }
 }
 
@@ -99,9 +103,9 @@ fn a_previous_result_passes_through_in_every_version() {
     for version in versions() {
         let stdin = json!({
             "cniVersion": version, "name": "net", "passThrough": true,
-            "prevResult": serde_json::from_str::<Value>(&told(version)).unwrap(),
+            "prevResult": serde_json::from_str::<Value>(&written(version)).unwrap(),
         });
-        assert_eq!(call(&vars("ADD"), &stdin.to_string()).stdout, told(version));
+        assert_eq!(call(&vars("ADD"), &stdin.to_string()).stdout, written(version));
     }
 }
 
@@ -129,4 +133,9 @@ fn a_delegate_may_answer_in_any_version_or_none() {
     assert!(CniResult::from_delegate(json!({"cniVersion": "9.9.9"}), conf).is_err());
     let error = CniResult::from_delegate(json!({"ips": [{"address": "10.0.0.2"}]}), conf).unwrap_err().to_string();
     assert!(error.contains("ips[0].address") && error.contains("10.0.0.2"), "{error}");
+}
+
+#[test]
+fn every_seed_can_be_read_and_written_again() {
+    seeds::try_seeds("results", property::holds);
 }

@@ -7,10 +7,10 @@ use std::rc::Rc;
 use cni_plugin::{Attachment, CniError, CniResult, IpConfig, Owner, Request, Undo};
 use ipnetwork::IpNetwork;
 
-use crate::address::Address;
 use crate::config::Config;
-use crate::range::{Range, RangeSet};
-use crate::settings::Settings;
+use crate::pool::Address;
+use crate::pool::{Range, RangeSet};
+use crate::settings::{self, Settings};
 use crate::store::{Place, Store, StoreError};
 
 /// Why a set gives no address.
@@ -21,8 +21,8 @@ enum SetError {
     #[error("requested IP address {ip} is not available in range set {set}: {source}")]
     Requested { ip: IpAddr, set: String, source: StoreError },
     #[error(
-        "no IP addresses available in range set: {set}: all {size} are reserved: detach what nobody uses, or configure \
-         another range"
+        "no IP addresses available in range set: {set}: all {size} are reserved: detach unused containers, or \
+         configure a wider range"
     )]
     Full { set: String, size: u128 },
     #[error(
@@ -38,16 +38,16 @@ enum SetError {
 pub(crate) fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) -> Result<CniResult, CniError> {
     // 1. Refuse what is wrong before anything is touched.
     let settings = Settings::resolve(&request.config, Some(&attachment.args), request.version)?;
-    let place = crate::place(request)?;
+    let place = settings::place(request)?;
     let owner = &attachment.owner;
     let wanted = assign(&settings)?;
 
-    // 2. Until the end nobody else reserves or releases here.
+    // 2. Lock: until the end no other call reserves or releases addresses of the network.
     let mut store = place.create()?;
     refuse_repetition(&mut store, &settings, owner)?;
 
-    // 3. One address of each set; what was taken goes back if a later step fails.
-    let taken = take_back(undo, &place, owner);
+    // 3. One address of each set; those are released if a later step fails.
+    let taken = release_on_failure(undo, &place, owner);
     let mut ips = Vec::with_capacity(settings.sets.len());
     for (index, (set, wanted)) in settings.sets.iter().zip(wanted).enumerate() {
         let (ip, range) = reserve(&mut store, set, index, wanted, owner)
@@ -59,7 +59,7 @@ pub(crate) fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut
     Ok(CniResult { ips, routes: settings.routes, dns: settings.dns, ..CniResult::default() })
 }
 
-/// The requested address of each set: the first that lies in it. One that no set is left for is a failure.
+/// The requested address of each set: the first one in its ranges. Fails for a requested address without a set.
 fn assign(settings: &Settings) -> Result<Vec<Option<IpAddr>>, CniError> {
     let mut assigned: Vec<Option<IpAddr>> = vec![None; settings.sets.len()];
     let mut left: Vec<IpAddr> = Vec::new();
@@ -124,7 +124,7 @@ fn reserve<'s>(
     match store.reserve(ip, owner) {
         Ok(()) => Ok((ip, range)),
         Err(StoreError::Held { .. } | StoreError::Blocked { .. }) => {
-            // The file decides, not the index: what was thought to be free is not.
+            // The file decides: the index was wrong.
             store.rebuild()?;
             let (ip, range) = store.next(set, index)?.ok_or_else(full)?;
             store.reserve(ip, owner)?;
@@ -134,8 +134,8 @@ fn reserve<'s>(
     }
 }
 
-/// What is put into the list is given back if the rest fails: all at once, for a set may be one of thousands.
-fn take_back(undo: &mut Undo, place: &Place, owner: &Owner) -> Rc<RefCell<Vec<Address>>> {
+/// The addresses in the returned list are released if the rest fails: all at once, because there may be thousands of sets.
+fn release_on_failure(undo: &mut Undo, place: &Place, owner: &Owner) -> Rc<RefCell<Vec<Address>>> {
     let taken = Rc::new(RefCell::new(Vec::new()));
     let (place, owner, list) = (place.clone(), owner.clone(), Rc::clone(&taken));
     undo.push("the reservations", move || place.release(&owner, &list.borrow()));

@@ -1,4 +1,4 @@
-//! A reservation overwritten in place by hand: the directory's time stays as it was, so the index can't tell.
+//! A reservation overwritten in place by hand: the directory's time stays as it was, so the index doesn't notice.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy knows #[test] functions only
 
@@ -32,7 +32,7 @@ fn overwrite(network: &Network, name: &str, content: &str) {
     assert_eq!(modified(network), before, "this isn't what the test is about");
 }
 
-/// A configuration that tells the attachment's addresses back.
+/// A configuration whose prevResult reports the attachment's addresses.
 fn telling(network: &Network, addresses: &[&str]) -> Value {
     let ips: Vec<Value> =
         addresses.iter().map(|address| json!({"address": format!("{address}/29"), "interface": 0})).collect();
@@ -75,7 +75,7 @@ fn del_never_removes_what_has_become_another_owners() {
 fn del_finds_what_has_become_the_owners() {
     let network = network();
     overwrite(&network, "10.0.0.2", "c2\r\neth0");
-    // Told one of them, it finds both: a contradiction makes it read everything.
+    // With one of them in prevResult it finds both: a contradiction makes it read everything.
     verdict(&call(OURS, "DEL", "c2", &telling(&network, &["10.0.0.2"]))).unwrap();
     assert!(network.reservations().is_empty(), "{:?}", network.reservations());
 }

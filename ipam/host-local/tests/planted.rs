@@ -1,4 +1,4 @@
-//! What somebody planted in the data directory leads nowhere else: nothing is read there, nothing written.
+//! Links, FIFOs and directories planted in the data directory: nothing outside is read or written through them.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy knows #[test] functions only
 
@@ -76,7 +76,7 @@ fn a_hard_link_in_place_of_the_last_address() {
 }
 
 #[test]
-fn links_and_directories_in_place_of_reservations_are_nobodys() {
+fn links_and_directories_in_place_of_reservations_have_no_holder() {
     let (network, outside) = network();
     symlink(&outside, network.dir().join("10.0.0.3")).unwrap();
     fs::create_dir(network.dir().join("10.0.0.4")).unwrap();

@@ -114,7 +114,7 @@ fn a_failing_set_releases_only_what_this_call_took() {
 }
 
 #[test]
-fn a_result_that_nobody_reads_is_taken_back() {
+fn an_add_whose_result_cannot_be_delivered_is_rolled_back() {
     let network = network();
     let mut command = command(OURS, "ADD", "c1");
     command.stdout(fs::File::options().write(true).open("/dev/full").unwrap());
@@ -188,7 +188,30 @@ fn gc_releases_what_is_not_valid_and_nothing_else() {
 }
 
 #[test]
-fn status_tells_when_no_address_is_left() {
+fn del_and_gc_find_the_state_beside_wrong_keys() {
+    let network = network();
+    let mut wrong = network.conf();
+    wrong["ipam"]["ranges"] = json!([[{"subnet": 5}]]);
+    wrong["cni.dev/valid-attachments"] = json!([]);
+    network.add(OURS, "c1").unwrap();
+    verdict(&call(OURS, "DEL", "c1", &wrong)).unwrap();
+    assert!(network.reservations().is_empty());
+    network.add(OURS, "c1").unwrap();
+    let refusal = verdict(&call(OURS, "GC", "", &wrong)).unwrap_err();
+    assert!(refusal.contains("ipam.ranges[0][0].subnet"), "{refusal}");
+    assert!(network.reservations().is_empty(), "collected all the same");
+    // A directory that can't be read is no other directory.
+    network.add(OURS, "c1").unwrap();
+    wrong["ipam"]["dataDir"] = json!(7);
+    for verb in ["DEL", "GC"] {
+        let refusal = verdict(&call(OURS, verb, "c1", &wrong)).unwrap_err();
+        assert!(refusal.contains("ipam.dataDir"), "{refusal}");
+    }
+    assert_eq!(network.reservations().len(), 1);
+}
+
+#[test]
+fn status_fails_when_no_address_is_left() {
     let network = network();
     verdict(&call(OURS, "STATUS", "", &network.conf())).unwrap();
     assert!(!network.dir().exists() && fs::read_dir(&network.data_dir).unwrap().count() == 0, "STATUS makes nothing");
@@ -196,9 +219,9 @@ fn status_tells_when_no_address_is_left() {
         verdict(&call(OURS, "STATUS", "", &network.conf())).unwrap();
         network.add(OURS, &format!("c{n}")).unwrap();
     }
-    let told = error(&call(OURS, "STATUS", "", &network.conf()));
-    assert_eq!(told["code"], 50);
-    assert_eq!(told["msg"], "no free address in range set 0 (10.0.0.1-10.0.0.6): 5 of 5 are reserved");
+    let refused = error(&call(OURS, "STATUS", "", &network.conf()));
+    assert_eq!(refused["code"], 50);
+    assert_eq!(refused["msg"], "no free address in range set 0 (10.0.0.1-10.0.0.6): 5 of 5 are reserved");
     network.del(OURS, "c4").unwrap();
     verdict(&call(OURS, "STATUS", "", &network.conf())).unwrap();
 }

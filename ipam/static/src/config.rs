@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// The keys that the plugin reads.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Keys {
+pub struct Config {
     /// What is handed out.
     pub ipam: Option<IpamKeys>,
     /// `args`.

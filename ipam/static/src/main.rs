@@ -1,4 +1,4 @@
-//! The CNI plugin `static`: an IPAM plugin that returns the addresses it is told, and keeps no state.
+//! The CNI plugin `static`: an IPAM plugin that returns the configured addresses, and keeps no state.
 #![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
 
 mod check;
@@ -9,12 +9,13 @@ mod settings;
 
 use std::process::ExitCode;
 
-use cni_plugin::{CniArgs, Plugin, REFERENCE_RELEASE, SpecVersion, Undecoded};
+use cni_plugin::{CniArgs, Plugin, REFERENCE_RELEASE, SpecVersion};
 
+use crate::config::Config;
 use crate::settings::Settings;
 
 /// No verb of it touches the kernel.
-const PLUGIN: Plugin<Undecoded> = Plugin {
+const PLUGIN: Plugin<Config> = Plugin {
     name: "static",
     release: REFERENCE_RELEASE,
     versions: SpecVersion::ALL,

@@ -1,13 +1,7 @@
-//! What must hold for whatever is on stdin. The fuzz target calls it, and a test with every seed.
+//! Properties that must hold for any input on stdin. The fuzz target calls them, and a test with every seed.
 
+#[macro_use]
 #[path = "../../../tests/fuzz/stdin.rs"]
 mod stdin;
 
-#[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| stdin::holds(&crate::PLUGIN, data));
-
-#[cfg(test)]
-#[test]
-fn every_seed_holds() {
-    stdin::try_seeds("static", |data| stdin::holds(&crate::PLUGIN, data));
-}
+target!("static", probe crate::PLUGIN);

@@ -2,11 +2,10 @@
 
 use std::net::IpAddr;
 
-use cni_plugin::json::DecodeError;
-use cni_plugin::{ArgsError, CniArgs, CniResult, IpConfig, SpecVersion, Undecoded, addr};
+use cni_plugin::{ArgsError, CniArgs, CniResult, IpConfig, SpecVersion, addr};
 use ipnetwork::IpNetwork;
 
-use crate::config::{AddressKeys, Keys};
+use crate::config::{AddressKeys, Config};
 
 /// How an address has to be written.
 const EXAMPLE: &str = "an address and its prefix length: 10.0.0.5/24, fd00::5/64";
@@ -14,9 +13,6 @@ const EXAMPLE: &str = "an address and its prefix length: 10.0.0.5/24, fd00::5/64
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// A key with the wrong type.
-    #[error("the network configuration is not valid: {0}")]
-    Decode(#[from] DecodeError),
     /// No `ipam` object.
     #[error("IPAM config missing 'ipam' key")]
     NoIpam,
@@ -58,12 +54,11 @@ pub struct Settings {
 
 impl Settings {
     /// `CNI_ARGS` adds to the configured addresses; `args.cni.ips` replaces all of them, and `runtimeConfig.ips` those.
-    pub fn resolve(config: &Undecoded, args: &CniArgs, version: SpecVersion) -> Result<Self, SettingsError> {
-        let keys: Keys = config.decode()?;
-        let ipam = keys.ipam.ok_or(SettingsError::NoIpam)?;
+    pub fn resolve(config: &Config, args: &CniArgs, version: SpecVersion) -> Result<Self, SettingsError> {
+        let ipam = config.ipam.as_ref().ok_or(SettingsError::NoIpam)?;
         let mut ips = ipam.addresses.iter().map(configured).collect::<Result<Vec<_>, _>>()?;
         add_from_args(&mut ips, args)?;
-        for (channel, list) in [("args.cni", &keys.args.cni.ips), ("runtimeConfig", &keys.runtime_config.ips)] {
+        for (channel, list) in [("args.cni", &config.args.cni.ips), ("runtimeConfig", &config.runtime_config.ips)] {
             if !list.is_empty() {
                 ips = list.iter().map(|text| replacing(channel, text)).collect::<Result<_, _>>()?;
             }
@@ -72,7 +67,9 @@ impl Settings {
         if version < SpecVersion::V0_3_0 && (ipv4 > 1 || ips.len() - ipv4 > 1) {
             return Err(SettingsError::OneAddressPerFamily(version));
         }
-        Ok(Self { result: CniResult { ips, routes: ipam.routes, dns: ipam.dns, ..CniResult::default() } })
+        Ok(Self {
+            result: CniResult { ips, routes: ipam.routes.clone(), dns: ipam.dns.clone(), ..CniResult::default() },
+        })
     }
 }
 
@@ -118,7 +115,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn resolve(config: Value, args: &str, version: SpecVersion) -> Result<Vec<String>, String> {
-        let settings = Settings::resolve(&serde_json::from_value(config).unwrap(), &CniArgs::new(args), version);
+        let config = cni_plugin::json::decode(config).map_err(|error| error.to_string())?;
+        let settings = Settings::resolve(&config, &CniArgs::new(args), version);
         let settings = settings.map_err(|error| error.to_string())?;
         let shown = |ip: IpConfig| match ip.gateway {
             Some(gateway) => format!("{} via {gateway}", ip.address),

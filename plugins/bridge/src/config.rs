@@ -19,8 +19,10 @@ pub struct Config {
     pub ip_masq: bool,
     /// `iptables` or `nftables`; empty is for the node to decide.
     pub ip_masq_backend: String,
-    /// `ipv4`, `ipv6` or both: the families that `ipMasq` is for. Ours.
+    /// `ipv4`, `ipv6` or both: the families that `ipMasq` is for. The Go plugin has no such key.
     pub ip_masq_families: Option<Vec<String>>,
+    /// The addresses that packets leave the node with, at most one of each family. The Go plugin has no such key.
+    pub ip_masq_to: Option<Vec<String>>,
     /// In bytes, of both ends of the veth pair and of a new bridge; 0 leaves it to the kernel.
     pub mtu: i64,
     /// A frame may leave through the port it came from.
@@ -43,9 +45,9 @@ pub struct Config {
     pub disable_container_interface: bool,
     /// Ports that are isolated from each other exchange no frames.
     pub port_isolation: bool,
-    /// A template for the name of the host's end of the pair. Ours.
+    /// A template for the name of the host's end of the pair. The Go plugin has no such key.
     pub host_interface_name: Option<String>,
-    /// A bridge that has lost its last port is deleted. Ours.
+    /// A bridge that has lost its last port is deleted. The Go plugin has no such key.
     pub remove_empty_bridge: bool,
     /// Where addresses come from; without a type the network is layer 2 only.
     pub ipam: IpamConfig,

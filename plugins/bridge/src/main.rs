@@ -1,23 +1,25 @@
 //! The CNI plugin `bridge`: wires a container to a Linux bridge with a veth pair, sets addresses and routes, acts as its
-//! gateway and masquerades what it sends out.
+//! gateway and masquerades its outgoing packets.
 #![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
 
 mod add;
+mod bridge;
 mod check;
 mod config;
 mod del;
 mod gateway;
 mod gc;
-mod host;
+#[cfg(test)]
+mod golden;
+mod ifname_template;
 mod mac;
-mod names;
 mod plan;
+mod port;
 #[cfg(any(test, fuzzing))]
 mod properties;
 mod settings;
 mod status;
 mod subnet_clash;
-mod veth;
 mod vlan;
 
 use std::process::ExitCode;

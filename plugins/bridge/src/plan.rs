@@ -1,11 +1,12 @@
-//! What should exist, as data; computed without touching the kernel. Every verb is a reading of it.
+//! The plan: all that should exist, as data, computed without access to the kernel. Every verb works from it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use cni_net::Family;
+use cni_attach::gateway::{self, GatewayError};
+use cni_attach::{Layer3, Layer3Error};
 use cni_netfilter::Masquerade;
 use cni_plugin::addr::{default_dst, same_family};
-use cni_plugin::{CniResult, Interface, IpConfig, Owner, Route};
+use cni_plugin::{CniResult, Dns, IfName, Interface, IpConfig, Owner, Route};
 use ipnetwork::IpNetwork;
 
 use crate::settings::Settings;
@@ -16,7 +17,7 @@ pub const CONTAINER_INDEX: i64 = 2;
 /// The address plan of an attachment: what IPAM said, completed by what the configuration says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressPlan {
-    /// The container's addresses and the routes' next hops, in result form.
+    /// The container's addresses, each with its gateway.
     pub ips: Vec<IpConfig>,
     /// The container's routes.
     pub routes: Vec<Route>,
@@ -47,6 +48,12 @@ impl Gateway {
         !self.subnet.contains(self.address.ip())
     }
 
+    /// True if the kernel must not make a route to the subnet of the gateway's address and the containers' prefix length: it is
+    /// not the containers' subnet.
+    pub fn needs_no_prefix_route(&self) -> bool {
+        self.is_outside() && !self.is_link_local()
+    }
+
     /// True if the address is valid on the link only, as fe80::1: the kernel has a route to it on each link.
     pub fn is_link_local(&self) -> bool {
         is_link_local(self.address)
@@ -60,19 +67,9 @@ fn is_link_local(address: IpNetwork) -> bool {
 /// Why the bridge can't be the gateway that IPAM's answer names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Bridge and container would have the same address.
-    #[error(
-        "gateway {0} is the container's own address, and the bridge gets the gateway's: choose another one in \"ipam\""
-    )]
-    Own(IpAddr),
-    /// No host can have it.
-    #[error("gateway {gateway} is the broadcast address of {subnet}: choose another one in \"ipam\"")]
-    Broadcast {
-        /// The gateway.
-        gateway: IpAddr,
-        /// The container's subnet.
-        subnet: IpNetwork,
-    },
+    /// The node can't have the gateway's address.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
     /// The route to it would be this container's, on a bridge that stays.
     #[error(
         "gateway {gateway} is outside of {address}, which is a single address: give the container the prefix length of the \
@@ -87,25 +84,23 @@ pub enum PlanError {
 }
 
 impl AddressPlan {
-    /// Refuses gateways with which the container would reach nobody, before any of them is an address of the bridge.
+    /// Refuses gateways with which the container would reach no host, before any of them is an address of the bridge.
     pub fn refuse_dead_ends(&self) -> Result<(), PlanError> {
-        for gateway in &self.gateways {
-            let ip = gateway.address.ip();
-            if self.ips.iter().any(|own| own.address.ip() == ip) {
-                return Err(PlanError::Own(ip));
-            }
-            if is_broadcast(gateway.subnet, ip) {
-                return Err(PlanError::Broadcast { gateway: ip, subnet: gateway.subnet });
-            }
-            if gateway.is_outside() && gateway.subnet == IpNetwork::from(gateway.subnet.ip()) {
-                return Err(PlanError::SingleAddress { gateway: ip, address: gateway.subnet });
-            }
+        if self.gateways.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        gateway::refuse_unusable(&self.ips)?;
+        let is_single = |gateway: &&Gateway| gateway.subnet == IpNetwork::from(gateway.subnet.ip());
+        match self.gateways.iter().find(|gateway| gateway.is_outside() && is_single(gateway)) {
+            Some(Gateway { address, subnet }) => {
+                Err(PlanError::SingleAddress { gateway: address.ip(), address: *subnet })
+            }
+            None => Ok(()),
+        }
     }
 
     /// The gateways that the container needs a route of its own to.
-    pub fn on_link(&self) -> Vec<IpAddr> {
+    fn on_link(&self) -> Vec<IpAddr> {
         let far = self.gateways.iter().filter(|gateway| gateway.is_outside() && !gateway.is_link_local());
         far.map(|gateway| gateway.address.ip()).collect()
     }
@@ -123,14 +118,24 @@ impl AddressPlan {
         if settings.default_gateway {
             add_default_routes(&mut routes, &ips);
         }
-        Self { gateways: gateways(settings, &ips), masquerade: masquerade(settings, owner, &ips), ips, routes }
+        Self { gateways: gateways(settings, &ips), masquerade: settings.masquerade.wanted(owner, &ips), ips, routes }
     }
 
-    /// The plan that an earlier ADD carried out, from the result it told.
+    /// The result, with the links as they were made: the bridge, the host's end, the container's, and others.
+    pub fn result(&self, interfaces: Vec<Interface>, dns: Dns) -> CniResult {
+        CniResult { interfaces, ips: self.ips.clone(), routes: self.routes.clone(), dns }
+    }
+
+    /// The container's side of an attachment with this result.
+    pub fn layer3(&self, settings: &Settings, result: &CniResult, ifname: &IfName) -> Result<Layer3, Layer3Error> {
+        Ok(Layer3 { dad: settings.dad, on_link: self.on_link(), ..Layer3::of(result, ifname)? })
+    }
+
+    /// The plan that an earlier ADD carried out, from its result.
     pub fn from_result(settings: &Settings, owner: &Owner, result: &CniResult) -> Self {
         let ips = result.ips_of(&owner.ifname);
         let routes = result.routes.clone();
-        Self { gateways: gateways(settings, &ips), masquerade: masquerade(settings, owner, &ips), ips, routes }
+        Self { gateways: gateways(settings, &ips), masquerade: settings.masquerade.wanted(owner, &ips), ips, routes }
     }
 }
 
@@ -145,23 +150,8 @@ fn gateways(settings: &Settings, ips: &[IpConfig]) -> Vec<Gateway> {
     gateways
 }
 
-/// RFC 3021: /31 and /32 have none.
-fn is_broadcast(subnet: IpNetwork, ip: IpAddr) -> bool {
-    matches!(subnet, IpNetwork::V4(subnet) if subnet.prefix() <= 30 && IpAddr::from(subnet.broadcast()) == ip)
-}
-
-fn masquerade(settings: &Settings, owner: &Owner, ips: &[IpConfig]) -> Vec<Masquerade> {
-    if !settings.masquerade {
-        return Vec::new();
-    }
-    let mut wanted = Masquerade::of_each(owner, ips);
-    wanted.retain(|wanted| settings.masquerade_families.contains(&Family::of(wanted.address)));
-    wanted
-}
-
-/// Once a family, unless IPAM gave a default route of the main table already (with or without a next hop of its own:
-/// without one the family's gateway is meant, and a second route would be refused by the kernel). One of another table
-/// is for whom that table's rules are for.
+/// Adds one default route for each family, unless IPAM gave one in the main table (a route without a next hop uses the family's
+/// gateway, and the kernel would refuse a second one). Default routes in other tables are for policy routing and don't count.
 fn add_default_routes(routes: &mut Vec<Route>, ips: &[IpConfig]) {
     for ip in ips {
         let Some(gateway) = ip.gateway else { continue };
@@ -195,16 +185,6 @@ pub fn conflicts(present: IpNetwork, wanted: IpNetwork) -> bool {
         return present.ip() == wanted.ip();
     }
     present.is_ipv4() || present.contains(wanted.ip()) || wanted.contains(present.ip())
-}
-
-/// The result, with the links as they were made: the bridge, the host's end, the container's, and others.
-pub fn result(interfaces: Vec<Interface>, plan: &AddressPlan, dns: cni_plugin::Dns) -> CniResult {
-    CniResult { interfaces, ips: plan.ips.clone(), routes: plan.routes.clone(), dns }
-}
-
-/// The result that was told, with the addresses of this attachment only: later plugins may have added others.
-pub fn with_addresses(told: &CniResult, plan: &AddressPlan) -> CniResult {
-    CniResult { ips: plan.ips.clone(), ..told.clone() }
 }
 
 #[cfg(test)]

@@ -1,29 +1,20 @@
-//! What must hold for whatever is on stdin. The fuzz target calls it, and a test with every seed.
+//! Properties that must hold for any input on stdin. The fuzz target calls them, and a test with every seed.
 #![allow(clippy::expect_used, reason = "properties are assertions")]
 
+#[macro_use]
 #[path = "../../../tests/fuzz/stdin.rs"]
 mod stdin;
 
-use cni_plugin::{CniArgs, CniResult, Interface, MacAddr, Owner, Plugin, Request, SpecVersion};
+use cni_plugin::{CniArgs, CniResult, Interface, MacAddr, Owner, Plugin, Request};
 
 use crate::config::Config;
-use crate::plan::{self, AddressPlan};
+use crate::plan::AddressPlan;
 use crate::settings::{self, Settings};
 
-#[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| stdin::holds(&PROBE, data));
-
-#[cfg(test)]
-#[test]
-fn every_seed_holds() {
-    stdin::try_seeds("bridge", |data| stdin::holds(&PROBE, data));
-}
+target!("bridge", probe PROBE);
 
 /// The plugin without the kernel: the previous result is what IPAM says.
 const PROBE: Plugin<Config> = Plugin {
-    name: "bridge",
-    release: "v0.0.0",
-    versions: SpecVersion::ALL,
     add: |request, attachment, _| {
         let settings = Settings::resolve(&request.config, &attachment.args, request.version)?;
         Ok(planned(&settings, &attachment.owner, request))
@@ -39,11 +30,8 @@ const PROBE: Plugin<Config> = Plugin {
         let _ = settings::bridge_name(&request.config);
         Ok(())
     },
-    gc: |request, valid| {
-        assert!(valid.iter().all(|owner| owner.network == request.network));
-        Ok(())
-    },
     status: |request| Ok(Settings::resolve(&request.config, &CniArgs::default(), request.version).map(drop)?),
+    ..stdin::probe("bridge")
 };
 
 fn planned(settings: &Settings, owner: &Owner, request: &Request<Config>) -> CniResult {
@@ -55,7 +43,7 @@ fn planned(settings: &Settings, owner: &Owner, request: &Request<Config>) -> Cni
     let mac: MacAddr = "02:00:00:00:00:01".parse().expect("a MAC address");
     let interfaces =
         [("br0", ""), ("veth0", ""), (owner.ifname.as_str(), "/ns")].map(|(name, ns)| Interface::new(name, mac, ns));
-    let result = plan::result(interfaces.into(), &plan, settings.dns.clone().unwrap_or_default());
+    let result = plan.result(interfaces.into(), settings.dns.clone().unwrap_or_default());
     // What CHECK reads out of the result is what ADD planned.
     let read = AddressPlan::from_result(settings, owner, &result);
     assert_eq!((&read.gateways, &read.ips), (&plan.gateways, &plan.ips));

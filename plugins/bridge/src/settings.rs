@@ -1,12 +1,16 @@
-//! What remains of the configuration when every contradiction has been refused. Effects take nothing else.
+//! The resolved configuration: contradictory options are refused here, and the verbs use nothing else.
 
-use cni_net::{Family, MtuError, mtu};
-use cni_netfilter::{Backend, UnknownBackend};
-use cni_plugin::{CniArgs, Dns, IfName, MacAddr, NameError, SpecVersion};
+use cni_attach::ipam::{self, Layer2TooOld};
+use cni_attach::mac::MacError;
+use cni_attach::mtu::{self, MtuError};
+use cni_attach::{MasqueradeError, MasqueradeSettings};
+use cni_netfilter::UnknownBackend;
+use cni_plugin::{CniArgs, Dns, Family, IfName, MacAddr, NameError, SpecVersion};
 
 use crate::config::Config;
-use crate::mac::{self, MacError};
-use crate::names::{Template, TemplateError};
+use crate::ifname_template::{Template, TemplateError};
+use crate::mac;
+
 use crate::vlan::{PortVlans, VlanError};
 
 /// Why a configuration is refused.
@@ -28,13 +32,13 @@ pub enum SettingsError {
     #[error(transparent)]
     Backend(#[from] UnknownBackend),
     /// Old results can't say that there is no address.
-    #[error(
-        "no valid IP addresses: a result of version {0} must have one, so a network without ipam needs \
-         cniVersion 0.3.0 or later"
-    )]
-    Layer2TooOld(SpecVersion),
+    #[error(transparent)]
+    Layer2TooOld(#[from] Layer2TooOld),
+    /// `ipMasqTo`.
+    #[error(transparent)]
+    MasqueradeTo(#[from] MasqueradeError),
     /// `ipMasqFamilies`.
-    #[error("ipMasqFamilies: {0:?} is not a family: \"ipv4\" and \"ipv6\" are")]
+    #[error("ipMasqFamilies: unknown family {0:?}: expected \"ipv4\" or \"ipv6\"")]
     Family(String),
     /// The template of the host's end.
     #[error(transparent)]
@@ -43,7 +47,7 @@ pub enum SettingsError {
     #[error(transparent)]
     Vlan(#[from] VlanError),
     /// The name that `bridge` and `vlan` make.
-    #[error("bridge and vlan: the gateway's interface {name:?} can't have that name: {source}")]
+    #[error("bridge and vlan: the gateway interface cannot be named {name:?}: {source}")]
     VlanGateway {
         /// `<bridge>.<vlan>`
         name: String,
@@ -97,14 +101,10 @@ pub struct Settings {
     pub default_gateway: bool,
     /// Conflicting addresses of the bridge are replaced.
     pub force_address: bool,
-    /// What leaves the network gets the node's address.
-    pub masquerade: bool,
-    /// The families that this is for.
-    pub masquerade_families: Vec<Family>,
+    /// Packets that leave the network get the node's address.
+    pub masquerade: MasqueradeSettings,
     /// The name of the host's end; the default if none.
     pub host_name: Option<Template>,
-    /// Who masquerades; `None` is for the node to decide.
-    pub backend: Option<Backend>,
     /// Duplicate address detection.
     pub dad: bool,
     /// With or without addresses.
@@ -114,13 +114,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Refuses what can't be carried out, before anything has been touched.
+    /// Resolves the configuration, and refuses options that can't be carried out before anything is changed.
     pub fn resolve(config: &Config, args: &CniArgs, version: SpecVersion) -> Result<Self, SettingsError> {
         if config.hairpin_mode && config.promisc_mode {
             return Err(SettingsError::Conflict("hairpinMode", "promiscMode"));
         }
-        let mtu = mtu::configured(config.mtu)?;
-        mtu::refuse_ipv6(mtu, config.ipam.networks())?;
+        let mtu = mtu::configured(config.mtu, &config.ipam)?;
         let vlans = PortVlans::resolve(config)?;
         let bridge = bridge_name(config)?;
         let gateway = config.is_gateway || config.is_default_gateway;
@@ -137,10 +136,8 @@ impl Settings {
             gateway,
             default_gateway: config.is_default_gateway,
             force_address: config.force_address,
-            masquerade: config.ip_masq && !config.ipam.plugin_type.is_empty(),
-            masquerade_families: masquerade_families(config)?,
+            masquerade: masquerade(config)?,
             host_name: config.host_interface_name.as_deref().map(Template::parse).transpose()?,
-            backend: Backend::configured(&config.ip_masq_backend)?,
             dad: config.enable_dad,
             mode: mode(config, version)?,
             dns: config.dns.configured(),
@@ -173,7 +170,15 @@ pub fn bridge_name(config: &Config) -> Result<IfName, SettingsError> {
     config.bridge.as_deref().unwrap_or("cni0").parse().map_err(SettingsError::Bridge)
 }
 
-/// Both unless it is said; none at all contradicts `ipMasq`.
+/// A network without addresses has nothing to masquerade.
+fn masquerade(config: &Config) -> Result<MasqueradeSettings, SettingsError> {
+    let families = masquerade_families(config)?;
+    let enabled = config.ip_masq && !config.ipam.plugin_type.is_empty();
+    let settings = MasqueradeSettings { families, ..MasqueradeSettings::resolve(enabled, &config.ip_masq_backend)? };
+    Ok(settings.leaving_with(config.ip_masq_to.as_deref())?)
+}
+
+/// `ipMasqFamilies`: both unless it is there; none at all contradicts `ipMasq`.
 fn masquerade_families(config: &Config) -> Result<Vec<Family>, SettingsError> {
     let Some(families) = &config.ip_masq_families else { return Ok(Family::ALL.to_vec()) };
     if families.is_empty() && config.ip_masq {
@@ -194,19 +199,24 @@ fn vlan_gateway(bridge: &IfName, vlans: Option<&PortVlans>) -> Result<Option<IfN
 }
 
 fn mode(config: &Config, version: SpecVersion) -> Result<Mode, SettingsError> {
-    let ipam = &config.ipam.plugin_type;
-    match (ipam.is_empty(), config.disable_container_interface) {
-        (false, _) if ipam.contains('/') || ipam == "." || ipam == ".." => Err(SettingsError::Ipam(ipam.clone())),
+    let plugin = &config.ipam.plugin_type;
+    match (plugin.is_empty(), config.disable_container_interface) {
+        (false, _) if plugin.contains('/') || plugin == "." || plugin == ".." => {
+            Err(SettingsError::Ipam(plugin.clone()))
+        }
         (false, true) => Err(SettingsError::Conflict("disableContainerInterface", "ipam.type")),
-        (false, false) => Ok(Mode::Layer3 { ipam: ipam.clone() }),
-        (true, _) if version < SpecVersion::V0_3_0 => Err(SettingsError::Layer2TooOld(version)),
-        (true, down) => Ok(Mode::Layer2 { up: !down }),
+        (false, false) => Ok(Mode::Layer3 { ipam: plugin.clone() }),
+        (true, down) => {
+            ipam::refuse_layer2(version)?;
+            Ok(Mode::Layer2 { up: !down })
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cni_netfilter::Backend;
     use serde_json::json;
 
     fn resolve(value: serde_json::Value) -> Result<Settings, String> {
@@ -219,7 +229,7 @@ mod tests {
         let settings = resolve(json!({})).unwrap();
         assert_eq!(settings.bridge.as_str(), "cni0");
         assert_eq!(settings.mode, Mode::Layer2 { up: true });
-        assert_eq!((settings.mtu, settings.masquerade, settings.mac), (None, false, None));
+        assert_eq!((settings.mtu, settings.masquerade.enabled, settings.mac), (None, false, None));
     }
 
     #[test]
@@ -244,8 +254,9 @@ mod tests {
     #[test]
     fn default_gateway_implies_gateway_and_masquerade_needs_addresses() {
         assert!(resolve(json!({"isDefaultGateway": true})).unwrap().gateway);
-        assert!(!resolve(json!({"ipMasq": true})).unwrap().masquerade);
+        assert!(!resolve(json!({"ipMasq": true})).unwrap().masquerade.enabled);
         let settings = resolve(json!({"ipMasq": true, "ipMasqBackend": "nftables", "ipam": {"type": "x"}})).unwrap();
-        assert_eq!((settings.masquerade, settings.backend), (true, Some(Backend::Nftables)));
+        let masquerade = (settings.masquerade.enabled, settings.masquerade.backend);
+        assert_eq!(masquerade, (true, Some(Backend::Nftables)));
     }
 }

@@ -1,30 +1,24 @@
-//! STATUS: says no when an ADD would fail now, and only then.
+//! STATUS: fails if an ADD would fail now, and only then.
 
-use cni_net::{Family, Link, Netlink, localnet};
-use cni_netfilter::{Netfilter, Purpose};
+use cni_net::{Link, Netlink, localnet};
+use cni_netfilter::Netfilter;
 use cni_plugin::{CniArgs, CniError, IfName, Request};
 
 use crate::config::Config;
 use crate::settings::Settings;
-use crate::{gateway, host};
+use crate::{bridge, gateway};
 
-/// Asks the configuration, the kernel, the packet filter and IPAM.
+/// Checks the configuration, the kernel, the packet filter and IPAM.
 pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config, &CniArgs::default(), request.version)?;
     links(&settings, &request.config).map_err(CniError::unavailable)?;
     let filter = Netfilter::new();
     if settings.mac_guard {
-        filter.can_guard_macs().map_err(|error| CniError::unavailable(error.into()))?;
+        filter.can_add_mac_guard().map_err(|error| CniError::unavailable(error.into()))?;
     }
-    if settings.masquerade {
-        let mut networks = request.config.ipam.subnets();
-        networks.retain(|network| settings.masquerade_families.contains(&Family::of(network.ip())));
-        let chosen = filter.choose(settings.backend, Purpose::Masquerade, &networks);
-        let usable = chosen.and_then(|backend| filter.usable(backend, Purpose::Masquerade, &networks));
-        usable.map_err(|error| CniError::unavailable(error.into()))?;
-    }
+    settings.masquerade.status(&filter, &request.config.ipam)?;
     if localnet::needs_guard([settings.bridge.as_str()]) {
-        filter.warn_of_unguarded_localnet()?;
+        filter.warn_of_missing_localnet_guard()?;
     }
     match settings.ipam() {
         Some(plugin) => request.ipam(plugin).status(),
@@ -32,23 +26,23 @@ pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     }
 }
 
-/// The bridge and the gateway, which a network without addresses has none of.
+/// The bridge and, unless the network is layer 2 only, the gateway.
 fn links(settings: &Settings, config: &Config) -> Result<(), CniError> {
-    let socket = Netlink::open()?;
-    let bridge = host::find_bridge(&socket, &settings.bridge)?;
-    host::probe(&socket, settings, bridge.as_ref())?;
+    let host = Netlink::open()?;
+    let bridge = bridge::find(&host, &settings.bridge)?;
+    bridge::probe(&host, settings, bridge.as_ref())?;
     if settings.gateway && settings.ipam().is_some() {
-        let link = gateway_link(&socket, settings, bridge)?;
-        gateway::probe(&socket, settings, config, link.as_ref())?;
+        let link = gateway_link(&host, settings, bridge)?;
+        gateway::probe(&host, settings, config, link.as_ref())?;
     }
     Ok(())
 }
 
 /// The link that has the gateway's addresses, if it is there.
-fn gateway_link(socket: &Netlink, settings: &Settings, bridge: Option<Link>) -> Result<Option<Link>, CniError> {
+fn gateway_link(host: &Netlink, settings: &Settings, bridge: Option<Link>) -> Result<Option<Link>, CniError> {
     let name: IfName = bridge.as_ref().map_or(settings.bridge.as_str(), |bridge| &bridge.name).parse()?;
     match gateway::vlan_link_name(settings, &name)? {
-        Some(name) => Ok(gateway::find_vlan_link(socket, &name)?),
+        Some(name) => Ok(gateway::find_vlan_link(host, &name)?),
         None => Ok(bridge),
     }
 }

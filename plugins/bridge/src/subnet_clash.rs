@@ -1,7 +1,7 @@
-//! The containers' subnet is routed through another link already: the classic clash with `docker0`. ADD works all the same,
-//! and says so.
+//! Warns of a subnet that is already routed through another link, such as `docker0`. ADD succeeds nevertheless.
 
-use cni_net::{Family, NetError, Netlink, Route, RouteFilter};
+use cni_net::{NetError, Netlink, Route, RouteFilter};
+use cni_plugin::Family;
 use ipnetwork::IpNetwork;
 
 /// The main routing table (`RT_TABLE_MAIN`).
@@ -9,14 +9,14 @@ const MAIN: u32 = 254;
 /// The metric of the kernel's route for an IPv6 address (`IP6_RT_PRIO_ADDRCONF` in include/net/ip6_route.h). IPv4's is 0.
 const IPV6_METRIC: u32 = 256;
 
-/// What another link's route has to do with a subnet.
+/// How another link's route conflicts with a subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Clash {
-    /// It is to the same subnet, and preferred to the bridge's own.
+    /// The route is to the same subnet, and preferred to the bridge's own.
     Whole,
-    /// It is to a part of the subnet.
+    /// The route is to a part of the subnet.
     Part,
-    /// It is the link's own subnet, by an address of the node, and a wider one: the bridge's route takes a part of its packets.
+    /// The route is to the other link's own subnet, which contains this one: the bridge's route takes a part of its packets.
     /// Other wider routes, the default route above all, give way; those of daemons to the networks of other nodes are meant to
     /// be wider.
     Wider,
@@ -47,14 +47,14 @@ impl Clash {
                  go there; choose another subnet, or delete that route"
             ),
             Self::Wider => format!(
-                "the subnet {subnet} is a part of {route}, which is on {link}: what has an address of {subnet} there can't be \
-                 reached any more; choose another subnet"
+                "the subnet {subnet} is a part of {route}, which is on {link}: hosts there with an address of {subnet} are \
+                 no longer reachable; choose another subnet"
             ),
         }
     }
 }
 
-/// Tells the operator on stderr. Not an error: that route may be about to go. Lists the main table, so it is for the first
+/// Warns the operator on stderr. Not an error: that route may be about to go. Lists the main table, so it is for the first
 /// ADD on a node.
 pub fn warn(socket: &Netlink, subnet: IpNetwork, own: u32) {
     if let Ok(Some(message)) = find(socket, subnet, own) {

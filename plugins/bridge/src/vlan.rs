@@ -26,7 +26,7 @@ pub enum VlanError {
         value: i64,
     },
     /// Half of a range.
-    #[error("vlanTrunk: {present} {value} comes without {missing}: minID and maxID belong together")]
+    #[error("vlanTrunk: {present} {value} without {missing}: set both minID and maxID")]
     Half {
         /// The half that is there.
         present: &'static str,
@@ -57,7 +57,7 @@ pub struct PortVlans {
 }
 
 impl PortVlans {
-    /// `None` if the network has nothing to do with VLANs. `vlanTrunk` counts even if it is empty, as it does in Go:
+    /// `None` if the network uses no VLANs. `vlanTrunk` counts even if it is empty, as it does in Go:
     /// the bridge is made with VLAN filtering.
     ///
     /// A trunk that contains `vlan` keeps it as the VLAN of untagged frames: a native VLAN.
@@ -126,7 +126,7 @@ fn trunk_id(key: &'static str, value: i64) -> Result<u16, VlanError> {
     id.ok_or(VlanError::TrunkId { key, value })
 }
 
-/// VLANs in the words of `bridge vlan`: `1 PVID untagged, 10-20`.
+/// VLANs in the format of `bridge vlan`: `1 PVID untagged, 10-20`.
 pub fn shown(vlans: &[Vlan]) -> String {
     let alike = |a: &Vlan, b: &Vlan| !a.untagged && !b.untagged && !a.pvid && !b.pvid && a.id + 1 == b.id;
     let words: Vec<String> = vlans

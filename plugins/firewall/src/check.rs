@@ -1,6 +1,7 @@
 //! CHECK: compares the rules with the plan, and names each difference. Changes nothing.
 
-use cni_net::{Netlink, pair};
+use cni_attach::pair;
+use cni_net::Netlink;
 use cni_netfilter::Attachments;
 use cni_plugin::{Attachment, CniError, CniResult, IfName, Request, verdict};
 
@@ -8,7 +9,7 @@ use crate::config::Config;
 use crate::plan::plan;
 use crate::settings::Settings;
 
-/// Compares, the ingress policy included.
+/// Compares the accepts and the ingress policy.
 pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config)?;
     let prev = request.require_prev_result()?;
@@ -32,7 +33,8 @@ impl Attachments for Links {
     }
 }
 
-/// The node's end of the container's link: the last interface that is in no sandbox, behind the bridge if there is one.
+/// The node's end of the container's link: the last interface of the result that is in no sandbox, as plugins that make a bridge
+/// list that first.
 fn host_link(prev: &CniResult) -> Option<IfName> {
     let on_host = prev.interfaces.iter().rev().find(|interface| interface.sandbox.is_empty());
     on_host.and_then(|interface| interface.name.parse().ok())

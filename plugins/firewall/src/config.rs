@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Config {
-    /// `iptables`, `nftables` or `firewalld`; anything else is for the node to decide.
+    /// `iptables`, `nftables` or `firewalld`; anything else leaves the choice to the node.
     pub backend: String,
     /// The chain in which the administrator can overrule the accepts (iptables only).
     pub iptables_admin_chain_name: String,
@@ -14,4 +14,6 @@ pub struct Config {
     pub firewalld_zone: String,
     /// `open`, `same-bridge` or `isolated`; empty is open.
     pub ingress_policy: String,
+    /// From elsewhere than the container's own bridge only replies and published ports pass.
+    pub published_only: bool,
 }

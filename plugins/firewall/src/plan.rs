@@ -1,9 +1,9 @@
-//! What should be forwarded, as data: from the settings and the previous result.
+//! The plan, as data: which packets to accept, from the settings and the previous result.
 
 use std::net::IpAddr;
 
 use cni_netfilter::{Forwarding, Ingress, IngressPolicy};
-use cni_plugin::{CniResult, NameError, Owner};
+use cni_plugin::{CniResult, IfName, Interface, NameError, Owner};
 
 use crate::settings::Settings;
 
@@ -16,6 +16,12 @@ pub enum PlanError {
          first interface of prevResult has to be the bridge"
     )]
     NoBridge(String),
+    /// A door is between a link of the node and the rest.
+    #[error(
+        "publishedOnly needs the node's link that the container is behind: the first interface of prevResult has to be a bridge, \
+         or ptp's link on the node, and not in a sandbox"
+    )]
+    NoLink,
     /// The bridge's name can't be one.
     #[error("prevResult.interfaces[0].name: {0}")]
     BadBridge(#[from] NameError),
@@ -30,7 +36,16 @@ pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult) -> Result<Forw
         }
     }
     let ingress = settings.ingress.map(|policy| behind(policy, prev)).transpose()?;
-    Ok(Forwarding { owner: owner.clone(), addresses, admin_chain: settings.admin_chain.clone(), ingress })
+    let published_only = if settings.published_only { Some(link(prev)?) } else { None };
+    let admin_chain = settings.admin_chain.clone();
+    Ok(Forwarding { owner: owner.clone(), addresses, admin_chain, ingress, published_only })
+}
+
+/// The node's link that the container is behind.
+fn link(prev: &CniResult) -> Result<IfName, PlanError> {
+    let is_on_node = |interface: &&Interface| interface.sandbox.is_empty() && !interface.name.is_empty();
+    let link = prev.interfaces.first().filter(is_on_node).ok_or(PlanError::NoLink)?;
+    Ok(link.name.parse()?)
 }
 
 fn behind(policy: IngressPolicy, prev: &CniResult) -> Result<Ingress, PlanError> {
@@ -44,6 +59,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use cni_plugin::SpecVersion;
+    use cni_testing::golden;
     use serde_json::{Value, json};
 
     fn planned(config: Value, prev: Value) -> Result<Forwarding, PlanError> {
@@ -73,5 +89,17 @@ mod tests {
         for prev in [json!({"ips": []}), json!({"interfaces": [{"name": ""}]})] {
             assert!(matches!(planned(policy.clone(), prev), Err(PlanError::NoBridge(_))));
         }
+    }
+
+    /// In the words of the intent; the golden files of cni-netfilter have the rules for it.
+    #[test]
+    fn the_examples_plan_their_golden_files() {
+        golden::dir(env!("CARGO_MANIFEST_DIR")).compare_examples("firewall", |example| {
+            let interfaces = json!([{"name": "cni0"}, {"name": "veth1"}, {"name": "eth0", "sandbox": "/run/netns/c1"}]);
+            let ips = json!([{"address": "10.88.0.5/16"}, {"address": "fd00::5/64"}]);
+            let backend = example.config["backend"].as_str().unwrap_or("the node's choice").to_owned();
+            let wanted = planned(example.config, json!({"interfaces": interfaces, "ips": ips})).unwrap();
+            format!("backend: {backend}\n{wanted}")
+        });
     }
 }

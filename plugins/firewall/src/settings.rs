@@ -1,6 +1,6 @@
-//! What remains of the configuration when every contradiction has been refused. Effects take nothing else.
+//! The resolved configuration: contradictory options are refused here, and the verbs use nothing else.
 
-use cni_firewall::{Firewall, Who};
+use cni_firewall::{Firewall, FirewallBackend};
 use cni_netfilter::{Backend, BadChainName, ChainName, IngressPolicy, UnknownPolicy};
 
 use crate::config::Config;
@@ -14,7 +14,7 @@ pub enum SettingsError {
     /// A chain name that iptables would refuse.
     #[error("iptablesAdminChainName: {0}")]
     ChainName(#[from] BadChainName),
-    /// A key of the other backend's.
+    /// A key of another backend.
     #[error(
         "nftables backend was requested but configuration contains iptables-specific options [\"iptablesAdminChainName\"]: \
          there the administrator's chain is CNI-ADMIN of table inet cni_firewall"
@@ -29,23 +29,25 @@ pub struct Settings {
     pub admin_chain: ChainName,
     /// `None` is open.
     pub ingress: Option<IngressPolicy>,
+    /// Whether only published ports are reachable from elsewhere than the container's bridge.
+    pub published_only: bool,
 }
 
 impl Settings {
-    /// Refuses what can't be carried out, before anything has been touched.
+    /// Resolves the configuration, and refuses options that can't be carried out before anything is changed.
     pub fn resolve(config: &Config) -> Result<Self, SettingsError> {
         let ingress = IngressPolicy::configured(&config.ingress_policy)?;
         let admin_chain: ChainName = or_default(&config.iptables_admin_chain_name, ChainName::ADMIN).parse()?;
-        let is_nftables = Who::from(config.backend.as_str()) == Who::Filter(Backend::Nftables);
+        let is_nftables = FirewallBackend::from(config.backend.as_str()) == FirewallBackend::Filter(Backend::Nftables);
         if is_nftables && admin_chain.as_str() != ChainName::ADMIN {
             return Err(SettingsError::AdminChain);
         }
-        Ok(Self { admin_chain, ingress })
+        Ok(Self { admin_chain, ingress, published_only: config.published_only })
     }
 }
 
 impl Config {
-    /// Who lets the traffic through. No name is refused, so DEL and GC can rely on it.
+    /// The firewall to use. No backend's name is refused, so that DEL and GC work with any.
     pub fn firewall(&self) -> Firewall {
         Firewall::new(self.backend.as_str().into(), or_default(&self.firewalld_zone, "trusted"))
     }

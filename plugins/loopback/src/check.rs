@@ -1,27 +1,27 @@
-//! CHECK: `lo` is up and has the addresses that ADD told.
+//! CHECK: `lo` is up and has the addresses that ADD reported.
 
 use cni_net::{NetNs, Netlink};
 use cni_plugin::{Attachment, CniError, Difference, IpConfig, Request, verdict};
 use serde::de::IgnoredAny;
 
-use crate::plan;
+use crate::lo;
 
-/// Compares. The addresses are looked for where the previous result says that they are those of `lo`.
+/// Compares `lo` with the addresses that the previous result has for it.
 pub fn check(request: &Request<IgnoredAny>, of: &Attachment) -> Result<(), CniError> {
     let inside = Netlink::open_in(&NetNs::open(&of.netns)?)?;
-    let lo = plan::find(&inside)?;
-    if !lo.up {
+    let link = lo::find(&inside)?;
+    if !link.up {
         return verdict(&[Difference::new("loopback interface lo", "up", "down")]);
     }
-    let present = plan::addresses(&inside, &lo)?;
-    let told = request.prev_result.iter().flat_map(|told| {
+    let present = lo::addresses(&inside, &link)?;
+    let reported = request.prev_result.iter().flat_map(|result| {
         let is_los = |ip: &&IpConfig| {
-            let interface = ip.interface.and_then(|index| told.interfaces.get(usize::try_from(index).ok()?));
+            let interface = ip.interface.and_then(|index| result.interfaces.get(usize::try_from(index).ok()?));
             interface.is_some_and(|interface| interface.name == "lo" && !interface.sandbox.is_empty())
         };
-        told.ips.iter().filter(is_los)
+        result.ips.iter().filter(is_los)
     });
     let is_missing = |ip: &&IpConfig| !present.iter().any(|found| found.network == ip.address);
-    let missing = told.filter(is_missing).map(|ip| Difference::missing(format!("address {} of lo", ip.address)));
+    let missing = reported.filter(is_missing).map(|ip| Difference::missing(format!("address {} of lo", ip.address)));
     verdict(&missing.collect::<Vec<_>>())
 }

@@ -3,7 +3,7 @@
 mod add;
 mod check;
 mod del;
-mod plan;
+mod lo;
 
 use std::process::ExitCode;
 

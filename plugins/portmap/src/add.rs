@@ -1,17 +1,19 @@
 //! ADD: publishes the ports.
 
-use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::rc::Rc;
 
-use cni_net::{Netlink, pair};
-use cni_netfilter::{Evicted, Flush, Netfilter, Purpose};
+use cni_attach::pair;
+use cni_net::{Netlink, RouteKind, addresses_in_all_namespaces};
+use cni_netfilter::conntrack::{self, Flush};
+use cni_netfilter::{Netfilter, PortForward, PortForwards, Purpose};
 use cni_plugin::{Attachment, CniError, CniResult, Lock, Request, Undo};
 use ipnetwork::IpNetwork;
 
 use crate::config::Config;
 use crate::plan::{plan, warn_of_unpublished};
 use crate::settings::Settings;
-use crate::{go, link, listener, localnet, service};
+use crate::{container_link, listener, localnet, service_addresses};
 
 /// Publishes and returns the previous result. Without ports nothing is started, opened or changed, unless `route_localnet` is
 /// on and its guard gone.
@@ -29,47 +31,58 @@ pub fn add(request: &Request<Config>, attachment: &Attachment, undo: &mut Undo) 
     if wanted.is_empty() {
         return Ok(prev.clone());
     }
-    // Nothing that a killed call has left at work may come after this.
+    // Processes that a killed call has left at work must have ended before this call changes anything.
     Lock::hold_attachment(owner, undo)?;
+    if !settings.nat {
+        // What an earlier ADD with another configuration translated.
+        filter.remove_ports(owner, &wanted)?;
+        filter.add_open_ports(&wanted, undo)?;
+        return Ok(prev.clone());
+    }
+    filter.remove_open_ports(owner, &wanted)?;
     let containers: Vec<IpNetwork> = wanted.iter().map(|forwards| forwards.container).collect();
     let backend = filter.choose(settings.backend, Purpose::Ports, &containers)?;
 
-    // 2. Where 127.0.0.1 is to be served, the link that leads to the container. And what tells later that the container is
-    //    gone.
+    // 2. What the plan needs of the node.
     let socket = Netlink::open()?;
-    let way = localnet::way(&socket, &wanted)?;
-    service::exclude(&socket, &settings, &mut wanted)?;
-    link::note(&mut wanted, link::towards(&socket, owner, prev)?.as_ref());
+    let loopback_link = container_link::serving_loopback(&socket, &wanted)?;
+    service_addresses::exclude(&socket, &settings, &mut wanted)?;
+    container_link::note_index(&socket, owner, prev, &mut wanted)?;
 
-    // 3. The rules. Of ADDs at the same moment one gets a port; where there is no lock, that is right as long as nobody wants
-    //    the same one. Other ports are not waited for: a tool that hangs keeps nobody else waiting.
+    // 3. The rules.
     listener::warn(&wanted);
-    let ports = wanted.iter().flat_map(|forwards| &forwards.ports);
-    let turn = Lock::if_possible(Lock::of_ports(ports.map(|port| (port.protocol.number(), port.host_port))))?;
-    let (taken_back, taken_owner, taken) = (Rc::clone(&filter), owner.clone(), wanted.clone());
-    undo.push("the port rules", move || taken_back.take_back_ports(&taken_owner, &taken));
-    go::evict(&filter, &wanted)?;
-    let displaced = filter.add_ports(backend, &wanted)?;
-    drop(turn);
-    let evicted: BTreeSet<&str> = displaced.evicted.iter().map(|Evicted { holder, .. }| holder.as_str()).collect();
-    for holder in evicted {
-        eprintln!("a port was still published for {holder}, whose link is gone: its ports are withdrawn");
+    let withdrawn = filter.add_ports(backend, &wanted, || addresses_in_all_namespaces(&socket), undo)?;
+
+    // 4. Only now, with the guard in place, packets from 127.0.0.1 may leave by the container's link.
+    if let Some(link) = &loopback_link {
+        localnet::permit(link)?;
     }
 
-    // 4. Only now, with the guard in place, packets from 127.0.0.1 may leave through the container's link.
-    if let Some(way) = &way {
-        localnet::permit(way)?;
-    }
-
-    // 5. A client that never pauses must not stay with a container that had the port before. The ports work without.
-    let ports = wanted.iter().flat_map(|forwards| &forwards.ports);
-    let withdrawn = displaced.evicted.iter().flat_map(|evicted| &evicted.ports).chain(&displaced.withdrawn);
-    let is_local = |address| localnet::is_local(&socket, address);
-    let forgotten = Netfilter::forget_flows(withdrawn, Flush::Ours);
-    let forgotten = forgotten.and(Netfilter::forget_flows(ports, Flush::Stale(&is_local)));
-    if let Err(error) = forgotten {
-        eprintln!("flows to a former holder of these ports may continue: {error}");
-    }
-
+    // 5. A client that never pauses must not stay with a container that had the port before.
+    forget_former_flows(&filter, &socket, &wanted, &withdrawn);
     Ok(prev.clone())
+}
+
+/// A failure is written to stderr: the ports work without.
+fn forget_former_flows(filter: &Netfilter, socket: &Netlink, wanted: &[PortForwards], withdrawn: &[PortForward]) {
+    let ports = wanted.iter().flat_map(|forwards| &forwards.ports);
+    let is_local = |address| is_local(socket, address);
+    let forgotten = conntrack::forget_flows(withdrawn, Flush::Ours).map_err(CniError::from);
+    // What leads to another member of a share is as good.
+    let forgotten = forgotten.and_then(|_| {
+        let partners = &filter.partners(wanted)?;
+        Ok(conntrack::forget_flows(ports, Flush::Stale { is_local: &is_local, partners })?)
+    });
+    if let Err(error) = forgotten {
+        eprintln!("connections to former holders of these ports may continue: {error}");
+    }
+}
+
+/// True for an address of the node: packets for it end here. Also if that cannot be determined, because a connection too many
+/// that is forgotten does less harm than one too few. The kernel refuses to look up what a `prohibit` route denies.
+fn is_local(socket: &Netlink, address: IpAddr) -> bool {
+    match socket.route_to(address) {
+        Ok(route) => route.is_some_and(|route| route.kind == RouteKind::Local),
+        Err(error) => error.errno().is_none(),
+    }
 }

@@ -7,26 +7,30 @@ use cni_plugin::{Attachment, CniError, Request, verdict};
 use crate::config::Config;
 use crate::plan::plan;
 use crate::settings::Settings;
-use crate::{link, localnet, service};
+use crate::{container_link, localnet, service_addresses};
 
-/// Compares. Without ports there is nothing to compare.
+/// Compares the rules and settings of the owner; succeeds at once without ports.
 pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
     let settings = Settings::resolve(&request.config)?;
-    let mut wanted = plan(&settings, &attachment.owner, request.require_prev_result()?);
+    let prev = request.require_prev_result()?;
+    let mut wanted = plan(&settings, &attachment.owner, prev);
     if wanted.is_empty() {
         return Ok(());
     }
-    let filter = Netfilter::new();
-    let socket = Netlink::open()?;
-    let way = localnet::way(&socket, &wanted)?;
-    link::note(&mut wanted, link::towards(&socket, &attachment.owner, request.require_prev_result()?)?.as_ref());
-    // Others are none of ADD's faults, but the rules that ask for them stand with the conditions.
-    if wanted.iter().any(|wanted| !wanted.conditions.is_empty()) {
-        service::exclude(&socket, &settings, &mut wanted)?;
+    if !settings.nat {
+        return verdict(&Netfilter::new().check_open_ports(&wanted)?);
     }
-    let mut differences = filter.compare_ports(settings.backend, &wanted)?;
-    if let Some(way) = &way {
-        differences.extend(localnet::check(way)?);
+    let socket = Netlink::open()?;
+    let loopback_link = container_link::serving_loopback(&socket, &wanted)?;
+    container_link::note_index(&socket, &attachment.owner, prev, &mut wanted)?;
+    // The node may have got other service addresses since ADD, which is no difference; but where there are conditions, the
+    // rules that exclude the addresses are in one chain with them.
+    if wanted.iter().any(|wanted| !wanted.conditions.is_empty()) {
+        service_addresses::exclude(&socket, &settings, &mut wanted)?;
+    }
+    let mut differences = Netfilter::new().check_ports(settings.backend, &wanted)?;
+    if let Some(link) = &loopback_link {
+        differences.extend(localnet::check(link)?);
     }
     verdict(&differences)
 }

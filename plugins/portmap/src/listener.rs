@@ -1,23 +1,24 @@
-//! Programs of the node that listen at a port that is about to be published: they are no longer reached by it.
+//! Finds programs of the node that listen on a port that is about to be published: connections no longer reach them.
 //!
-//! A port that can't be bound may only be the near end of a connection to elsewhere. The lists in `/proc/net` tell those
-//! apart, and how far one has to read them doesn't depend on the number of connections.
+//! A port that can't be bound may only be the local port of an outgoing connection. The lists in `/proc/net` distinguish those,
+//! and how far they have to be read doesn't depend on the number of connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use cni_netfilter::{PortForward, PortForwards, Protocol};
+use cni_netfilter::{PortForward, PortForwards};
+use cni_plugin::Protocol;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 
-use crate::plan::{HostPort, in_words};
+use crate::mapping::{HostPort, in_words};
 
-/// Up to so many ports are tried first, which takes microseconds each; of more, only those that the lists have.
+/// Up to this many ports are tried to bind first, which takes microseconds each; of more, only those in the lists.
 const TRIED_FIRST: usize = 128;
 
-/// Says on stderr at which ports a program of the node listens.
+/// Writes to stderr the ports on which a program of the node listens.
 ///
 /// Never an error: conmon and CRI-O hold such a socket themselves to reserve the port.
 pub fn warn(wanted: &[PortForwards]) {
@@ -31,14 +32,14 @@ pub fn warn(wanted: &[PortForwards]) {
     let taken: BTreeSet<HostPort> = ports.iter().map(|port| (port.protocol, None, port.host_port)).collect();
     if !taken.is_empty() {
         eprintln!(
-            "a program of this node is bound to host port {}: from now on the container gets what is sent there",
+            "a program of this node is bound to host port {}: from now on the container receives the packets to it",
             in_words(&taken)
         );
     }
 }
 
-/// The ports with a TCP listener or a UDP socket that takes datagrams from anybody, on any address of either family. None
-/// where the lists can't be read.
+/// The ports with a TCP listener or a UDP socket that is not connected, on any address of either family. None if the lists
+/// can't be read.
 fn served(protocol: Protocol) -> BTreeSet<u16> {
     // TCP_LISTEN and TCP_CLOSE (net/tcp_states.h); a connected UDP socket is in TCP_ESTABLISHED.
     let (names, state) = match protocol {
@@ -76,7 +77,7 @@ fn is_bound(port: &PortForward) -> bool {
     }
 }
 
-/// With `SO_REUSEADDR` only a listener is in the way of another socket, and not a connection that has ended.
+/// With `SO_REUSEADDR` bind(2) fails only because of a listener, and not because of a connection in TIME_WAIT.
 fn has_listener(at: SocketAddr) -> bool {
     let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let bound = socket(family, SocketType::STREAM, None).and_then(|probe| {

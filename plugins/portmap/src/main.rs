@@ -4,19 +4,19 @@
 mod add;
 mod check;
 mod config;
+mod conflicts;
+mod container_link;
 mod del;
 mod gc;
-mod go;
-mod link;
 mod listener;
 mod localnet;
+mod mapping;
 mod plan;
 #[cfg(any(test, fuzzing))]
 mod properties;
-mod service;
+mod service_addresses;
 mod settings;
 mod status;
-mod twice;
 
 use std::process::ExitCode;
 

@@ -1,94 +1,68 @@
-//! What should be published, as data: one set of forwards a family, from the settings and the previous result.
+//! The plan, as data: one set of forwards a family, from the settings and the previous result.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
-use cni_netfilter::{PortForward, PortForwards, Protocol};
-use cni_plugin::{CniResult, IpConfig, Owner};
+use cni_netfilter::{PortForward, PortForwards};
+use cni_plugin::{CniResult, Family, IpConfig, Owner};
 use ipnetwork::IpNetwork;
 
-use crate::settings::{Mapping, Settings};
+use crate::mapping::{Mapping, in_words};
+use crate::settings::Settings;
 
 /// The forwards of each family in which the container has an address and something is published.
 pub fn plan(settings: &Settings, owner: &Owner, prev: &CniResult) -> Vec<PortForwards> {
-    let family = |v4: bool| {
-        let container = container_address(prev, owner, v4)?;
-        let ports = ports(settings, container);
-        let conditions = if v4 { &settings.conditions_v4 } else { &settings.conditions_v6 };
-        let guard_localnet = v4 && ports.iter().any(is_on_loopback);
-        (!ports.is_empty()).then(|| PortForwards {
-            owner: owner.clone(),
-            container,
-            ports,
-            snat: settings.snat,
-            mark: settings.mark.clone(),
-            conditions: conditions.clone(),
-            exclude: excluded(settings, v4),
-            link: None,
-            guard_localnet,
-        })
-    };
-    [true, false].into_iter().filter_map(family).collect()
+    Family::ALL.into_iter().filter_map(|family| forwards(settings, owner, prev, family)).collect()
 }
 
-/// The configured addresses of the family.
-fn excluded(settings: &Settings, v4: bool) -> Vec<IpNetwork> {
-    settings.exclude.iter().flatten().filter(|net| net.is_ipv4() == v4).copied().collect()
+fn forwards(settings: &Settings, owner: &Owner, prev: &CniResult, family: Family) -> Option<PortForwards> {
+    let container = container_address(prev, owner, family)?;
+    let (ports, shares) = ports(settings, container);
+    let conditions = match family {
+        Family::V4 => &settings.conditions_v4,
+        Family::V6 => &settings.conditions_v6,
+    };
+    let excluded = settings.exclude.iter().flatten().filter(|net| Family::of(net.ip()) == family);
+    let guard_localnet = settings.nat && family == Family::V4 && ports.iter().any(is_on_loopback);
+    (!ports.is_empty()).then(|| PortForwards {
+        owner: owner.clone(),
+        container,
+        ports,
+        shares,
+        snat: settings.snat,
+        mark: settings.mark.clone(),
+        conditions: conditions.clone(),
+        exclude: excluded.copied().collect(),
+        link: None,
+        guard_localnet,
+    })
 }
 
 /// The first address of the family that isn't known to be another interface's.
-fn container_address(prev: &CniResult, owner: &Owner, v4: bool) -> Option<IpNetwork> {
+fn container_address(prev: &CniResult, owner: &Owner, family: Family) -> Option<IpNetwork> {
     let may_be_ours = |ip: &&IpConfig| {
         let interface = ip.interface.and_then(|index| prev.interfaces.get(usize::try_from(index).ok()?));
         interface.is_none_or(|found| found.name == owner.ifname.as_str() && !found.sandbox.is_empty())
     };
-    prev.ips.iter().filter(|ip| ip.address.is_ipv4() == v4).find(may_be_ours).map(|ip| ip.address)
+    prev.ips.iter().filter(|ip| Family::of(ip.address.ip()) == family).find(may_be_ours).map(|ip| ip.address)
 }
 
-/// The mappings that no forward of `wanted`, their plan, has: on stderr, as nothing else would tell. In one line.
+/// Writes the mappings that no forward of `wanted`, their plan, has to stderr, in one line.
 pub fn warn_of_unpublished(settings: &Settings, wanted: &[PortForwards]) {
-    let lines: Vec<String> = [(Some(true), "IPv4 address"), (Some(false), "IPv6 address"), (None, "address")]
-        .into_iter()
-        .filter_map(|(only_v4, lacking)| {
-            let is_published = |mapping: &Mapping| {
-                wanted.iter().any(|wanted| mapping.only_v4.is_none_or(|only| only == wanted.container.is_ipv4()))
-            };
-            let lost = settings.mappings.iter().filter(|mapping| mapping.only_v4 == only_v4 && !is_published(mapping));
-            let ports: BTreeSet<_> = lost.flat_map(Mapping::host_ports).collect();
-            (!ports.is_empty()).then(|| format!("{}: the container has no {lacking}", in_words(&ports)))
-        })
-        .collect();
+    let lines: Vec<String> =
+        [(Some(Family::V4), "IPv4 address"), (Some(Family::V6), "IPv6 address"), (None, "address")]
+            .into_iter()
+            .filter_map(|(only, lacking)| {
+                let is_published =
+                    |mapping: &Mapping| wanted.iter().any(|wanted| mapping.is_for(Family::of(wanted.container.ip())));
+                let lost = settings.mappings.iter().filter(|mapping| mapping.family == only && !is_published(mapping));
+                let ports: BTreeSet<_> = lost.flat_map(Mapping::host_ports).collect();
+                (!ports.is_empty()).then(|| format!("{}: the container has no {lacking}", in_words(&ports)))
+            })
+            .collect();
     if !lines.is_empty() {
-        eprintln!("published nowhere: host port {}", lines.join("; "));
+        eprintln!("not published: host port {}", lines.join("; "));
     }
-}
-
-/// A port of the node: protocol, address, number.
-pub type HostPort = (Protocol, Option<IpAddr>, u16);
-
-/// How many ranges are listed.
-const LISTED: usize = 10;
-
-/// Ports as few words: `53/udp, 8000-8099/tcp, 192.0.2.1:80/tcp`.
-pub fn in_words(ports: &BTreeSet<HostPort>) -> String {
-    let mut ranges: Vec<(HostPort, u16)> = Vec::new();
-    for &(protocol, address, port) in ports {
-        match ranges.last_mut() {
-            Some(((same, on, _), last)) if (*same, *on) == (protocol, address) && last.checked_add(1) == Some(port) => {
-                *last = port;
-            }
-            _ => ranges.push(((protocol, address, port), port)),
-        }
-    }
-    let one = |((protocol, address, first), last): &(HostPort, u16)| {
-        let from = address.map_or_else(|| first.to_string(), |address| SocketAddr::new(address, *first).to_string());
-        if first == last { format!("{from}/{protocol}") } else { format!("{from}-{last}/{protocol}") }
-    };
-    let mut words: Vec<String> = ranges.iter().take(LISTED).map(one).collect();
-    if ranges.len() > LISTED {
-        words.push(format!("and {} more", ranges.len() - LISTED));
-    }
-    words.join(", ")
 }
 
 /// True if it is published on an address of 127.0.0.0/8.
@@ -96,33 +70,43 @@ fn is_on_loopback(port: &PortForward) -> bool {
     port.host_ip.is_none_or(|address| address.is_loopback())
 }
 
-fn ports(settings: &Settings, container: IpNetwork) -> Vec<PortForward> {
-    let v4 = container.is_ipv4();
-    let of_family = settings.mappings.iter().filter(|mapping| mapping.only_v4.is_none_or(|only_v4| only_v4 == v4));
+/// The forwards, and the names of those that are shared.
+fn ports(settings: &Settings, container: IpNetwork) -> (Vec<PortForward>, BTreeMap<PortForward, String>) {
+    let of_family = settings.mappings.iter().filter(|mapping| mapping.is_for(Family::of(container.ip())));
     let forward = |mapping: &Mapping, n: u16| PortForward {
         protocol: mapping.protocol,
         host_ip: mapping.host_ip,
         host_port: mapping.host_port.saturating_add(n),
         to: SocketAddr::new(container.ip(), mapping.container_port.saturating_add(n)),
     };
-    of_family.flat_map(|mapping| (0..mapping.count).map(move |n| forward(mapping, n))).collect()
+    let (mut ports, mut shares) = (Vec::new(), BTreeMap::new());
+    for mapping in of_family {
+        let of_mapping = (0..mapping.count).map(|n| forward(mapping, n));
+        shares.extend(mapping.share.iter().flat_map(|name| of_mapping.clone().map(move |port| (port, name.clone()))));
+        ports.extend(of_mapping);
+    }
+    (ports, shares)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use cni_plugin::SpecVersion;
+    use cni_testing::golden;
     use serde_json::{Value, json};
+
+    fn owner(network: &str) -> Owner {
+        Owner {
+            network: network.parse().unwrap(),
+            container_id: "c1".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        }
+    }
 
     fn planned(prev: Value, mappings: &Value) -> Vec<PortForwards> {
         let config = cni_plugin::json::decode(json!({"runtimeConfig": {"portMappings": mappings}})).unwrap();
         let settings = Settings::resolve(&config).unwrap();
-        let owner = Owner {
-            network: "net".parse().unwrap(),
-            container_id: "c1".parse().unwrap(),
-            ifname: "eth0".parse().unwrap(),
-        };
-        plan(&settings, &owner, &CniResult::from_prev(prev, SpecVersion::V1_0_0).unwrap())
+        plan(&settings, &owner("net"), &CniResult::from_prev(prev, SpecVersion::V1_0_0).unwrap())
     }
 
     fn published(plans: &[PortForwards]) -> Vec<String> {
@@ -153,15 +137,6 @@ mod tests {
     }
 
     #[test]
-    fn ports_in_a_row_are_one_word() {
-        let at = |port| (Protocol::Tcp, None, port);
-        let ports = (8000..8100).map(at).chain([at(80), (Protocol::Udp, "192.0.2.1".parse().ok(), 53)]).collect();
-        assert_eq!(in_words(&ports), "80/tcp, 8000-8099/tcp, 192.0.2.1:53/udp");
-        assert_eq!(in_words(&(0..20).map(|n| at(2 * n)).collect()).split(", ").last(), Some("and 10 more"));
-        assert_eq!(in_words(&[at(65_535)].into()), "65535/tcp");
-    }
-
-    #[test]
     fn a_range_counts_on_both_sides() {
         let mapping = json!([{"hostPort": 8000, "containerPort": 80, "range": 3, "protocol": "tcp"}]);
         let prev = json!({"ips": [{"address": "10.0.0.2/24"}]});
@@ -171,5 +146,29 @@ mod tests {
     #[test]
     fn without_ports_there_is_no_plan() {
         assert!(planned(json!({"ips": [{"address": "10.0.0.2/24"}]}), &json!([])).is_empty());
+    }
+
+    /// In the words of the intent; the golden files of cni-netfilter have the rules for it.
+    #[test]
+    fn the_examples_plan_their_golden_files() {
+        let interfaces = json!([{"name": "cni0"}, {"name": "veth1"}, {"name": "eth0", "sandbox": "/run/netns/c1"}]);
+        let ips = json!([{"address": "10.88.0.5/16", "interface": 2}, {"address": "fd00::5/64", "interface": 2}]);
+        let prev = json!({"interfaces": interfaces, "ips": ips});
+        let prev = CniResult::from_prev(prev, SpecVersion::V1_0_0).unwrap();
+        golden::dir(env!("CARGO_MANIFEST_DIR")).compare_examples("portmap", |example| {
+            let owner = owner(example.config["name"].as_str().unwrap());
+            let mut config = example.config;
+            config["runtimeConfig"] = json!({"portMappings": [
+                {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+                {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.1"},
+                {"hostPort": 9000, "containerPort": 9000, "protocol": "sctp", "range": 2, "hostIP": "::"},
+            ]});
+            let settings = Settings::resolve(&cni_plugin::json::decode(config).unwrap()).unwrap();
+            let wanted = plan(&settings, &owner, &prev);
+            let backend =
+                settings.backend.map_or_else(|| "the node's choice".to_owned(), |backend| backend.to_string());
+            let printed: String = wanted.iter().map(ToString::to_string).collect();
+            format!("backend: {backend}\n{printed}")
+        });
     }
 }

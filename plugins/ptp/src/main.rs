@@ -1,4 +1,4 @@
-//! The CNI plugin `ptp`: connects a container to the node with a veth pair that has nobody else on it; the node routes.
+//! The CNI plugin `ptp`: connects a container to the node with a veth pair of its own, over which the node routes.
 #![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
 
 mod add;

@@ -1,28 +1,19 @@
-//! What must hold for whatever is on stdin. The fuzz target calls it, and a test with every seed.
+//! Properties that must hold for any input on stdin. The fuzz target calls them, and a test with every seed.
 
+#[macro_use]
 #[path = "../../../tests/fuzz/stdin.rs"]
 mod stdin;
 
-use cni_plugin::{Owner, Plugin, Request, SpecVersion};
+use cni_plugin::{Owner, Plugin, Request};
 
 use crate::config::Config;
 use crate::plan::Plan;
 use crate::settings::Settings;
 
-#[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| stdin::holds(&PROBE, data));
-
-#[cfg(test)]
-#[test]
-fn every_seed_holds() {
-    stdin::try_seeds("ptp", |data| stdin::holds(&PROBE, data));
-}
+target!("ptp", probe PROBE);
 
 /// The plugin without the kernel: the previous result is what IPAM says.
 const PROBE: Plugin<Config> = Plugin {
-    name: "ptp",
-    release: "v0.0.0",
-    versions: SpecVersion::ALL,
     add: |request, attachment, _| {
         let settings = Settings::resolve(&request.config)?;
         plan(&settings, &attachment.owner, request)?;
@@ -33,20 +24,16 @@ const PROBE: Plugin<Config> = Plugin {
         request.require_result_of_add()?;
         plan(&settings, &attachment.owner, request)
     },
-    del: |_, _| Ok(()),
-    gc: |request, valid| {
-        assert!(valid.iter().all(|owner| owner.network == request.network));
-        Ok(())
-    },
     status: |request| Ok(Settings::resolve(&request.config).map(drop)?),
+    ..stdin::probe("ptp")
 };
 
 fn plan(settings: &Settings, owner: &Owner, request: &Request<Config>) -> Result<(), cni_plugin::CniError> {
-    let told = request.prev_result.clone().unwrap_or_default();
-    let plan = Plan::of(settings, owner, &told)?;
-    assert!(plan.gateways.len() <= plan.addresses.len() && plan.masquerade.len() <= plan.addresses.len());
-    let host = plan.host("veth0".parse()?);
-    assert!(host.routes.len() <= plan.addresses.len());
-    assert!(plan.families().count() <= 2);
+    let result = request.prev_result.clone().unwrap_or_default();
+    let plan = Plan::of(settings, owner, &result)?;
+    let addresses = plan.addresses().count();
+    assert!(plan.masquerade.len() <= addresses);
+    let host = plan.host(&"veth0".parse()?);
+    assert!(host.addresses.len() <= addresses && host.routes.len() == addresses);
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! What remains of the configuration when every contradiction has been refused. Effects take nothing else.
+//! The resolved configuration: contradictory options are refused here, and the verbs use nothing else.
 
-use cni_net::{MtuError, mtu};
-use cni_netfilter::{Backend, UnknownBackend};
+use cni_attach::mtu::{self, MtuError};
+use cni_attach::{MasqueradeError, MasqueradeSettings};
+use cni_netfilter::UnknownBackend;
 use cni_plugin::Dns;
 
 use crate::config::Config;
@@ -10,11 +11,14 @@ use crate::config::Config;
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// Without addresses there is nothing to route.
-    #[error("no plugin name provided: \"ipam\" needs a \"type\", for ptp needs addresses")]
+    #[error("no plugin name provided: \"ipam\" needs a \"type\", because ptp needs addresses")]
     NoIpam,
     /// `mtu`.
     #[error(transparent)]
     Mtu(#[from] MtuError),
+    /// `ipMasqTo`.
+    #[error(transparent)]
+    MasqueradeTo(#[from] MasqueradeError),
     /// `ipMasqBackend`.
     #[error(transparent)]
     Backend(#[from] UnknownBackend),
@@ -27,27 +31,23 @@ pub struct Settings {
     pub ipam: String,
     /// In bytes; `None` leaves it to the kernel.
     pub mtu: Option<u32>,
-    /// What leaves the network gets the node's address.
-    pub masquerade: bool,
-    /// Who masquerades; `None` is for the node to decide.
-    pub backend: Option<Backend>,
+    /// Packets that leave the network get the node's address.
+    pub masquerade: MasqueradeSettings,
     /// Replaces what IPAM says.
     pub dns: Option<Dns>,
 }
 
 impl Settings {
-    /// Refuses what can't be carried out, before anything has been touched.
+    /// Resolves the configuration, and refuses options that can't be carried out before anything is changed.
     pub fn resolve(config: &Config) -> Result<Self, SettingsError> {
         if config.ipam.plugin_type.is_empty() {
             return Err(SettingsError::NoIpam);
         }
-        let mtu = mtu::configured(config.mtu)?;
-        mtu::refuse_ipv6(mtu, config.ipam.networks())?;
         Ok(Self {
             ipam: config.ipam.plugin_type.clone(),
-            mtu,
-            masquerade: config.ip_masq,
-            backend: Backend::configured(&config.ip_masq_backend)?,
+            mtu: mtu::configured(config.mtu, &config.ipam)?,
+            masquerade: MasqueradeSettings::resolve(config.ip_masq, &config.ip_masq_backend)?
+                .leaving_with(config.ip_masq_to.as_deref())?,
             dns: config.dns.configured(),
         })
     }
@@ -67,7 +67,8 @@ mod tests {
     fn addresses_are_a_must() {
         assert!(resolve(json!({})).unwrap_err().starts_with("no plugin name provided"));
         let settings = resolve(json!({"ipam": {"type": "x"}})).unwrap();
-        assert_eq!((settings.mtu, settings.masquerade, settings.backend, settings.dns), (None, false, None, None));
+        let masquerade = (settings.masquerade.enabled, settings.masquerade.backend);
+        assert_eq!((settings.mtu, masquerade, settings.dns), (None, (false, None), None));
     }
 
     #[test]

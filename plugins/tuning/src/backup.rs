@@ -1,13 +1,16 @@
-//! What was before ADD, in the Go plugin's files: either can put back what the other has changed.
+//! The values from before ADD, in the Go plugin's file format, and their restoration: either plugin can restore the values that
+//! the other one changed.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
-use cni_net::{Link, LinkChange, NetNs, sysctl};
+use cni_net::{Link, LinkChange, NetError, NetNs, Netlink, sysctl};
 use cni_plugin::state::{self, Entry, StateDir};
-use cni_plugin::{CniError, NetworkName, Owner, Undecoded};
+use cni_plugin::{CniError, IfName, NetworkName, Owner};
 use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
 
 /// Where the Go plugin keeps its backups, and so where this one does.
 const DEFAULT_DIR: &str = "/run/cni/tuning";
@@ -16,7 +19,7 @@ const CONTENT_MAX: u64 = 4 * 1024 * 1024;
 
 /// Why a backup could not be written, read or removed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {verb} backup {path:?}: {source}; dataDir says where backups are")]
+#[error("cannot {verb} backup {path:?}: {source}; the key dataDir sets the directory")]
 pub struct BackupError {
     verb: &'static str,
     path: PathBuf,
@@ -86,24 +89,51 @@ impl Backup {
         }
     }
 
-    /// True unless it says that it is another network's. Those of the Go plugin don't say.
+    /// True unless it names another network. Those of the Go plugin name none.
     pub fn may_be_of(&self, network: &NetworkName) -> bool {
         self.network.as_deref().is_none_or(|found| found == network.as_str())
     }
 
-    /// True if it was made in this namespace.
-    pub fn is_of_namespace(&self, namespace: &NetNs) -> bool {
-        self.netns == Some(namespace.inode())
+    /// True if it was made in this namespace and of the interface that has the name there now.
+    pub fn is_of(&self, namespace: &NetNs, ifname: &IfName) -> Result<bool, NetError> {
+        if self.netns != Some(namespace.inode()) {
+            return Ok(false);
+        }
+        let link = Netlink::open_in(namespace)?.link_by_name(ifname.as_str())?;
+        Ok(link.is_some_and(|link| self.is_of_link(&link)))
+    }
+
+    /// Restores every value, also after a failure; returns the failures in words. Restores nothing if the namespace or the
+    /// interface is another one by now.
+    pub fn restore(&self, namespace: &NetNs, ifname: &IfName) -> Vec<String> {
+        if self.netns.is_some_and(|inode| inode != namespace.inode()) {
+            return Vec::new();
+        }
+        let mut failures: Vec<String> = match namespace.run(|| sysctl::restore(&self.sysctl)) {
+            Ok(failed) => failed.iter().map(ToString::to_string).collect(),
+            Err(error) => vec![error.to_string()],
+        };
+        let link = self.restore_link(namespace, ifname).unwrap_or_else(|error| vec![error]);
+        failures.extend(link.iter().map(ToString::to_string));
+        failures
+    }
+
+    fn restore_link(&self, namespace: &NetNs, ifname: &IfName) -> Result<Vec<NetError>, NetError> {
+        let inside = Netlink::open_in(namespace)?;
+        let link = inside.link_by_name(ifname.as_str())?.filter(|link| self.is_of_link(link));
+        let put_back =
+            |index| self.link().each().filter_map(|change| inside.change_link(index, &change).err()).collect();
+        Ok(link.map(|link| put_back(link.index)).unwrap_or_default())
     }
 
     /// True if it was made of this link, as far as it says of which.
-    pub fn is_of_link(&self, link: &Link) -> bool {
+    fn is_of_link(&self, link: &Link) -> bool {
         self.ifindex.is_none_or(|index| index == link.index)
             && self.peer.is_none_or(|peer| link.peer_index == Some(peer))
     }
 
-    /// Completed by an earlier one of the same interface, made by a plugin before this one in the chain or by an ADD
-    /// that is repeated: what was before both counts.
+    /// Completes this backup with an earlier one of the same interface, which a plugin before this one in the chain or an earlier
+    /// ADD wrote: the older values are kept.
     pub fn after(self, earlier: Self) -> Self {
         let interface = |backup: &Self| (backup.netns, backup.ifindex, backup.peer);
         if earlier.netns.is_none() || interface(&earlier) != interface(&self) {
@@ -134,11 +164,11 @@ pub struct Store {
 
 impl Store {
     /// The configured one, which need not exist yet.
-    pub fn of(config: &Undecoded) -> Result<Self, CniError> {
-        Ok(Self { dir: config.directory(&["dataDir"], DEFAULT_DIR)? })
+    pub fn of(config: &Config) -> Result<Self, CniError> {
+        Ok(Self { dir: config.data_dir.path_or(DEFAULT_DIR, "dataDir")? })
     }
 
-    /// The attachment's backup, if there is one. One that can't be understood has nothing to put back, and what is no regular
+    /// The attachment's backup, if there is one. One that can't be decoded has nothing to put back, and what is no regular
     /// file is no backup.
     pub fn read(&self, owner: &Owner) -> Result<Option<Backup>, BackupError> {
         let name = file_name(owner);
@@ -162,8 +192,8 @@ impl Store {
         removed.map_err(|source| self.failed("remove", &name, source))
     }
 
-    /// Removes the network's backups whose owners aren't in `valid`. Those of others and of the Go plugin, which don't
-    /// say whose they are, stay. Goes on past what can't be read or removed, and reports the first such failure at the end.
+    /// Removes the network's backups whose owners aren't in `valid`. Those of other networks and of the Go plugin,
+    /// which name no network, stay. Continues after what can't be read or removed, and reports the first such failure at the end.
     pub fn retain(&self, network: &NetworkName, valid: &[Owner]) -> Result<(), BackupError> {
         let failed = |source| self.failed("list", "", source);
         let Some(dir) = self.open().map_err(failed)? else { return Ok(()) };

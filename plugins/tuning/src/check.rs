@@ -1,13 +1,14 @@
 //! CHECK: every sysctl and attribute is as ADD set it.
 
 use cni_net::{NetNs, Netlink, sysctl};
-use cni_plugin::{Attachment, CniError, Difference, Request, Undecoded, verdict};
+use cni_plugin::{Attachment, CniError, Difference, Request, verdict};
 
+use crate::config::Config;
 use crate::plan::Plan;
 use crate::settings::Settings;
 
-/// Compares; what isn't configured is nobody's concern, so a `tcpdump` in the container doesn't make it fail.
-pub fn check(request: &Request<Undecoded>, attachment: &Attachment) -> Result<(), CniError> {
+/// Compares what is configured and nothing else, so that a `tcpdump` in the container doesn't make it fail.
+pub fn check(request: &Request<Config>, attachment: &Attachment) -> Result<(), CniError> {
     let ifname = &attachment.owner.ifname;
     let plan = Plan::new(&Settings::resolve(request, &attachment.args)?, ifname)?;
     request.require_prev_result()?;

@@ -2,8 +2,33 @@
 
 use std::collections::BTreeMap;
 
-use cni_plugin::ConfigArgs;
+use cni_plugin::{ConfigArgs, DirectoryKey};
 use serde::Deserialize;
+
+/// The plugin's keys. The first six are those of [`Tunables`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Config {
+    /// See [`Tunables::sysctl`].
+    pub sysctl: BTreeMap<String, String>,
+    /// See [`Tunables::mac`].
+    pub mac: Option<String>,
+    /// See [`Tunables::mtu`].
+    pub mtu: Option<i64>,
+    /// See [`Tunables::promisc`].
+    pub promisc: Option<bool>,
+    /// See [`Tunables::allmulti`].
+    pub allmulti: Option<bool>,
+    /// See [`Tunables::tx_q_len`].
+    #[serde(rename = "txQLen")]
+    pub tx_q_len: Option<u32>,
+    /// Where the backups are.
+    pub data_dir: DirectoryKey,
+    /// What the runtime adds for a capability.
+    pub runtime_config: RuntimeConfig,
+    /// Conventions outside the specification.
+    pub args: ConfigArgs<Tunables>,
+}
 
 /// What can be set, at the top and in `args.cni`; what is absent stays as it is.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -24,18 +49,8 @@ pub struct Tunables {
     pub tx_q_len: Option<u32>,
 }
 
-/// The keys that come from elsewhere than the network's author.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Channels {
-    /// What the runtime adds for a capability.
-    pub runtime_config: RuntimeConfig,
-    /// Conventions outside the specification.
-    pub args: ConfigArgs<Tunables>,
-}
-
 /// `runtimeConfig`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct RuntimeConfig {
     /// The interface's hardware address (capability `mac`).

@@ -1,10 +1,11 @@
 //! GC: removes the backups of attachments of this network that the runtime no longer knows.
 
-use cni_plugin::{CniError, Owner, Request, Undecoded};
+use cni_plugin::{CniError, Owner, Request};
 
 use crate::backup::Store;
+use crate::config::Config;
 
-/// Collects. Nothing is put back: what was changed is in namespaces that nobody has a name for any more.
-pub fn gc(request: &Request<Undecoded>, valid: &[Owner]) -> Result<(), CniError> {
+/// Removes the backups; idempotent. Restores nothing: the runtime no longer knows the namespaces with the changed values.
+pub fn gc(request: &Request<Config>, valid: &[Owner]) -> Result<(), CniError> {
     Ok(Store::of(&request.config)?.retain(&request.network, valid)?)
 }

@@ -1,9 +1,9 @@
-//! The CNI plugin `tuning`: sets sysctls of a container's namespace and attributes of its interface, as a link of a chain,
-//! and puts them back.
+//! The CNI plugin `tuning`: a chained plugin that sets sysctls of a container's namespace and attributes of its interface, and
+//! restores them.
 #![cfg_attr(fuzzing, no_main, allow(dead_code, unused_imports))]
 
 mod add;
-mod allow;
+mod allow_list;
 mod backup;
 mod check;
 mod config;
@@ -12,7 +12,6 @@ mod gc;
 mod plan;
 #[cfg(any(test, fuzzing))]
 mod properties;
-mod restore;
 mod settings;
 mod status;
 

@@ -1,4 +1,6 @@
-//! What should be, as data; computed without touching the kernel.
+//! The plan: all values that should be set, as data, computed without access to the kernel.
+
+use std::fmt;
 
 use cni_net::{LinkChange, sysctl};
 use cni_plugin::{CniResult, IfName};
@@ -6,8 +8,10 @@ use cni_plugin::{CniResult, IfName};
 use crate::settings::{Settings, SettingsError};
 
 /// What an attachment should have.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
+    /// The interface.
+    ifname: IfName,
     /// The sysctls, with the interface's name in place.
     pub sysctls: sysctl::Values,
     /// The interface's attributes.
@@ -32,7 +36,12 @@ impl Plan {
             txqlen: settings.tx_queue,
             ..LinkChange::default()
         };
-        Ok(Self { sysctls, link })
+        Ok(Self { ifname: ifname.clone(), sysctls, link })
+    }
+
+    /// True if nothing is to be changed.
+    pub fn is_empty(&self) -> bool {
+        self.sysctls.is_empty() && !self.wants_link()
     }
 
     /// True if the interface is to be changed.
@@ -41,10 +50,10 @@ impl Plan {
     }
 
     /// The previous result with what the interface is now.
-    pub fn result(&self, prev: &CniResult, ifname: &IfName) -> CniResult {
+    pub fn result(&self, prev: &CniResult) -> CniResult {
         let mut result = prev.clone();
         // An interface of the host may have the same name.
-        let position = prev.interface(ifname).map(|(position, _)| position);
+        let position = prev.interface(&self.ifname).map(|(position, _)| position);
         if let Some(interface) = position.and_then(|position| result.interfaces.get_mut(position)) {
             if let Some(mac) = self.link.mac {
                 interface.mac = mac.to_string();
@@ -57,11 +66,37 @@ impl Plan {
     }
 }
 
+/// As the commands that would do the same, one a line; CONTAINER is the container's namespace.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (path, value) in &self.sysctls {
+            writeln!(f, "ip netns exec CONTAINER sysctl -w {path}={value}")?;
+        }
+        if !self.wants_link() {
+            return Ok(());
+        }
+        let switch = |on: bool| if on { "on" } else { "off" }.to_owned();
+        let attributes = [
+            ("address", self.link.mac.map(|mac| mac.to_string())),
+            ("mtu", self.link.mtu.map(|mtu| mtu.to_string())),
+            ("promisc", self.link.promisc.map(switch)),
+            ("allmulticast", self.link.allmulti.map(switch)),
+            ("txqueuelen", self.link.txqlen.map(|length| length.to_string())),
+        ];
+        write!(f, "ip -n CONTAINER link set {}", self.ifname)?;
+        for (name, value) in attributes.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            write!(f, " {name} {value}")?;
+        }
+        writeln!(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::settings::Sysctl;
-    use cni_plugin::Interface;
+    use cni_plugin::{CniArgs, Interface};
+    use cni_testing::golden;
 
     fn settings(keys: &[&str]) -> Settings {
         let sysctl = |key: &&str| (key.replace('.', "/"), Sysctl { key: (*key).to_owned(), value: "1".to_owned() });
@@ -84,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_result_tells_the_containers_interface_and_not_the_hosts() {
+    fn the_result_has_the_changes_of_the_containers_interface_only() {
         let interface = |name: &str, sandbox: &str, mtu| Interface {
             name: name.to_owned(),
             sandbox: sandbox.to_owned(),
@@ -95,9 +130,35 @@ mod tests {
             interfaces: vec![interface("eth0", "", 0), interface("eth0", "/n", 1500), interface("x", "/n", 0)],
             ..CniResult::default()
         };
-        let told = Plan::new(&settings(&[]), &"eth0".parse().unwrap()).unwrap().result(&prev, &"eth0".parse().unwrap());
-        let macs: Vec<&str> = told.interfaces.iter().map(|interface| interface.mac.as_str()).collect();
+        let result = Plan::new(&settings(&[]), &"eth0".parse().unwrap()).unwrap().result(&prev);
+        let macs: Vec<&str> = result.interfaces.iter().map(|interface| interface.mac.as_str()).collect();
         assert_eq!(macs, ["", "02:00:00:00:00:01", ""]);
-        assert_eq!(told.interfaces[1].mtu, 1400);
+        assert_eq!(result.interfaces[1].mtu, 1400);
+    }
+
+    #[test]
+    fn the_examples_plan_their_golden_files() {
+        golden::dir(env!("CARGO_MANIFEST_DIR")).compare_examples("tuning", |example| {
+            let config = cni_plugin::json::decode(example.config).unwrap();
+            let settings = Settings::of(&config, &CniArgs::new("MAC=02:00:00:00:00:05")).unwrap();
+            Plan::new(&settings, &"eth0".parse().unwrap()).unwrap().to_string()
+        });
+    }
+
+    #[test]
+    fn every_change_is_printed() {
+        let settings = Settings {
+            promisc: true,
+            all_multicast: Some(false),
+            tx_queue: Some(500),
+            ..settings(&["net.ipv4.conf.IFNAME.arp_filter"])
+        };
+        let printed = Plan::new(&settings, &"eth0.100".parse().unwrap()).unwrap().to_string();
+        assert_eq!(
+            printed,
+            "ip netns exec CONTAINER sysctl -w net/ipv4/conf/eth0.100/arp_filter=1\n\
+             ip -n CONTAINER link set eth0.100 address 02:00:00:00:00:01 mtu 1400 promisc on allmulticast off txqueuelen 500\n"
+        );
+        assert_eq!(Plan::new(&Settings::default(), &"eth0".parse().unwrap()).unwrap().to_string(), "");
     }
 }

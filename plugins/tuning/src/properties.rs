@@ -1,29 +1,24 @@
-//! What must hold for whatever is on stdin, in a backup and in the node's allow list. The fuzz targets call it, and tests with
-//! every seed.
+//! Properties that must hold for any input on stdin, in a backup and in the node's allow list. The fuzz targets call them,
+//! and tests with every seed.
 #![allow(clippy::unwrap_used, reason = "properties are assertions")]
 
+#[macro_use]
 #[path = "../../../tests/fuzz/stdin.rs"]
 mod stdin;
 
 use std::fs;
 use std::path::PathBuf;
 
-use cni_plugin::{CniArgs, Owner, Plugin, SpecVersion, Undecoded};
+use cni_plugin::{CniArgs, Owner, Plugin};
 use serde_json::json;
 
-use crate::allow;
+use crate::allow_list;
 use crate::backup::Store;
+use crate::config::Config;
 use crate::plan::Plan;
 use crate::settings::{Settings, Sysctl};
 
-#[cfg(fuzzing)]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| holds(data));
-
-#[cfg(test)]
-#[test]
-fn every_seed_holds() {
-    stdin::try_seeds("tuning", holds);
-}
+target!("tuning", holds);
 
 /// The first line says what the rest is: a backup, an allow list, or by its verb the configuration.
 fn holds(data: &[u8]) {
@@ -47,34 +42,27 @@ fn allow_list_holds(list: &str) {
         all_multicast: None,
         tx_queue: None,
     };
-    if let Err(error) = allow::matches(&settings, list) {
+    if let Err(error) = allow_list::matches(&settings, list) {
         assert!(error.msg.contains("net.core.somaxconn") || error.msg.contains("is not a regular expression"));
     }
 }
 
 /// The plugin without the kernel.
-const PROBE: Plugin<Undecoded> = Plugin {
-    name: "tuning",
-    release: "v0.0.0",
-    versions: SpecVersion::ALL,
+const PROBE: Plugin<Config> = Plugin {
     add: |request, attachment, _| {
         let settings = Settings::resolve(request, &attachment.args)?;
         let plan = Plan::new(&settings, &attachment.owner.ifname)?;
         assert!(plan.sysctls.keys().all(|key| key.starts_with("net/") && !key.contains("..")), "{:?}", plan.sysctls);
         let prev = request.require_prev_result()?;
-        Ok(plan.result(prev, &attachment.owner.ifname))
+        Ok(plan.result(prev))
     },
     check: |request, attachment| {
         let settings = Settings::resolve(request, &attachment.args)?;
         Plan::new(&settings, &attachment.owner.ifname).map(drop)?;
         Ok(())
     },
-    del: |_, _| Ok(()),
-    gc: |request, valid| {
-        assert!(valid.iter().all(|owner| owner.network == request.network));
-        Ok(())
-    },
     status: |request| Ok(Settings::resolve(request, &CniArgs::default()).map(drop)?),
+    ..stdin::probe("tuning")
 };
 
 /// Whatever is in the file of an attachment: it is read or isn't, what is read can be written and read again, and GC removes it
@@ -84,7 +72,7 @@ fn backup_holds(content: &[u8]) {
     fs::create_dir_all(&dir).unwrap();
     let owner =
         Owner { network: "net".parse().unwrap(), container_id: "c1".parse().unwrap(), ifname: "eth0".parse().unwrap() };
-    let config: Undecoded = serde_json::from_value(json!({"dataDir": dir})).unwrap();
+    let config: Config = serde_json::from_value(json!({"dataDir": dir})).unwrap();
     let store = Store::of(&config).unwrap();
     let file = dir.join("c1_eth0.json");
     fs::write(&file, content).unwrap();

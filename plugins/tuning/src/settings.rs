@@ -1,18 +1,14 @@
-//! What remains of the configuration when every contradiction has been refused. Effects take nothing else.
+//! The resolved configuration: contradictory options are refused here, and the verbs use nothing else.
 
 use std::collections::BTreeMap;
 
-use cni_plugin::json::DecodeError;
-use cni_plugin::{ArgsError, CniArgs, MacAddr, NameError, Request, Undecoded, duplicate_key};
+use cni_plugin::{ArgsError, CniArgs, MacAddr, NameError, Request};
 
-use crate::config::{Channels, Tunables};
+use crate::config::Config;
 
 /// Why a configuration is refused. The texts are those of the Go plugin where it has one.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// A key with the wrong type.
-    #[error("the network configuration is not valid: {0}")]
-    Decode(#[from] DecodeError),
     /// `CNI_ARGS`.
     #[error(transparent)]
     Args(#[from] ArgsError),
@@ -33,8 +29,8 @@ pub enum SettingsError {
         /// The rule that it breaks.
         source: NameError,
     },
-    /// A number out of range.
-    #[error("mtu: {0} is out of range: a number of bytes is expected, and 0 leaves it as it is")]
+    /// A number that no kind of link takes; the kernel knows the range of this one.
+    #[error("mtu: {0} is out of range: expected 1 to 4294967295, or 0 to leave it unchanged")]
     Mtu(i64),
 }
 
@@ -65,14 +61,14 @@ pub struct Sysctl {
 }
 
 impl Settings {
-    /// Refuses what can't be carried out, before anything has been touched.
-    pub fn resolve(request: &Request<Undecoded>, args: &CniArgs) -> Result<Self, SettingsError> {
+    /// Resolves the configuration, and refuses options that can't be carried out before anything is changed.
+    pub fn resolve(request: &Request<Config>, args: &CniArgs) -> Result<Self, SettingsError> {
         for path in [&["sysctl"][..], &["args", "cni", "sysctl"]] {
-            if let Some(key) = duplicate_key(request.delegates.stdin(), path) {
+            if let Some(key) = request.duplicate_key(path) {
                 return Err(SettingsError::Duplicate(key));
             }
         }
-        Self::of(request.config.decode()?, request.config.decode()?, args)
+        Self::of(&request.config, args)
     }
 
     /// True if there is nothing to set.
@@ -80,36 +76,36 @@ impl Settings {
         *self == Self::default()
     }
 
-    /// `args.cni` goes over everything else, key by key; the other channels have a hardware address only.
-    fn of(configured: Tunables, channels: Channels, args: &CniArgs) -> Result<Self, SettingsError> {
-        let nearest = channels.args.cni;
+    /// `args.cni` overrides everything else, key by key; the other channels have a hardware address only.
+    pub(crate) fn of(config: &Config, args: &CniArgs) -> Result<Self, SettingsError> {
+        let nearest = &config.args.cni;
         let from_args = args.parse(&["MAC"])?.remove("MAC");
         let mac = [
-            ("args.cni.mac", nearest.mac),
-            ("runtimeConfig.mac", given(channels.runtime_config.mac)),
-            ("CNI_ARGS MAC", from_args.and_then(given)),
-            ("mac", configured.mac),
+            ("args.cni.mac", nearest.mac.as_deref()),
+            ("runtimeConfig.mac", given(&config.runtime_config.mac)),
+            ("CNI_ARGS MAC", from_args.as_deref().and_then(given)),
+            ("mac", config.mac.as_deref()),
         ];
-        let mtu = nearest.mtu.or(configured.mtu).unwrap_or(0);
-        let mut sysctl = configured.sysctl;
-        sysctl.extend(nearest.sysctl);
+        let mtu = nearest.mtu.or(config.mtu).unwrap_or(0);
+        let mut sysctl = config.sysctl.clone();
+        sysctl.extend(nearest.sysctl.clone());
         Ok(Self {
             sysctls: sysctls(sysctl)?,
             mac: parse_mac(mac)?,
             mtu: Some(u32::try_from(mtu).map_err(|_| SettingsError::Mtu(mtu))?).filter(|mtu| *mtu > 0),
-            promisc: nearest.promisc.or(configured.promisc).unwrap_or(false),
-            all_multicast: nearest.allmulti.or(configured.allmulti),
-            tx_queue: nearest.tx_q_len.or(configured.tx_q_len),
+            promisc: nearest.promisc.or(config.promisc).unwrap_or(false),
+            all_multicast: nearest.allmulti.or(config.allmulti),
+            tx_queue: nearest.tx_q_len.or(config.tx_q_len),
         })
     }
 }
 
-fn given(text: String) -> Option<String> {
+fn given(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// The first channel that says something; an empty address says that there shall be none.
-fn parse_mac(channels: [(&'static str, Option<String>); 4]) -> Result<Option<MacAddr>, SettingsError> {
+/// The first channel that has an address; an empty one there leaves the interface's as it is.
+fn parse_mac(channels: [(&'static str, Option<&str>); 4]) -> Result<Option<MacAddr>, SettingsError> {
     let mut said = channels.into_iter().filter_map(|(channel, text)| Some((channel, text?)));
     let Some((channel, text)) = said.next().filter(|(_, text)| !text.is_empty()) else { return Ok(None) };
     text.parse().map(Some).map_err(|source| SettingsError::Mac { channel, source })
@@ -141,10 +137,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn resolve(config: Value, args: &str) -> Result<Settings, String> {
-        let config: Undecoded = serde_json::from_value(config).unwrap();
-        let decoded = config.decode().and_then(|keys| Ok((keys, config.decode()?)));
-        let (configured, channels) = decoded.map_err(|error| error.to_string())?;
-        Settings::of(configured, channels, &CniArgs::new(args)).map_err(|error| error.to_string())
+        let config = cni_plugin::json::decode(config).map_err(|error| error.to_string())?;
+        Settings::of(&config, &CniArgs::new(args)).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -1,15 +1,16 @@
-//! STATUS: says no when an ADD would fail now.
+//! STATUS: fails where an ADD would fail now.
 
-use cni_plugin::{CniArgs, CniError, Request, Undecoded};
+use cni_plugin::{CniArgs, CniError, Request};
 
-use crate::allow;
+use crate::allow_list;
 use crate::backup::Store;
+use crate::config::Config;
 use crate::settings::Settings;
 
-/// Asks the configuration, the node's allow list, and whether a backup could be written where there is something to set.
-pub fn status(request: &Request<Undecoded>) -> Result<(), CniError> {
+/// Checks the configuration, the node's allow list and, if there is something to set, that a backup can be written.
+pub fn status(request: &Request<Config>) -> Result<(), CniError> {
     let settings = Settings::resolve(request, &CniArgs::default())?;
-    allow::permit(&settings)?;
+    allow_list::permit(&settings)?;
     let store = Store::of(&request.config)?;
     if settings.is_empty() {
         return Ok(());

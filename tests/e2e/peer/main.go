@@ -1,4 +1,4 @@
-// Peer is both ends of a conversation: the server inside a container, and whoever asks it. One static executable, so
+// Peer is both ends of a conversation: the server inside a container, and the client that asks it. One static executable, so
 // that an image needs nothing else, and so that the suite depends on no tool's idea of when to give up.
 //
 //	peer serve NAME PORT...       answers every connection and datagram with "NAME <address it saw>"

@@ -1,211 +1,154 @@
-//! Creating bridges and veth pairs, each with one message.
+//! Creating links, each with one message.
+
+use std::fmt;
 
 use cni_plugin::{IfName, MacAddr};
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
-use super::get::described;
-use super::{Link, about};
-use crate::error::{Errno, Failure};
-use crate::{KernelError, NetError, NetNs, Netlink, Operation};
+use super::kind::LinkKind;
+use super::{Link, LinkChange};
+use crate::errno::Errno;
+use crate::error::{Failure, KernelError, NetError, Operation};
+use crate::netlink::{Netlink, rtm};
+use crate::netns::NetNs;
 
-/// `include/uapi/linux/if_link.h`.
-const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
-
-/// The bridge that should exist.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BridgeSpec {
+/// A link that should exist. Prints itself as the arguments of `ip link`: `add br0 mtu 1400 type bridge`.
+#[derive(Clone)]
+pub struct LinkSpec<'a> {
     /// Its name.
     pub name: IfName,
-    /// Its MTU; the kernel's choice (1500, then the smallest of its ports') if none.
+    /// What it is.
+    pub kind: &'a dyn LinkKind,
+    /// In bytes; the kernel's choice if none.
     pub mtu: Option<u32>,
-    /// Its Ethernet address. One that is given stays; one that the kernel chooses follows the lowest address of the
-    /// ports (`br_stp_recalculate_bridge_id` in `net/bridge/br_stp_if.c`).
+    /// Its Ethernet address; the kernel's choice if none.
     pub mac: Option<MacAddr>,
-    /// Give its ports VLANs.
-    pub vlan_filtering: bool,
-}
-
-/// The veth pair that should exist: `host` in the socket's namespace, `peer` in another one.
-#[derive(Debug, Clone)]
-pub struct VethSpec<'a> {
-    /// The end in the socket's namespace.
-    pub host: VethEnd,
-    /// It is up from birth.
-    pub host_up: bool,
-    /// The bridge that the host's end becomes a port of.
+    /// The bridge (bond, VRF) that it becomes a port of.
     pub master: Option<u32>,
-    /// The other end. It is down: the kernel refuses to raise it with the same message.
-    pub peer: VethEnd,
-    /// The peer's namespace; it is born there, nobody ever sees it elsewhere.
-    pub peer_namespace: &'a NetNs,
+    /// It is up from the start.
+    pub up: bool,
 }
 
-/// One end of a veth pair.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VethEnd {
-    /// Its name.
-    pub name: IfName,
-    /// Its MTU; 1500 if none.
-    pub mtu: Option<u32>,
-    /// Its Ethernet address; random if none.
-    pub mac: Option<MacAddr>,
-}
-
-/// What was created.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct VethIndexes {
-    /// The host end's index.
-    pub host: u32,
-    /// The host end's Ethernet address.
-    pub host_mac: MacAddr,
-    /// The peer's index, in its own namespace.
-    pub peer: u32,
-    /// The host end's MTU in bytes; the peer's too where both are given the same or none.
-    pub mtu: u32,
-}
-
-impl VethEnd {
-    /// An end with a name and the kernel's choice of everything else.
-    pub fn named(name: IfName) -> VethEnd {
-        VethEnd { name, mtu: None, mac: None }
+impl<'a> LinkSpec<'a> {
+    /// A link with a name, down, and the kernel's choice of everything else.
+    pub fn new(name: IfName, kind: &'a dyn LinkKind) -> Self {
+        Self { name, kind, mtu: None, mac: None, master: None, up: false }
     }
 
-    fn attributes(&self) -> Vec<LinkAttribute> {
-        let mut attributes = vec![LinkAttribute::IfName(self.name.to_string())];
-        attributes.extend(self.mtu.map(LinkAttribute::Mtu));
-        attributes.extend(self.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-        attributes
+    pub(super) fn message(&self) -> LinkMessage {
+        let mut message = self.kind.message(self.name.as_str());
+        if self.up {
+            message.header.flags |= LinkFlags::Up;
+            message.header.change_mask |= LinkFlags::Up;
+        }
+        message.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
+        message.attributes.extend(self.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+        message.attributes.extend(self.master.map(LinkAttribute::Controller));
+        message
+    }
+
+    pub(super) fn operation(&self) -> Operation {
+        Operation::CreateLink { kind: self.kind.name(), name: self.name.clone() }
     }
 }
 
-impl<'a> VethSpec<'a> {
-    /// A pair that is no bridge's port, the host's end up.
-    pub fn new(host: VethEnd, peer: VethEnd, peer_namespace: &'a NetNs) -> VethSpec<'a> {
-        VethSpec { host, host_up: true, master: None, peer, peer_namespace }
+impl fmt::Display for LinkSpec<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "add {}", self.name)?;
+        if let Some(mac) = self.mac {
+            write!(f, " address {mac}")?;
+        }
+        if let Some(mtu) = self.mtu {
+            write!(f, " mtu {mtu}")?;
+        }
+        write!(f, " type {}", self.kind)
     }
 }
 
 impl Netlink {
-    /// Creates the bridge, down. Idempotent: false, and nothing changed, if a link of this name exists, whatever it
-    /// is; so the caller looks at it next.
+    /// Creates the link in this socket's namespace and returns it as it is then. Not idempotent.
     ///
     /// # Errors
-    /// [`NetError::Unsupported`] if VLAN filtering is wanted from a kernel that has none. Otherwise the kernel's.
-    pub fn create_bridge(&self, spec: &BridgeSpec) -> Result<bool, NetError> {
-        let operation = Operation::CreateBridge { name: spec.name.clone() };
-        match self.ask(RouteNetlinkMessage::NewLink(bridge_message(spec)), NLM_F_CREATE | NLM_F_EXCL) {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.is(Errno::EXIST) => Ok(false),
-            // With a sentence it is "Unknown device type": no bridges at all.
-            Err(Failure::Kernel(KernelError { errno: Errno::OPNOTSUPP, text: None })) if spec.vlan_filtering => {
-                let feature = "VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING)";
-                Err(NetError::Unsupported { operation, feature })
-            }
-            Err(failure) => Err(failure.during(self, operation)),
+    /// [`NetError::Exists`] if the name is taken; otherwise the kernel's.
+    pub fn create_link(&self, spec: &LinkSpec<'_>) -> Result<Link, NetError> {
+        match self.create(&spec.message(), &spec.name) {
+            Ok(made) => made.ok_or_else(|| NetError::NoAnswer { operation: spec.operation() }),
+            Err(failure) => Err(failure.of_creation(spec)),
         }
     }
 
-    /// Says whether [`Netlink::create_bridge`] could make such a bridge; makes none. Constant time.
-    ///
-    /// The kernel gets a bridge to make whose MTU is too small (`rtnl_create_link` in net/core/rtnetlink.c). One with VLAN
-    /// filtering notices before that the VLAN protocol is none (`br_validate` in net/bridge/br_netlink.c).
+    /// Creates the link in another namespace, `inside` being a socket there, and returns it as it is then. Indexes of other
+    /// links in `spec`, such as a parent's, are of this socket's namespace. Not idempotent.
     ///
     /// # Errors
-    /// As [`Netlink::create_bridge`].
-    pub fn probe_bridge(&self, spec: &BridgeSpec) -> Result<(), NetError> {
-        let operation = Operation::CreateBridge { name: spec.name.clone() };
-        let feature = "VLAN filtering on bridges (CONFIG_BRIDGE_VLAN_FILTERING)";
-        let unfiltered = |operation| match spec.vlan_filtering {
-            true => Err(NetError::Unsupported { operation, feature }),
-            false => Ok(()),
-        };
-        let mut message = about(0);
-        message.attributes.extend([LinkAttribute::IfName(spec.name.to_string()), LinkAttribute::Mtu(1)]);
-        let no_protocol = InfoBridge::Other(DefaultNla::new(IFLA_BR_VLAN_PROTOCOL, vec![0, 0]));
-        let info = vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(vec![no_protocol]))];
-        message.attributes.push(LinkAttribute::LinkInfo(info));
-        match self.ask(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL) {
-            // Or somebody has made it meanwhile.
-            Err(failure) if failure.is(Errno::PROTONOSUPPORT) || failure.is(Errno::EXIST) => Ok(()),
-            Err(failure) if failure.is(Errno::INVAL) => unfiltered(operation),
-            Err(failure) => Err(failure.during(self, operation)),
-            // A kernel that takes any MTU, and knows no VLANs.
-            Ok(_) => {
-                let _ = self.delete_named(&spec.name);
-                unfiltered(operation)
-            }
-        }
-    }
-
-    /// Creates the pair with one message: named, with MTUs and addresses, the host's end in its bridge, the
-    /// peer in its namespace. Not idempotent. All or nothing, as the kernel does it.
-    ///
-    /// # Errors
-    /// [`NetError::Exists`] with the name that is taken, on either side. Otherwise the kernel's.
-    pub fn create_veth(&self, spec: &VethSpec<'_>) -> Result<VethIndexes, NetError> {
-        let operation = Operation::CreateVeth { host: spec.host.name.clone(), peer: spec.peer.name.clone() };
-        match self.ask(RouteNetlinkMessage::NewLink(veth_message(spec)), NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO) {
-            Ok(answers) => {
-                let made = answers.into_iter().filter_map(described).find(|link| link.name == spec.host.name.as_str());
-                // Before Linux 6.2 there is no echo.
-                let made = made.map_or_else(|| self.link_by_name(spec.host.name.as_str()), |link| Ok(Some(link)));
-                let found = made.and_then(|made| {
-                    made.as_ref().and_then(Link::as_veth).ok_or(NetError::NoAnswer { operation: operation.clone() })
-                });
-                if found.is_err() {
-                    // All or nothing, and the first failure is the one to tell.
-                    let _ = self.delete_named(&spec.host.name);
+    /// [`NetError::Exists`] if the name is taken there; otherwise the kernel's.
+    pub fn create_link_in(&self, spec: &LinkSpec<'_>, namespace: &NetNs, inside: &Netlink) -> Result<Link, NetError> {
+        let name = spec.name.as_str();
+        match self.create_named_in(spec, &spec.name, namespace) {
+            // Older kernels look for the name in this socket's namespace, such as the `eth0` of a node (`rtnl_newlink` in
+            // net/core/rtnetlink.c of Linux 6.1): then the link gets its name there.
+            Err(failure) if failure.is(Errno::EXIST) && inside.link_by_name(name)?.is_none() => {
+                let temporary: IfName = format!("cni-{}", std::process::id()).parse().unwrap_or(spec.name.clone());
+                let created = self.create_named_in(spec, &temporary, namespace);
+                created.map_err(|failure| failure.of_creation(spec))?;
+                let made = inside.link_by_name(temporary.as_str())?;
+                let made = made.ok_or_else(|| NetError::NoAnswer { operation: spec.operation() })?;
+                let named = LinkChange { name: Some(spec.name.clone()), ..LinkChange::default() };
+                if let Err(error) = inside.change_link(made.index, &named) {
+                    // The first failure is the one to report.
+                    let _ = inside.delete_link(made.index);
+                    return Err(error);
                 }
-                found
+                Ok(Link { name: name.to_owned(), ..made })
             }
-            Err(failure) if failure.is(Errno::EXIST) => {
-                // The number is the same for both names, and so is the lack of a sentence.
-                let host_is_taken = self.link_by_name(spec.host.name.as_str())?.is_some();
-                let taken = if host_is_taken { &spec.host.name } else { &spec.peer.name };
-                Err(NetError::Exists { operation, name: taken.to_string() })
-            }
-            Err(failure) => Err(failure.during(self, operation)),
+            Err(failure) => Err(failure.of_creation(spec)),
+            // The kernel sends no echo to another namespace.
+            Ok(()) => inside.link_by_name(name)?.ok_or_else(|| NetError::NoAnswer { operation: spec.operation() }),
         }
     }
-}
 
-impl Link {
-    fn as_veth(&self) -> Option<VethIndexes> {
-        Some(VethIndexes { host: self.index, host_mac: self.mac?, peer: self.peer_index?, mtu: self.mtu })
+    fn create_named_in(&self, spec: &LinkSpec<'_>, name: &IfName, namespace: &NetNs) -> Result<(), Failure> {
+        let mut message = LinkSpec { name: name.clone(), ..spec.clone() }.message();
+        message.attributes.push(LinkAttribute::NetNsFd(namespace.raw_fd()));
+        self.tell(rtm::NEWLINK, &message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Says whether the kernel knows this kind of link, and loads its module if it can; creates none. The kind must be one
+    /// that is on another link, with 0 as that one's index, which no link has; or one that takes no hardware address of zeros
+    /// (`dummy_validate` in drivers/net/dummy.c).
+    ///
+    /// # Errors
+    /// [`NetError::Refused`] if it doesn't (`EOPNOTSUPP`), or without privileges.
+    pub fn probe_kind(&self, name: &IfName, kind: &dyn LinkKind) -> Result<(), NetError> {
+        let spec = LinkSpec { mac: Some(MacAddr([0; 6])), ..LinkSpec::new(name.clone(), kind) };
+        match self.tell(rtm::NEWLINK, &spec.message(), NLM_F_CREATE | NLM_F_EXCL) {
+            Ok(_) => self.delete_named(name).map_err(|failure| failure.of(spec.operation())),
+            Err(failure @ Failure::Kernel(_)) if !failure.is(Errno::OPNOTSUPP) && !failure.is(Errno::PERM) => Ok(()),
+            Err(failure) => Err(failure.of_creation(&spec)),
+        }
+    }
+
+    /// Creates the link that `message` describes, and returns it as the kernel echoes it.
+    pub(super) fn create(&self, message: &LinkMessage, name: &IfName) -> Result<Option<Link>, Failure> {
+        let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO;
+        let answers: Vec<Link> = self.ask(rtm::NEWLINK, message, flags)?;
+        let made = answers.into_iter().find(|link| link.name == name.as_str());
+        // Before Linux 6.2 there is no echo.
+        Ok(made.or_else(|| self.link_by_name(name.as_str()).ok().flatten()))
     }
 }
 
-fn bridge_message(spec: &BridgeSpec) -> LinkMessage {
-    let mut message = about(0);
-    message.attributes.push(LinkAttribute::IfName(spec.name.to_string()));
-    message.attributes.extend(spec.mtu.map(LinkAttribute::Mtu));
-    message.attributes.extend(spec.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-    let mut info = vec![LinkInfo::Kind(InfoKind::Bridge)];
-    if spec.vlan_filtering {
-        info.push(LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::VlanFiltering(true)])));
+impl Failure {
+    fn of_creation(self, spec: &LinkSpec<'_>) -> NetError {
+        let operation = spec.operation();
+        match (self, spec.kind.feature()) {
+            (failure, _) if failure.is(Errno::EXIST) => NetError::Exists { operation, name: spec.name.to_string() },
+            // With a sentence it is "Unknown device type": the kind itself is missing.
+            (Failure::Kernel(KernelError { errno: Errno::OPNOTSUPP, text: None }), Some(feature)) => {
+                NetError::Unsupported { operation, feature }
+            }
+            (failure, _) => failure.of(operation),
+        }
     }
-    message.attributes.push(LinkAttribute::LinkInfo(info));
-    message
-}
-
-fn veth_message(spec: &VethSpec<'_>) -> LinkMessage {
-    let mut peer = LinkMessage::default();
-    peer.attributes = spec.peer.attributes();
-    peer.attributes.push(LinkAttribute::NetNsFd(spec.peer_namespace.raw_fd()));
-
-    let mut message = about(0);
-    message.header.flags.set(LinkFlags::Up, spec.host_up);
-    message.header.change_mask = LinkFlags::Up;
-    message.attributes = spec.host.attributes();
-    message.attributes.extend(spec.master.map(LinkAttribute::Controller));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-    ]));
-    message
 }

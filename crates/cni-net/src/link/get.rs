@@ -1,12 +1,12 @@
 //! Finding links.
 
 use netlink_packet_core::DefaultNla;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 
 use super::{Link, about};
-use crate::error::Errno;
-use crate::{NetError, Netlink, Operation};
+use crate::errno::Errno;
+use crate::error::{Failure, NetError, Operation};
+use crate::netlink::{Netlink, rtm};
 
 /// As an attribute of a request; in answers it is inside `IFLA_PROP_LIST` (`include/uapi/linux/if_link.h`).
 const IFLA_ALT_IFNAME: u16 = 53;
@@ -39,7 +39,7 @@ impl Netlink {
     /// The link with this index. `None` if there is none. Constant time.
     ///
     /// # Errors
-    /// The kernel's.
+    /// [`NetError`], with the kernel's error number.
     pub fn link_by_index(&self, index: u32) -> Result<Option<Link>, NetError> {
         // The kernel takes index 0 for "not given" and refuses the request; no link has it.
         if index == 0 {
@@ -56,7 +56,7 @@ impl Netlink {
         self.list_links(about(0))
     }
 
-    /// The ports of the bridge (bond, VRF) with this index. The kernel filters, but walks all links.
+    /// The ports of the bridge (bond, VRF) with this index. The kernel filters, but goes through all links.
     ///
     /// # Errors
     /// As [`Netlink::links`].
@@ -69,8 +69,8 @@ impl Netlink {
 
     fn find_link(&self, mut message: LinkMessage, operation: impl Fn() -> Operation) -> Result<Option<Link>, NetError> {
         message.attributes.push(without_statistics());
-        match self.ask(RouteNetlinkMessage::GetLink(message), 0) {
-            Ok(answers) => match answers.into_iter().find_map(described) {
+        match self.ask(rtm::GETLINK, &message, 0) {
+            Ok(answers) => match answers.into_iter().next() {
                 Some(link) => Ok(Some(link)),
                 None => Err(NetError::NoAnswer { operation: operation() }),
             },
@@ -81,21 +81,31 @@ impl Netlink {
 
     fn list_links(&self, mut message: LinkMessage) -> Result<Vec<Link>, NetError> {
         message.attributes.push(without_statistics());
-        let answers = self
-            .dump(&RouteNetlinkMessage::GetLink(message))
-            .map_err(|failure| failure.during(self, Operation::ListLinks))?;
-        Ok(answers.into_iter().filter_map(described).collect())
+        let answers =
+            self.dump(rtm::GETLINK, &message).map_err(|failure| failure.during(self, Operation::ListLinks))?;
+        Ok(answers.into_iter().collect())
     }
 }
 
-/// IPv6's statistics are a third of an answer, and nobody here reads them (the device's own cannot be left out).
+impl Failure {
+    /// The error of `operation`. `socket`, on which it failed, is asked for the link's name.
+    pub(crate) fn during(self, socket: &Netlink, operation: Operation) -> NetError {
+        let is_named = matches!(&self, Failure::Kernel(reason) if reason.errno != Errno::NODEV);
+        self.of(if is_named { operation.with_name(socket) } else { operation })
+    }
+}
+
+impl Operation {
+    /// Asks `socket` for the name of the link.
+    pub(crate) fn with_name(mut self, socket: &Netlink) -> Self {
+        if let Some(link) = self.link_mut() {
+            link.set_name(socket.link_by_index(link.index()).ok().flatten().map(|found| found.name));
+        }
+        self
+    }
+}
+
+/// IPv6's statistics are a third of an answer, and not used here (the device's own cannot be left out).
 fn without_statistics() -> LinkAttribute {
     LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
-}
-
-pub(super) fn described(message: RouteNetlinkMessage) -> Option<Link> {
-    match message {
-        RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
-        _ => None,
-    }
 }

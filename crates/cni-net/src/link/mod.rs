@@ -1,24 +1,26 @@
-//! Links: what the kernel says about one, and the verbs, a file each.
+//! Links: what the kernel reports about one, and the verbs, a file each.
 
 mod altname;
-mod attributes;
 mod change;
 mod create;
 mod delete;
 mod fdb;
 mod get;
+pub mod kind;
+mod mac;
 mod port;
+mod read;
 mod vlan;
 
 use cni_plugin::MacAddr;
-use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoVrf, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
-};
+use kind::VxLan;
+use netlink_packet_route::link::{IpVlanMode, LinkMessage, MacVlanMode};
 
 pub use change::LinkChange;
-pub use create::{BridgeSpec, VethEnd, VethIndexes, VethSpec};
-pub use fdb::FdbEntry;
-pub use netlink_packet_route::link::{BridgePortState as PortForwarding, State as OperState};
+pub use create::LinkSpec;
+pub use fdb::{FdbEntry, VxlanFdbEntry};
+pub use mac::{mac_of, mac_of_link, mac_was_set, random_mac, unusable_mac};
+pub use netlink_packet_route::link::{BridgePortState as StpState, State as OperState};
 pub use port::PortChange;
 pub use vlan::Vlan;
 
@@ -68,6 +70,28 @@ pub struct Link {
     pub bridge: Option<BridgeState>,
     /// Of a VRF: the routing table of its ports.
     pub vrf_table: Option<u32>,
+    /// Of a macvlan.
+    pub macvlan_mode: Option<MacVlanMode>,
+    /// Of an ipvlan.
+    pub ipvlan_mode: Option<IpVlanMode>,
+    /// Of a VLAN: its ID.
+    pub vlan_id: Option<u16>,
+    /// Its settings as a tun or tap device.
+    pub tun: Option<TunState>,
+    /// Its settings as a VXLAN device.
+    pub vxlan: Option<VxLan>,
+}
+
+/// A tun or tap device's settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TunState {
+    /// The user that may open it; none for root only.
+    pub owner: Option<u32>,
+    /// The group that may.
+    pub group: Option<u32>,
+    /// It can be opened several times, for a queue each.
+    pub multi_queue: bool,
 }
 
 /// A bridge port's settings.
@@ -79,7 +103,7 @@ pub struct PortState {
     /// Exchanges packets with non-isolated ports only.
     pub isolated: bool,
     /// The spanning tree's state; `Forwarding` where packets pass.
-    pub state: PortForwarding,
+    pub state: StpState,
 }
 
 /// A bridge's settings.
@@ -90,95 +114,6 @@ pub struct BridgeState {
     pub vlan_filtering: bool,
     /// The VLAN that a new port is put into, whether the bridge filters or not; none if that is switched off.
     pub default_vlan: Option<u16>,
-}
-
-impl Link {
-    fn from_message(message: LinkMessage) -> Link {
-        let flags = message.header.flags;
-        let mut link = Link {
-            index: message.header.index,
-            name: String::new(),
-            kind: None,
-            mac: None,
-            mtu: 0,
-            up: flags.contains(LinkFlags::Up),
-            loopback: flags.contains(LinkFlags::Loopback),
-            promisc: flags.contains(LinkFlags::Promisc),
-            all_multicast: flags.contains(LinkFlags::Allmulti),
-            oper_state: OperState::Unknown,
-            master: None,
-            peer_index: None,
-            peer_netnsid: None,
-            promiscuity: 0,
-            allmulti: 0,
-            alias: None,
-            altnames: Vec::new(),
-            txqlen: 0,
-            port: None,
-            bridge: None,
-            vrf_table: None,
-        };
-        for attribute in message.attributes {
-            link.take(attribute);
-        }
-        link
-    }
-
-    fn take(&mut self, attribute: LinkAttribute) {
-        match attribute {
-            LinkAttribute::IfName(name) => self.name = name,
-            LinkAttribute::Address(bytes) => self.mac = bytes.try_into().ok().map(MacAddr),
-            LinkAttribute::Mtu(mtu) => self.mtu = mtu,
-            LinkAttribute::OperState(state) => self.oper_state = state,
-            LinkAttribute::Controller(index) => self.master = Some(index),
-            LinkAttribute::Link(index) => self.peer_index = Some(index),
-            LinkAttribute::LinkNetNsId(id) => self.peer_netnsid = Some(id),
-            LinkAttribute::Promiscuity(count) => self.promiscuity = count,
-            LinkAttribute::AllMulticast(count) => self.allmulti = count,
-            LinkAttribute::IfAlias(alias) => self.alias = Some(alias),
-            LinkAttribute::TxQueueLen(length) => self.txqlen = length,
-            LinkAttribute::PropList(properties) => {
-                self.altnames.extend(properties.into_iter().filter_map(|property| match property {
-                    Prop::AltIfName(name) => Some(name),
-                    _ => None,
-                }));
-            }
-            LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| self.take_info(info)),
-            _ => {}
-        }
-    }
-
-    fn take_info(&mut self, info: LinkInfo) {
-        match info {
-            LinkInfo::Kind(kind) => self.kind = Some(kind.to_string()),
-            LinkInfo::Data(InfoData::Bridge(settings)) => {
-                let vlan_filtering = settings.contains(&InfoBridge::VlanFiltering(true));
-                let default_vlan = settings.iter().find_map(|setting| match setting {
-                    InfoBridge::VlanDefaultPvid(id) if *id != 0 => Some(*id),
-                    _ => None,
-                });
-                self.bridge = Some(BridgeState { vlan_filtering, default_vlan });
-            }
-            LinkInfo::Data(InfoData::Vrf(settings)) => {
-                self.vrf_table = settings.iter().find_map(|setting| match setting {
-                    InfoVrf::TableId(table) => Some(*table),
-                    _ => None,
-                });
-            }
-            LinkInfo::PortData(InfoPortData::BridgePort(settings)) => {
-                let state = settings.iter().find_map(|setting| match setting {
-                    InfoBridgePort::State(state) => Some(*state),
-                    _ => None,
-                });
-                self.port = Some(PortState {
-                    hairpin: settings.contains(&InfoBridgePort::HairpinMode(true)),
-                    isolated: settings.contains(&InfoBridgePort::Isolated(true)),
-                    state: state.unwrap_or(PortForwarding::Disabled),
-                });
-            }
-            _ => {}
-        }
-    }
 }
 
 /// A message about the link with this index.

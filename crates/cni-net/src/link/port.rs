@@ -1,10 +1,10 @@
 //! A bridge port's settings.
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkInfo, LinkMessage};
 
 use super::about;
-use crate::{NetError, Netlink, Operation};
+use crate::error::{NetError, Operation};
+use crate::netlink::{Netlink, rtm};
 
 /// What to change of a bridge port; what is `None` stays as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl Netlink {
     /// [`NetError::NoSuchLink`]; otherwise the kernel's, also if the link is not a bridge's port.
     pub fn set_port(&self, index: u32, change: &PortChange) -> Result<(), NetError> {
         // RTM_NEWLINK without NLM_F_CREATE: RTM_SETLINK does not look at a port's data in IFLA_LINKINFO.
-        match self.ask(RouteNetlinkMessage::NewLink(port_message(index, change)), 0) {
+        match self.tell(rtm::NEWLINK, &port_message(index, change), 0) {
             Ok(_) => Ok(()),
             Err(failure) => Err(failure.during(self, Operation::ChangePort { link: index.into() })),
         }

@@ -1,12 +1,19 @@
 //! The VLANs of bridge ports (`net/bridge/br_netlink.c`, `br_afspec`).
 
+use netlink_packet_core::{DecodeError, Parseable, parse_u16};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
-    AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkMessage,
+    AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, LinkAttribute, LinkExtentMask, LinkHeader,
+    LinkMessage,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::about;
-use crate::{NetError, Netlink, Operation};
+use super::read::{HEADER, IFLA_AF_SPEC, attributes};
+use crate::error::{NetError, Operation};
+use crate::netlink::{Netlink, Object, rtm};
+
+/// In `IFLA_AF_SPEC` of `AF_BRIDGE` (`include/uapi/linux/if_bridge.h`).
+const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 
 /// A VLAN of a bridge port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,16 +40,16 @@ impl Netlink {
     /// The kernel cannot filter this list by port, so it costs the more the more ports the namespace has.
     ///
     /// # Errors
-    /// The kernel's.
+    /// [`NetError`], with the kernel's error number.
     pub fn port_vlans(&self, index: u32) -> Result<Vec<Vlan>, NetError> {
         let mut message = LinkMessage::default();
         message.header.interface_family = AddressFamily::Bridge;
         // As ranges: a trunk's 4094 VLANs one by one would not fit into a message.
         message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::BrvlanCompressed]));
-        let answers = self
-            .dump(&RouteNetlinkMessage::GetLink(message))
+        let answers: Vec<VlansOfLink> = self
+            .dump(rtm::GETLINK, &message)
             .map_err(|failure| failure.during(self, Operation::ListVlans { link: index.into() }))?;
-        Ok(answers.into_iter().filter_map(|answer| vlans_of(index, answer)).flatten().collect())
+        Ok(answers.into_iter().filter(|link| link.index == index).flat_map(|link| link.vlans).collect())
     }
 
     /// Adds the VLAN to the bridge port with this index, or changes its `pvid` and `untagged`. Idempotent.
@@ -75,7 +82,7 @@ impl Netlink {
     /// As [`Netlink::add_port_vlan`].
     pub fn delete_port_vlan(&self, index: u32, id: u16) -> Result<(), NetError> {
         let message = vlan_message(index, Place::Port, &[Vlan { id, pvid: false, untagged: false }]);
-        match self.ask(RouteNetlinkMessage::DelLink(message), 0) {
+        match self.tell(rtm::DELLINK, &message, 0) {
             Ok(_) => Ok(()),
             Err(failure) => Err(failure.during(self, Operation::DeleteVlans { link: index.into(), ids: vec![id] })),
         }
@@ -85,7 +92,7 @@ impl Netlink {
         if vlans.is_empty() {
             return Ok(());
         }
-        match self.ask(RouteNetlinkMessage::SetLink(vlan_message(index, place, vlans)), 0) {
+        match self.tell(rtm::SETLINK, &vlan_message(index, place, vlans), 0) {
             Ok(_) => Ok(()),
             Err(failure) => {
                 let ids = vlans.iter().map(|vlan| vlan.id).collect();
@@ -137,38 +144,47 @@ fn info(vlan: &Vlan, range: BridgeVlanInfoFlags) -> BridgeVlanInfo {
     BridgeVlanInfo { flags, vid: vlan.id }
 }
 
-fn vlans_of(index: u32, message: RouteNetlinkMessage) -> Option<Vec<Vlan>> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    if message.header.index != index {
-        return None;
-    }
-    let specification = message.attributes.into_iter().find_map(|attribute| match attribute {
-        LinkAttribute::AfSpecBridge(specification) => Some(specification),
-        _ => None,
-    })?;
-    let mut vlans = Vec::new();
-    let mut begin = None;
-    for entry in specification {
-        let AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid }) = entry else { continue };
-        if flags.contains(BridgeVlanInfoFlags::RangeBegin) {
-            begin = Some(vid);
-            continue;
+/// A link's VLANs, as the kernel lists them for `AF_BRIDGE`.
+#[derive(Debug, PartialEq, Eq)]
+struct VlansOfLink {
+    index: u32,
+    vlans: Vec<Vlan>,
+}
+
+impl Object for VlansOfLink {
+    const DESCRIBED_BY: &'static [u16] = &[rtm::NEWLINK];
+}
+
+impl Parseable<[u8]> for VlansOfLink {
+    fn parse(message: &[u8]) -> Result<Self, DecodeError> {
+        let index = LinkHeader::parse(message)?.index;
+        let specifications =
+            attributes(message.get(HEADER..).unwrap_or_default()).filter(|(kind, _)| *kind == IFLA_AF_SPEC);
+        let entries = specifications.flat_map(|(_, value)| attributes(value));
+        let (mut vlans, mut begin) = (Vec::new(), None);
+        for (_, entry) in entries.filter(|(kind, _)| *kind == IFLA_BRIDGE_VLAN_INFO) {
+            // `struct bridge_vlan_info`: flags, ID.
+            let (flags, id) = entry.split_at_checked(2).ok_or("a VLAN without its flags")?;
+            let (flags, id) = (BridgeVlanInfoFlags::from_bits_retain(parse_u16(flags)?), parse_u16(id)?);
+            if flags.contains(BridgeVlanInfoFlags::RangeBegin) {
+                begin = Some(id);
+                continue;
+            }
+            let first = begin.take().filter(|_| flags.contains(BridgeVlanInfoFlags::RangeEnd)).unwrap_or(id);
+            vlans.extend((first..=id).map(|id| Vlan {
+                id,
+                pvid: flags.contains(BridgeVlanInfoFlags::Pvid),
+                untagged: flags.contains(BridgeVlanInfoFlags::Untagged),
+            }));
         }
-        let first = begin.take().filter(|_| flags.contains(BridgeVlanInfoFlags::RangeEnd)).unwrap_or(vid);
-        vlans.extend((first..=vid).map(|id| Vlan {
-            id,
-            pvid: flags.contains(BridgeVlanInfoFlags::Pvid),
-            untagged: flags.contains(BridgeVlanInfoFlags::Untagged),
-        }));
+        Ok(Self { index, vlans })
     }
-    Some(vlans)
 }
 
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::{Emitable, Parseable};
-
     use super::*;
+    use netlink_packet_core::Emitable;
 
     fn bytes(message: &LinkMessage) -> Vec<u8> {
         let mut bytes = vec![0; message.buffer_len()];
@@ -230,10 +246,10 @@ mod tests {
             8, 0, 2, 0, 8, 0, 100, 0,
             8, 0, 2, 0, 16, 0, 102, 0,
         ];
-        let message = LinkMessage::parse(&[&ABOUT_7[..], &attributes].concat()).unwrap();
+        let message = [&ABOUT_7[..], &attributes].concat();
         let tagged = |id| Vlan { id, pvid: false, untagged: false };
-        let expected = vec![Vlan { id: 1, pvid: true, untagged: true }, tagged(100), tagged(101), tagged(102)];
-        assert_eq!(vlans_of(7, RouteNetlinkMessage::NewLink(message.clone())), Some(expected));
-        assert_eq!(vlans_of(8, RouteNetlinkMessage::NewLink(message)), None);
+        let vlans = vec![Vlan { id: 1, pvid: true, untagged: true }, tagged(100), tagged(101), tagged(102)];
+        assert_eq!(VlansOfLink::parse(&message).unwrap(), VlansOfLink { index: 7, vlans });
+        assert!(VlansOfLink::parse(&message[..7]).is_err());
     }
 }

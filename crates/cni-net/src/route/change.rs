@@ -2,16 +2,17 @@
 
 use std::net::IpAddr;
 
+use cni_plugin::Family;
 use ipnetwork::IpNetwork;
 use netlink_packet_core::NLM_F_CREATE;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 
-use super::{Family, Route};
-use crate::error::Errno;
-use crate::{NetError, Netlink, Operation};
+use super::Route;
+use crate::errno::Errno;
+use crate::error::{NetError, Operation};
+use crate::netlink::{Netlink, address_family, rtm};
 
 impl Netlink {
     /// Adds the route, beside what is there: it replaces nothing. Not idempotent.
@@ -24,7 +25,7 @@ impl Netlink {
         let operation =
             Operation::AddRoute { link: route.device.into(), destination: route.dst, gateway: route.gateway };
         // Neither NLM_F_EXCL, which would refuse a second gateway to the same destination, nor NLM_F_REPLACE.
-        match self.ask(RouteNetlinkMessage::NewRoute(route_message(route)), NLM_F_CREATE) {
+        match self.tell(rtm::NEWROUTE, &route_message(route), NLM_F_CREATE) {
             Ok(_) => Ok(()),
             Err(failure) if failure.is(Errno::EXIST) => {
                 Err(NetError::Exists { operation: operation.with_name(self), name: "this route".to_owned() })
@@ -36,15 +37,15 @@ impl Netlink {
     /// Deletes the route that agrees with all that is given. Idempotent: false if there is none, or no such link.
     ///
     /// # Errors
-    /// The kernel's.
+    /// [`NetError`], with the kernel's error number.
     pub fn delete_route(&self, route: &Route) -> Result<bool, NetError> {
         let mut message = route_message(route);
         // Zero and "nowhere" match any protocol, type and scope (ip-route(8) and fib_table_delete).
-        message.header.protocol = RouteProtocol::Unspec;
+        message.header.protocol = route.protocol.map_or(RouteProtocol::Unspec, RouteProtocol::from);
         if route.scope.is_none() {
             message.header.scope = RouteScope::NoWhere;
         }
-        match self.ask(RouteNetlinkMessage::DelRoute(message), 0) {
+        match self.tell(rtm::DELROUTE, &message, 0) {
             Ok(_) => Ok(true),
             Err(failure) if failure.is(Errno::SRCH) || failure.is(Errno::NODEV) => Ok(false),
             Err(failure) => Err(failure.during(
@@ -58,18 +59,17 @@ impl Netlink {
 fn route_message(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     let header = &mut message.header;
-    header.address_family = Family::of(route.dst.ip()).constant();
+    header.address_family = address_family(Family::of(route.dst.ip()));
     header.destination_prefix_length = route.dst.prefix();
     header.kind = RouteType::Unicast;
-    // As the Go plugins' routes have it.
-    header.protocol = RouteProtocol::Boot;
+    header.protocol = route.protocol.map_or(RouteProtocol::Boot, RouteProtocol::from);
     header.scope = match route.scope {
         Some(scope) => scope.into(),
         None if route.dst.is_ipv4() && route.gateway.is_none() => RouteScope::Link,
         None => RouteScope::Universe,
     };
     header.flags.set(RouteFlags::Onlink, route.onlink);
-    // The header has room for tables below 256 only; RTA_TABLE goes before it.
+    // The header has room for tables below 256 only; RTA_TABLE takes precedence over it.
     header.table = RouteHeader::RT_TABLE_UNSPEC;
     let attributes = &mut message.attributes;
     attributes.push(RouteAttribute::Table(route.table.unwrap_or(RouteHeader::RT_TABLE_MAIN.into())));

@@ -2,15 +2,19 @@
 
 mod change;
 mod get;
-mod rule;
+mod next_hop;
+mod query;
 
+use std::fmt;
 use std::net::IpAddr;
 
+use cni_plugin::Family;
 use ipnetwork::IpNetwork;
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::RouteHeader;
 
 pub use netlink_packet_route::route::RouteType as RouteKind;
+pub use next_hop::{NextHop, NextHopState};
+pub use query::RouteQuery;
 
 /// A unicast route through one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,18 +40,14 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Take the gateway to be on the link, though no route says so.
     pub onlink: bool,
+    /// Who made it (`RTPROT_*`, or a number of one's own that ip-route(8) calls the route's protocol): `boot` (3) if none, as the
+    /// Go plugins' routes have it. If it is given, only a route of this protocol is deleted. Lists have it
+    /// if they are of one protocol ([`Netlink::routes_of_protocol`](crate::Netlink::routes_of_protocol)).
+    pub protocol: Option<u8>,
     /// In lists: the kernel made it for an address or a router's announcement (`RTPROT_KERNEL`).
     pub by_kernel: bool,
     /// In lists: the kernel made it from a router advertisement (`RTPROT_RA`).
     pub advertised: bool,
-}
-
-/// An IP version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Family {
-    V4,
-    V6,
 }
 
 /// Which routes to list.
@@ -75,23 +75,6 @@ pub struct RouteLookup {
     pub kind: RouteKind,
 }
 
-impl Family {
-    /// Both.
-    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
-
-    /// The address's version.
-    pub fn of(address: IpAddr) -> Family {
-        if address.is_ipv4() { Family::V4 } else { Family::V6 }
-    }
-
-    fn constant(self) -> AddressFamily {
-        match self {
-            Family::V4 => AddressFamily::Inet,
-            Family::V6 => AddressFamily::Inet6,
-        }
-    }
-}
-
 impl Route {
     /// A route in the main table with the kernel's choice of everything else.
     pub fn new(dst: IpNetwork, gateway: Option<IpAddr>, device: u32) -> Route {
@@ -106,6 +89,7 @@ impl Route {
             advmss: None,
             source: None,
             onlink: false,
+            protocol: None,
             by_kernel: false,
             advertised: false,
         }
@@ -127,12 +111,28 @@ impl Route {
             && (self.gateway, self.device) == (present.gateway, present.device)
             && self.table.unwrap_or(MAIN) == present.table.unwrap_or(MAIN)
             && met(self.priority, present.priority)
-            // IPv6 has no scopes; the kernel says universe whatever was asked for.
+            // IPv6 has no scopes; the kernel always reports universe.
             && (self.dst.is_ipv6() || met(self.scope, present.scope))
             && met(self.mtu, present.mtu)
             && met(self.advmss, present.advmss)
             && met(self.source, present.source)
             && (!self.onlink || present.onlink)
+    }
+}
+
+/// Destination, next hop, table and metric in the words of `ip route`, without the device: `default via 10.0.0.1 table 100 metric 7`.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.dst.prefix() {
+            0 => f.write_str("default")?,
+            _ => write!(f, "{}", self.dst)?,
+        }
+        let words = [
+            self.gateway.map(|gateway| format!(" via {gateway}")),
+            self.table.map(|table| format!(" table {table}")),
+            self.priority.map(|priority| format!(" metric {priority}")),
+        ];
+        words.into_iter().flatten().try_for_each(|word| f.write_str(&word))
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::error::needs;
+use crate::errno::needs;
 
 pub use values::{Values, compare, present, restore, write_all};
 
@@ -20,7 +20,7 @@ pub use values::{Values, compare, present, restore, write_all};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SysctlError {
-    /// The path leads elsewhere than to a network sysctl.
+    /// The path is not that of a network sysctl.
     #[error(
         "{path:?} is not a network sysctl: a path below \"net/\" without empty, \".\" and \"..\" parts is expected"
     )]

@@ -12,7 +12,7 @@ use super::{SysctlError, ensure, read, write};
 pub type Values = BTreeMap<String, String>;
 
 /// The values that these have now. Some have none: they can be written only, because they make the kernel do something,
-/// or nobody has set them yet.
+/// or they have not been set yet.
 ///
 /// # Errors
 /// As [`read()`]: one that does not exist is an error.

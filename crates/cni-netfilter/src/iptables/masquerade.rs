@@ -2,19 +2,36 @@
 //! rest, entered from `POSTROUTING` by the container's addresses.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 
-use cni_plugin::Owner;
+use cni_plugin::{Difference, Family, Owner};
 use ipnetwork::IpNetwork;
 
-use super::names::Kind;
-use super::plan::{Frame, Wanted};
-use super::rules::comment;
-use super::tool::Family;
-use crate::Masquerade;
+use super::owned::{self, ChainKind, OwnedChain, Skeleton};
+use super::tool::{IptablesError, Reading, Rule, Table, Tools, comment, host, network};
+use crate::intent::Masquerade;
+
+/// `CNI-` and 24 digits: whether to masquerade what the container sends.
+pub(super) const CHAINS: ChainKind =
+    ChainKind { table: "nat", prefix: "CNI-", digits: 24, outdated_prefix: None, go_is_of_container: false };
+
+/// Adds what `family` lacks of the intents' masquerading.
+pub(super) fn add(family: Family, intents: &[Masquerade]) -> Result<(), IptablesError> {
+    owned::add(&CHAINS, family, &wanted(intents, family))
+}
+
+/// What `family` lacks of the intents' masquerading.
+pub(super) fn check(family: Family, intents: &[Masquerade]) -> Result<Vec<Difference>, IptablesError> {
+    let tools = Tools::of(family);
+    owned::check(tools, &Reading::of(tools, CHAINS.table)?.table, wanted(intents, family))
+}
+
+/// The table that [`add`] makes of an empty one.
+pub(super) fn plan(intents: &[Masquerade], family: Family) -> Table {
+    owned::plan(&CHAINS, &wanted(intents, family))
+}
 
 /// The rules for `intents`, as far as they are of `family`: one item per owner.
-pub(super) fn wanted(intents: &[Masquerade], family: Family) -> Vec<Wanted> {
+pub(super) fn wanted(intents: &[Masquerade], family: Family) -> Vec<OwnedChain> {
     let ours: Vec<&Masquerade> = intents.iter().filter(|intent| Family::of(intent.address) == family).collect();
     let mut owners: Vec<&Owner> = Vec::new();
     for intent in &ours {
@@ -27,37 +44,30 @@ pub(super) fn wanted(intents: &[Masquerade], family: Family) -> Vec<Wanted> {
 
 /// With several addresses all their subnets come first: the container is on the link in each of them. (Go puts the
 /// second subnet behind the first address's masquerade, where it is never reached.)
-fn of_owner(owner: &Owner, intents: &[&Masquerade]) -> Wanted {
-    let intents: Vec<&&Masquerade> = intents.iter().filter(|intent| intent.owner == *owner).collect();
+fn of_owner(owner: &Owner, intents: &[&Masquerade]) -> OwnedChain {
+    let intents = || intents.iter().filter(|intent| intent.owner == *owner);
     let text = comment(&format!("name: \"{}\" id: \"{}\"", owner.network, owner.container_id));
-    let commented = ["-m", "comment", "--comment", &text];
-    let rule =
-        |head: &[&str], tail: &[&str]| [head, &commented, tail].concat().into_iter().map(str::to_owned).collect();
+    let rule = |chain: &str, matches: &[&str], target: &[&str]| Rule::commented(chain, matches, &text, target);
 
     let mut subnets = HashSet::new();
-    let once = intents.iter().map(|intent| network(intent.subnet)).filter(|subnet| subnets.insert(subnet.clone()));
-    let mut body: Vec<Vec<String>> = once.map(|subnet| rule(&["-d", &subnet], &["-j", "ACCEPT"])).collect();
-    let multicast = if intents.iter().any(|intent| intent.address.is_ipv4()) { "224.0.0.0/4" } else { "ff00::/8" };
-    body.push(rule(&["!", "-d", multicast], &["-j", "MASQUERADE"]));
+    let once = intents().map(|intent| network(intent.subnet)).filter(|subnet| subnets.insert(subnet.clone()));
+    let mut body: Vec<Rule> = once.map(|subnet| rule("", &["-d", &subnet], &["-j", "ACCEPT"])).collect();
+    let multicast = if intents().any(|intent| intent.address.is_ipv4()) { "224.0.0.0/4" } else { "ff00::/8" };
+    body.push(match intents().find_map(|intent| intent.to).map(|to| to.to_string()) {
+        None => rule("", &["!", "-d", multicast], &["-j", "MASQUERADE"]),
+        Some(to) => rule("", &["!", "-d", multicast], &["-j", "SNAT", "--to-source", &to]),
+    });
 
     let mut addresses = HashSet::new();
-    let once = intents.iter().map(|intent| intent.address).filter(|address| addresses.insert(*address));
-    let entries = once.map(|address| ("POSTROUTING", rule(&["-s", &host(address)], &[]))).collect();
-    let (owner, frame) = (owner.clone(), Frame::default());
-    Wanted { kind: Kind::Masquerade, owner, link: None, frame, body, entries, free_form: false }
+    let once = intents().map(|intent| intent.address).filter(|address| addresses.insert(*address));
+    let entries = once.map(|address| rule("POSTROUTING", &["-s", &host(address)], &[])).collect();
+    let (owner, skeleton) = (owner.clone(), Skeleton::default());
+    OwnedChain { kind: &CHAINS, owner, link: None, skeleton, body, entries, free_form: false }
 }
 
 /// What DEL expects to find for an owner that has these addresses.
-pub(super) fn hinted(owner: &Owner, addresses: &[IpNetwork], family: Family) -> Vec<Wanted> {
-    let intent = |address: &IpNetwork| Masquerade { owner: owner.clone(), address: address.ip(), subnet: *address };
+pub(super) fn hinted(owner: &Owner, addresses: &[IpNetwork], family: Family) -> Vec<OwnedChain> {
+    let intent =
+        |address: &IpNetwork| Masquerade { owner: owner.clone(), address: address.ip(), subnet: *address, to: None };
     wanted(&addresses.iter().map(intent).collect::<Vec<_>>(), family)
-}
-
-fn host(address: IpAddr) -> String {
-    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
-}
-
-/// `net` as iptables prints it, without host bits.
-pub(super) fn network(net: IpNetwork) -> String {
-    format!("{}/{}", net.network(), net.prefix())
 }

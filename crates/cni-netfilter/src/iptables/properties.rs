@@ -1,16 +1,15 @@
 //! What must hold for whatever `iptables-save` prints.
 
-use super::firewall_model::Model;
-use super::run::Run;
-use super::save::Table;
-use super::{guard, rules};
+use super::localnet;
+use super::ports::PortRange;
+use super::tool::{Table, comment};
 
 /// A table of any text: it is read, each of its rules is written and read again as the same, and what is computed from it is text
 /// that `iptables-restore` takes line by line, or an error.
 pub fn saved_table_holds(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let table = Table::parse(&text);
-    for rule in table.rules() {
+    let table = Table::parse("nat", &text);
+    for rule in table.all_rules() {
         assert!(table.has(rule), "{rule}");
         // An interface's name is printed without quotes by the tool, and with them by us, where it needs any.
         let interface = rule.value("-i").or(rule.value("-o"));
@@ -21,24 +20,26 @@ pub fn saved_table_holds(data: &[u8]) {
             && !rule.args.iter().any(|a| a.contains(['\n', '\r']))
         {
             let written = rule.to_string();
-            let again = Table::parse(&written);
-            assert_eq!(again.chain(&rule.chain), Some(&[rule.clone()][..]), "{written:?}");
+            let again = Table::parse("nat", &written);
+            assert_eq!(again.rules(&rule.chain).collect::<Vec<_>>(), [rule], "{written:?}");
         }
-        if let Some(comment) = rule.comment() {
-            assert!(rules::comment(comment).len() <= 255);
+        if let Some(text) = rule.comment() {
+            assert!(comment(text).len() <= 255);
         }
-        if let Some(run) = Run::read(rule) {
+        if let Some(run) = PortRange::read(rule) {
             assert!(run.forwards().take(70_000).count() <= 65_536);
         }
     }
-    if let Ok(script) = guard::completed(&table) {
+    let mut guarded = table.clone();
+    localnet::complete(&mut guarded);
+    if let Ok(script) = guarded.changes().text() {
         assert!(script.ends_with("COMMIT\n"), "{script:?}");
     }
-    let mut model = Model::new(&table);
-    for rule in table.rules() {
-        assert!(model.has(rule));
-        model.delete(rule);
+    let mut changed = table.clone();
+    for rule in table.all_rules() {
+        assert!(changed.has(rule));
+        changed.delete(rule);
     }
-    assert!(table.rules().all(|rule| !model.has(rule)), "each is deleted once");
-    let _ = model.script().finish();
+    assert!(table.all_rules().all(|rule| !changed.has(rule)), "each is deleted once");
+    let _ = changed.changes().text();
 }

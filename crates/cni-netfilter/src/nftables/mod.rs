@@ -1,4 +1,4 @@
-//! The nftables backend: intents become elements of maps in tables of our own, over netlink, without the `nft` tool.
+//! The nftables backend: intents become elements of maps in tables of this plugin, over netlink, without the `nft` tool.
 //!
 //! What belongs to a container is an element, with its owner in its comment; what is shared (tables, maps, chains, rules)
 //! is made when it is first needed. `nft list ruleset` shows all of it, and `nft -f` can load that again.
@@ -7,70 +7,54 @@
 //! |---|---|---|
 //! | `inet cni_masquerade` | `hosts4`, `hosts6`: container's address → `goto subnet-…` | masquerades what leaves the subnet |
 //! | `ip cni_ports`, `ip6 cni_ports` | `ports`: protocol, host port → container; `address_ports`: the same with a host address | forwards what is for this node |
-//! | | `conditions`, `address_conditions`: the same keys → `goto when-…` | asks the conditions of whoever has some |
-//! | | `claims`: the same keys with a rank → container | the ports of a container's further networks, which take over |
+//! | | `conditions`, `address_conditions`: the same keys → `goto when-…` | asks the conditions of a mapping |
+//! | | `claims`: the same keys with a rank → container | the waitlist: ports of a container's further networks, which take over |
+//! | | `shares`, `address_shares`: the same keys → `goto any-of-…` | ports of several containers: leads to the choice of one |
+//! | | `members`, `address_members`: the same keys with a rank → container | the containers that share a port |
 //! | | `sources`: container, protocol, its port, host port → `goto snat-…` | masquerades forwarded connections |
-//! | each of these | `owners`: owner → number of elements, link | tells in constant time what an owner has |
+//! | `bridge cni_macspoof` | `guarded`, `allowed`: bridge port, bridge port and MAC address | drops other source addresses |
+//! | `inet cni_firewall` | `accept4`, `accept6`, `behind4`, `behind6`: container; `inside`, `closed`: bridge | marks what is accepted, drops between bridges |
+//! | `inet cni_published_only` | `closed4`, `closed6`: container → `goto behind-…`; `containers4`, `containers6` | drops new connections that ask a container directly |
+//! | `inet cni_open_ports` | `open4`, `open6`: container, its port | marks connections to ports that are published without translation |
+//! | `ip cni_dnsname`, `ip6 cni_dnsname` | `servers`: interface, container, server → resolver; `intercepted`: without the server | redirects port 53 |
+//! | each of these | `owners`: owner → number of elements, link | says in constant time how much an owner has |
 //! | `ip cni_localnet` | | drops what arrives for or from 127.0.0.0/8 by another interface than `lo` |
+//! | `inet cni_vxlan` | `ports`: UDP port; `peers4`, `peers6`: port, address | drops VXLAN packets from addresses that are no peers |
 //!
 //! A packet costs the same number of lookups however many elements there are. So does a deletion; an addition to a map of
 //! verdicts lets the kernel validate all of its chains (`nft_table_validate`), 50 ns for each element that is there.
 
-mod answer;
-mod apply;
-mod batch;
-mod chains;
-mod check;
-mod claims;
-mod comment;
-mod conditions;
-mod element;
-mod error;
-mod expr;
-mod firewall;
-mod firewall_fate;
-mod firewall_foreign;
-mod firewall_frame;
-mod firewall_iptables;
-mod frame;
-mod index;
-mod legacy;
-mod legacy_macspoof;
-mod legacy_ports;
+mod dns_redirect;
+mod forwarding;
+mod go_rules;
+mod inventory;
 mod localnet;
-mod macspoof;
+mod mac_guard;
 mod masquerade;
-mod outstanding;
-mod plan;
-mod portforward;
-mod portframe;
-mod portholders;
-mod portkeys;
-mod print;
-mod probe;
+mod open_ports;
+mod owned;
+mod ports;
 #[cfg(any(test, fuzzing))]
 mod properties;
-mod raw;
-mod remove;
-mod set;
-mod transport;
+mod published_only;
+mod ruleset;
+mod usable;
+mod vxlan_peers;
+mod wire;
 mod xtables;
 
-use std::collections::HashSet;
+use crate::intent::IsThere;
+use crate::links::index_exists;
 
-use cni_plugin::{NetworkName, Owner};
-
-use crate::links::{IsThere, index_exists};
-
-pub use error::NftError;
-pub(crate) use firewall_frame::MARK as ACCEPT_MARK;
-pub(crate) use firewall_iptables::COMMENT as MARK_COMMENT;
-pub use legacy_ports::{GoHeld, GoPorts};
-pub(crate) use portframe::number as protocol_number;
-pub use probe::TableFamily;
+pub(crate) use forwarding::RemovedForwarding;
+pub(crate) use forwarding::iptables::COMMENT as MARK_COMMENT;
+pub(crate) use forwarding::skeleton::MARK as ACCEPT_MARK;
+pub(crate) use go_rules::ports::GoPorts;
 #[cfg(any(test, fuzzing))]
 pub use properties::{answers_hold, conditions_hold};
-pub(crate) use transport::Socket;
+pub(crate) use published_only::PUBLISHED_MARK;
+pub(crate) use wire::Socket;
+pub use wire::{NftError, TableFamily};
 #[cfg(test)]
 pub(crate) use xtables::XtRule;
 pub(crate) use xtables::{OPAQUE, XtRemoval, XtTable};
@@ -94,15 +78,8 @@ impl Nftables {
         Ok(Self { socket: Socket::open()?, holder_is_there: index_exists })
     }
 
-    /// The same, asking this whether a holder is there.
+    /// The same session, which asks `holder_is_there` whether the container of a port's holder still exists.
     pub(crate) fn asking(self, holder_is_there: IsThere) -> Self {
         Self { holder_is_there, ..self }
     }
-}
-
-/// A test for comments of owners of `network` that are not `valid`.
-fn valid_keys(network: &NetworkName, valid: &[Owner]) -> impl Fn(&str) -> bool {
-    let network = Owner::network_key(network);
-    let valid: HashSet<String> = valid.iter().map(Owner::key).collect();
-    move |comment| comment.starts_with(&network) && comment.split(',').next().is_some_and(|key| !valid.contains(key))
 }

@@ -1,21 +1,19 @@
 //! The tables that the iptables-nft tools fill, without the tools: `ip nat`, `ip6 filter` and so on are nf_tables objects.
 //!
 //! A rule is read as the arguments that `iptables-save` would print for it. The tools give up on a whole table if one rule
-//! in it isn't theirs; here such a rule has an argument that equals none of ours ([`OPAQUE`]), and the others are read.
+//! in it isn't one of the tools; here such a rule gets an argument that equals no other ([`OPAQUE`]), and the others are read.
 //! The encoding is that of iptables 1.8 (`iptables/nft*.c`): what it has no native expression for is a `match` or a `target`
 //! with the structure of `include/uapi/linux/netfilter/xt_*.h` in it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage};
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage};
+use cni_plugin::{Family, Protocol};
+use rustix::io::Errno;
 
 use super::Nftables;
-use super::batch::Batch;
-use super::element::nested;
-use super::error::NftError;
-use super::probe::TableFamily;
-use super::raw;
+use super::ruleset::{chain, data, rule, user_data};
+use super::wire::attribute::{self, c_string, first, text};
+use super::wire::{Batch, NftError, Table, TableFamily};
 
 /// Stands for what can't be read.
 pub(crate) const OPAQUE: &str = "--opaque";
@@ -57,48 +55,61 @@ pub(crate) struct XtRemoval {
 }
 
 impl Nftables {
+    /// True if there is such a chain, of any program, `iptables-nft` included. Constant time; a table or module that does not
+    /// exist has no chains.
+    ///
+    /// # Errors
+    /// If the kernel refuses for another reason than that.
+    pub fn chain_exists(&self, family: TableFamily, table: &str, name: &str) -> Result<bool, NftError> {
+        match chain::exists(&self.socket, Table { family, name: table }, name) {
+            // nfnetlink's answer if there is no nf_tables.
+            Err(error) if matches!(error.errno(), Some(Errno::INVAL | Errno::OPNOTSUPP)) => Ok(false),
+            outcome => outcome,
+        }
+    }
+
+    /// True if there is such a chain and anything in it.
+    pub(crate) fn has_rules(&self, family: TableFamily, table: &str, chain: &str) -> Result<bool, NftError> {
+        Ok(!rule::list(&self.socket, Table { family, name: table }, Some(chain))?.is_empty())
+    }
+
+    /// The names of the chains of either family that begin with `prefix` in a table of iptables-nft. Lists all chains.
+    pub(crate) fn chains_of_iptables(&self, table: &str, prefix: &str) -> Result<Vec<String>, NftError> {
+        let of =
+            |family: Family| chain::starting_with(&self.socket, Table { family: family.into(), name: table }, prefix);
+        Ok([of(Family::V4)?, of(Family::V6)?].concat())
+    }
+
     /// Reads a table of iptables-nft; one that does not exist is empty.
     ///
     /// # Errors
     /// If the kernel can't be asked.
     pub(crate) fn read_iptables(&self, family: TableFamily, table: &str) -> Result<XtTable, NftError> {
-        let chains = self.chains_of(family, table)?.into_iter().map(|chain| chain.name).collect();
-        let what = format!("list the rules of {table}");
-        let rules =
-            self.socket.dump_state(&what, &rules_of(family, table, None), |rules: &mut Vec<XtRule>, message| {
-                rules.extend(read_rule(family, message.attributes()));
-                Ok(())
-            })?;
+        let table = Table { family, name: table };
+        let chains = self.chains_of(table)?.into_iter().map(|chain| chain.name).collect();
+        let what = format!("list the rules of {}", table.name);
+        let rules = self.socket.dump_state(&what, &table.rules_request(None), |rules: &mut Vec<XtRule>, message| {
+            rules.extend(read_rule(family, message.attributes()));
+            Ok(())
+        })?;
         Ok(XtTable { chains, rules })
     }
 
     /// Deletes rules and chains of a table of iptables-nft, in one transaction.
     ///
     /// # Errors
-    /// `ENOENT` or `EBUSY` if somebody has changed them since they were read.
+    /// `ENOENT` or `EBUSY` if another program has changed them since they were read.
     pub(crate) fn remove_of_iptables(
         &self,
         family: TableFamily,
         table: &str,
         removal: &XtRemoval,
     ) -> Result<(), NftError> {
-        let number = family.number().into();
-        let of = |chain: &str| vec![RuleAttribute::Table(table.to_owned()), RuleAttribute::Chain(chain.to_owned())];
+        let table = Table { family, name: table };
         let mut batch = Batch::default();
-        for (chain, handle) in &removal.rules {
-            let attributes = [of(chain), vec![RuleAttribute::Handle(*handle)]].concat();
-            let message = NfTablesMessage::DeleteRule(RuleMessage { attributes });
-            batch.push(format!("delete rule {handle} of {table} {chain}"), number, 0, message);
-        }
-        for chain in &removal.flushed {
-            let message = NfTablesMessage::DeleteRule(RuleMessage { attributes: of(chain) });
-            batch.push(format!("flush chain {table} {chain}"), number, 0, message);
-        }
-        for chain in &removal.chains {
-            let attributes = vec![ChainAttribute::Table(table.to_owned()), ChainAttribute::Name(chain.clone())];
-            let message = NfTablesMessage::DeleteChain(ChainMessage { attributes });
-            batch.push(format!("delete chain {table} {chain}"), number, 0, message);
-        }
+        removal.rules.iter().for_each(|(chain, handle)| batch.delete_rule(table, chain, *handle));
+        removal.flushed.iter().for_each(|chain| batch.flush_chain(table, chain));
+        removal.chains.iter().for_each(|chain| batch.delete_chain(table, chain));
         self.socket.commit(&batch, None)
     }
 
@@ -109,7 +120,8 @@ impl Nftables {
     /// # Errors
     /// If the kernel can't be asked.
     pub(crate) fn has_foreign_rules(&self, family: TableFamily, table: &str) -> Result<bool, NftError> {
-        let chains = self.chains_of(family, table)?;
+        let table = Table { family, name: table };
+        let chains = self.chains_of(table)?;
         if chains.is_empty() {
             return Ok(false);
         }
@@ -119,10 +131,10 @@ impl Nftables {
         let is_toolless = |chain: &&XtChain| !OF_TOOLS.iter().any(|prefix| chain.name.starts_with(prefix));
         let others: Vec<&str> = chains.iter().filter(is_toolless).map(|chain| chain.name.as_str()).collect();
         let foreign = |chain: Option<&str>| {
-            let what = format!("list the rules of {table}");
+            let what = format!("list the rules of {}", table.name);
             let mut found = false;
-            self.socket.glance(&what, &rules_of(family, table, chain), |message| {
-                found |= expressions(message.attributes()).any(|(name, _)| !is_known(name));
+            self.socket.glance(&what, &table.rules_request(chain), |message| {
+                found |= attribute::expressions(message.attributes()).any(|(name, _)| !is_known(name));
                 Ok(())
             })?;
             Ok(found)
@@ -138,14 +150,12 @@ impl Nftables {
         Ok(false)
     }
 
-    fn chains_of(&self, family: TableFamily, table: &str) -> Result<Vec<XtChain>, NftError> {
-        let message = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
-        let question = NetfilterMessage::new(NetfilterHeader::new(family.number().into(), 0, 0), message);
-        let what = format!("list the chains of {table}");
-        self.socket.dump_state(&what, &question, |chains: &mut Vec<XtChain>, message| {
+    fn chains_of(&self, table: Table<'_>) -> Result<Vec<XtChain>, NftError> {
+        let what = format!("list the chains of {}", table.name);
+        self.socket.dump_state(&what, &table.chains_request(), |chains: &mut Vec<XtChain>, message| {
             // NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK
             let attributes = message.attributes();
-            if text(attributes, 1).as_deref() == Some(table)
+            if text(attributes, 1).as_deref() == Some(table.name)
                 && let Some(name) = text(attributes, 3)
             {
                 chains.push(XtChain { name, is_base: first(attributes, 4).is_some() });
@@ -160,57 +170,20 @@ struct XtChain {
     is_base: bool,
 }
 
-fn rules_of(family: TableFamily, table: &str, chain: Option<&str>) -> NetfilterMessage {
-    let mut attributes = vec![RuleAttribute::Table(table.to_owned())];
-    attributes.extend(chain.map(|chain| RuleAttribute::Chain(chain.to_owned())));
-    let message = NfTablesMessage::GetRule(RuleMessage { attributes });
-    NetfilterMessage::new(NetfilterHeader::new(family.number().into(), 0, 0), message)
-}
-
 fn is_known(expression: &str) -> bool {
     KNOWN.contains(&expression) || ["limit", "log"].contains(&expression)
-}
-
-fn first(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    nested(attributes, kind).next()
-}
-
-fn text(attributes: &[u8], kind: u16) -> Option<String> {
-    first(attributes, kind).map(|bytes| c_string(bytes).to_owned())
-}
-
-fn c_string(bytes: &[u8]) -> &str {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    std::str::from_utf8(&bytes[..end]).unwrap_or_default()
-}
-
-fn big_endian(attributes: &[u8], kind: u16) -> Option<u32> {
-    first(attributes, kind)?.try_into().ok().map(u32::from_be_bytes)
-}
-
-/// The value in an attribute that holds a `NFTA_DATA_VALUE`.
-fn data(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    first(first(attributes, kind)?, 1)
-}
-
-/// Name and attributes of each expression of a rule.
-fn expressions(rule: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
-    // NFTA_RULE_EXPRESSIONS, NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA
-    nested(rule, 4).flat_map(|list| nested(list, 1)).map(|expression| {
-        (first(expression, 1).map(c_string).unwrap_or_default(), first(expression, 2).unwrap_or_default())
-    })
 }
 
 fn read_rule(family: TableFamily, rule: &[u8]) -> Option<XtRule> {
     // NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA
     let handle = u64::from_be_bytes(first(rule, 3)?.try_into().ok()?);
     let mut line = Line { is_v6: matches!(family, TableFamily::Ip6), ..Line::default() };
-    for (name, attributes) in expressions(rule) {
+    for (name, attributes) in attribute::expressions(rule) {
         if line.take(name, attributes).is_none() {
             line.matches.extend(["-m".to_owned(), name.to_owned(), OPAQUE.to_owned()]);
         }
     }
-    if let Some(comment) = first(rule, 7).and_then(raw::read_comment) {
+    if let Some(comment) = first(rule, 7).and_then(user_data::read_comment) {
         line.add_match("comment", ["--comment".to_owned(), comment]);
     }
     Some(XtRule { chain: text(rule, 2)?, handle, args: line.args() })
@@ -263,14 +236,14 @@ impl Line {
             "payload" => self.load_payload(attributes)?,
             "meta" => self.load_meta(attributes)?,
             // NFTA_BITWISE_MASK
-            "bitwise" => self.mask = Some(data(attributes, 4)?.to_vec()),
+            "bitwise" => self.mask = Some(attribute::data(attributes, 4)?.to_vec()),
             "cmp" => self.compare(attributes)?,
             "range" => self.compare_range(attributes)?,
             "immediate" => self.verdict(attributes)?,
             // NFTA_MATCH_NAME, NFTA_MATCH_INFO; NFTA_TARGET_NAME, NFTA_TARGET_REV, NFTA_TARGET_INFO
             "match" => self.read_match(first(attributes, 1).map(c_string)?, first(attributes, 3)?)?,
             "target" => {
-                let revision = big_endian(attributes, 2)?;
+                let revision = attribute::number(attributes, 2)?;
                 self.read_target(first(attributes, 1).map(c_string)?, revision, first(attributes, 3)?)?;
             }
             _ => return None,
@@ -283,7 +256,7 @@ impl Line {
         const NETWORK: u32 = 1;
         const TRANSPORT: u32 = 2;
         // NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_LEN
-        let [base, offset, length] = [2, 3, 4].map(|kind| big_endian(attributes, kind));
+        let [base, offset, length] = [2, 3, 4].map(|kind| attribute::number(attributes, kind));
         self.mask = None;
         self.loaded = match (base?, offset?, length?, self.is_v6) {
             (NETWORK, 12, 1..=4, false) | (NETWORK, 8, 1..=16, true) => Loaded::Source,
@@ -299,7 +272,7 @@ impl Line {
     fn load_meta(&mut self, attributes: &[u8]) -> Option<()> {
         self.mask = None;
         // NFTA_META_KEY: NFT_META_MARK, NFT_META_IIFNAME, NFT_META_OIFNAME, NFT_META_L4PROTO
-        self.loaded = match big_endian(attributes, 2)? {
+        self.loaded = match attribute::number(attributes, 2)? {
             3 => Loaded::Mark,
             6 => Loaded::Incoming,
             7 => Loaded::Outgoing,
@@ -311,12 +284,12 @@ impl Line {
 
     fn compare(&mut self, attributes: &[u8]) -> Option<()> {
         // NFTA_CMP_OP, NFTA_CMP_DATA
-        let negated = match big_endian(attributes, 2)? {
+        let negated = match attribute::number(attributes, 2)? {
             0 => None,
             1 => Some("!".to_owned()),
             _ => return None,
         };
-        let value = data(attributes, 3)?;
+        let value = attribute::data(attributes, 3)?;
         let (option, text) = match self.loaded {
             Loaded::Source => ("-s", self.network(value)?),
             Loaded::Destination => ("-d", self.network(value)?),
@@ -334,8 +307,8 @@ impl Line {
 
     fn compare_range(&mut self, attributes: &[u8]) -> Option<()> {
         // NFTA_RANGE_OP, NFTA_RANGE_FROM_DATA, NFTA_RANGE_TO_DATA
-        let negated = (big_endian(attributes, 2)? != 0).then(|| "!".to_owned());
-        let ports = format!("{}:{}", port(data(attributes, 3)?)?, port(data(attributes, 4)?)?);
+        let negated = (attribute::number(attributes, 2)? != 0).then(|| "!".to_owned());
+        let ports = format!("{}:{}", port(attribute::data(attributes, 3)?)?, port(attribute::data(attributes, 4)?)?);
         match self.loaded {
             Loaded::SourcePort => self.place("--sport", negated, ports),
             Loaded::DestinationPort => self.place("--dport", negated, ports),
@@ -365,15 +338,11 @@ impl Line {
 
     /// A prefix of whole bytes is compared without the others; another one is masked.
     fn network(&self, value: &[u8]) -> Option<String> {
-        let length = if self.is_v6 { 16 } else { 4 };
         let mask = self.mask.clone().unwrap_or_else(|| vec![u8::MAX; value.len()]);
         let ones: u32 = mask.iter().map(|byte| byte.leading_ones()).sum();
         let mut octets = value.to_vec();
-        octets.resize(length, 0);
-        let address = match self.is_v6 {
-            true => IpAddr::from(<[u8; 16]>::try_from(octets).ok()?),
-            false => IpAddr::from(<[u8; 4]>::try_from(octets).ok()?),
-        };
+        octets.resize(if self.is_v6 { 16 } else { 4 }, 0);
+        let address = data::read_address(&octets)?;
         Some(format!("{address}/{ones}"))
     }
 
@@ -390,7 +359,7 @@ impl Line {
         // NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN
         let verdict = first(first(attributes, 2)?, 2)?;
         let chain = || text(verdict, 2);
-        let (option, target) = match big_endian(verdict, 1)?.cast_signed() {
+        let (option, target) = match attribute::number(verdict, 1)?.cast_signed() {
             0 => ("-j", "DROP".to_owned()),
             1 => ("-j", "ACCEPT".to_owned()),
             -3 => ("-j", chain()?),
@@ -461,12 +430,7 @@ fn interface(value: &[u8]) -> Option<String> {
 }
 
 fn protocol(number: u8) -> String {
-    match number {
-        6 => "tcp".to_owned(),
-        17 => "udp".to_owned(),
-        132 => "sctp".to_owned(),
-        other => other.to_string(),
-    }
+    Protocol::from_number(number).map_or_else(|| number.to_string(), |protocol| protocol.name().to_owned())
 }
 
 fn port(bytes: &[u8]) -> Option<u16> {
@@ -506,11 +470,10 @@ fn destination(is_v6: bool, revision: u32, info: &[u8]) -> Option<String> {
     const SHIFTED: u32 = 1 << 5;
     let word = |at: usize| info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
     let at = |at: usize| port(info.get(at..at + 2)?);
-    let v4 = |at: usize| <[u8; 4]>::try_from(info.get(at..at + 4)?).ok().map(IpAddr::from);
     let (flags, address, ports) = match (is_v6, revision) {
-        (false, 0) => (word(4)?, v4(8)?, 16),
-        (false, _) => (word(0)?, v4(4)?, 36),
-        (true, _) => (word(0)?, IpAddr::from(<[u8; 16]>::try_from(info.get(4..20)?).ok()?), 36),
+        (false, 0) => (word(4)?, data::read_address(info.get(8..12)?)?, 16),
+        (false, _) => (word(0)?, data::read_address(info.get(4..8)?)?, 36),
+        (true, _) => (word(0)?, data::read_address(info.get(4..20)?)?, 36),
     };
     if flags & PORTS == 0 {
         return Some(address.to_string());
@@ -539,7 +502,7 @@ mod tests {
         info.resize(48, 0);
         assert_eq!(multiport(&info).as_deref(), Some("80,8000:8100"));
         info[47] = 1;
-        assert_eq!(multiport(&info), None, "an inverted list is none of ours");
+        assert_eq!(multiport(&info), None, "an inverted list is never written by this plugin");
         assert_eq!(multiport(&info[..20]), None);
         assert_eq!(interface(b"cni0\0\0").as_deref(), Some("cni0"));
         assert_eq!(interface(b"cni").as_deref(), Some("cni+"));

@@ -2,52 +2,16 @@
 
 use std::process::Command;
 
-use cni_netfilter::{MarkChain, Masquerade, NftError, Nftables, PortForward, PortForwards, Protocol, Snat};
-use cni_plugin::Owner;
+use cni_netfilter::{MarkChain, Masquerade, PortForward, PortForwards, Snat};
+use cni_plugin::{Owner, Protocol};
 use serde_json::Value;
 
-const INSIDE: &str = "CNI_NETFILTER_TEST_INSIDE";
-
-/// Runs `body` in a process of its own, in new network and mount namespaces with an empty /run. Without root there is
-/// nothing to test, and that is said.
-pub(crate) fn inside(name: &str, body: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
-        assert_private();
-        run("mount -t tmpfs tmpfs /run; ip link set lo up");
-        body();
-        return;
-    }
-    if output("id -u").trim() != "0" {
-        eprintln!("{name}: skipped, it needs root for a network namespace");
-        return;
-    }
-    let inner = Command::new("unshare")
-        .args(["--net", "--mount", "--propagation", "private"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads", "1"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    // Not passed on when all is well: a reader of the totals would count the test twice.
-    assert!(inner.status.success(), "{name}:\n{}\n{}", text(&inner.stdout), text(&inner.stderr));
-    assert!(text(&inner.stdout).contains("1 passed"), "{name} did not run: {}", text(&inner.stdout));
-}
-
-/// The variable alone is not believed: the namespaces must be other ones than those of the process that started us.
-fn assert_private() {
-    let parent = std::os::unix::process::parent_id();
-    for kind in ["net", "mnt"] {
-        let of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).unwrap();
-        assert_ne!(of("self"), of(&parent.to_string()), "not in a {kind} namespace of its own");
-    }
-}
+/// Runs `body` in a process of its own, in private namespaces.
+pub(crate) use cni_testing::private::run as inside;
 
 /// Runs a shell command that must succeed.
 pub(crate) fn run(command: &str) {
-    let found = Command::new("sh").args(["-ec", command]).output().unwrap();
-    let text = String::from_utf8_lossy(&found.stderr);
-    assert!(found.status.success(), "{command}: {}{text}", String::from_utf8_lossy(&found.stdout));
+    cni_testing::private::sh(command);
 }
 
 /// The output of a shell command, whether it succeeds or not.
@@ -96,13 +60,8 @@ pub(crate) fn owner_in(network: &str, id: &str) -> Owner {
     Owner { network: network.parse().unwrap(), container_id: id.parse().unwrap(), ifname: "eth0".parse().unwrap() }
 }
 
-/// With addresses that nobody else is alive with; who had them.
-pub(crate) fn add_masquerade(nft: &Nftables, intents: &[Masquerade]) -> Result<Vec<String>, NftError> {
-    nft.add_masquerade(intents, &|_| false).map(|holders| holders.gone)
-}
-
 pub(crate) fn masquerade(id: &str, address: &str, subnet: &str) -> Masquerade {
-    Masquerade { owner: owner(id), address: address.parse().unwrap(), subnet: subnet.parse().unwrap() }
+    Masquerade { owner: owner(id), address: address.parse().unwrap(), subnet: subnet.parse().unwrap(), to: None }
 }
 
 /// `forwards("c1", "10.1.0.2/24", &["tcp 8080 80", "udp 10.0.0.1:53 53"])`, with [`Snat::Local`].
@@ -113,6 +72,7 @@ pub(crate) fn forwards(id: &str, container: &str, ports: &[&str]) -> PortForward
         owner: owner(id),
         container,
         ports,
+        shares: std::collections::BTreeMap::new(),
         snat: Snat::Local,
         mark: MarkChain::Bit(13),
         conditions: Vec::new(),
@@ -139,4 +99,22 @@ fn port(text: &str, container: std::net::IpAddr) -> PortForward {
         host_port: host_port.parse().unwrap(),
         to: (container, parts[2].parse().unwrap()).into(),
     }
+}
+
+/// The same ports, shared under a name.
+pub(crate) fn shared(name: &str, forwards: PortForwards) -> PortForwards {
+    let shares = forwards.ports.iter().map(|port| (*port, name.to_owned())).collect();
+    PortForwards { shares, ..forwards }
+}
+
+/// What `c1` publishes on the `n`th of its networks.
+pub(crate) fn on_network(n: u8, ports: &[&str], conditions: &[&str]) -> [PortForwards; 1] {
+    let conditions = conditions.iter().map(|&condition| condition.to_owned()).collect();
+    let owner = owner_in(&format!("net{n}"), "c1");
+    [PortForwards { owner, conditions, ..forwards("c1", &format!("10.{n}.0.2/24"), ports) }]
+}
+
+/// How many ports are published on all IPv4 addresses.
+pub(crate) fn port_count() -> usize {
+    elements("ip cni_ports", "ports").len()
 }

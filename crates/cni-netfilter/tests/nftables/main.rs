@@ -5,10 +5,16 @@
     reason = "clippy allows them in tests, and does not see that helpers are"
 )]
 
+mod go_rules;
+mod index;
 mod inside;
-mod kernel;
+mod listing;
+mod mac_guard;
+mod masquerade;
 mod owners;
 mod packets;
+mod ports;
 mod print;
-mod races;
-mod rules;
+mod shares;
+mod skeleton;
+mod waitlist;

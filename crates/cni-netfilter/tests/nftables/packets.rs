@@ -3,13 +3,13 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cni_netfilter::conntrack::{Flush, flush_forwards};
+use cni_netfilter::conntrack::{Flush, forget_flows};
 use cni_netfilter::{Nftables, Snat};
 
-use crate::inside::{add_masquerade, forwards, inside, masquerade, output, owner, run};
+use crate::inside::{forwards, inside, masquerade, output, owner, run};
 
 /// The test's own namespace is the node: `cni0` 10.1.0.1, fd00:1::1; `ext0` 192.0.2.1, 2001:db8::1; `far0` 203.0.113.1.
-/// Nobody outside has a route to the containers.
+/// No host outside the node has a route to the containers.
 struct Node {
     servers: Vec<Child>,
 }
@@ -109,7 +109,7 @@ fn masquerading_leaves_with_the_nodes_address() {
         let nft = Nftables::open().unwrap();
         let intents = [masquerade("c1", "10.1.0.2", "10.1.0.0/24"), masquerade("c1", "fd00:1::2", "fd00:1::/64")];
         assert_eq!(ask("c1", "TCP:192.0.2.2:80"), "");
-        add_masquerade(&nft, &intents).unwrap();
+        nft.add_masquerade(&intents).unwrap();
         assert_eq!(ask("c1", "TCP:192.0.2.2:80"), "out 192.0.2.1");
         assert_eq!(ask("c1", "TCP:[2001:db8::2]:81"), "out [2001:0db8:0000:0000:0000:0000:0000:0001]");
         // Inside of the subnet, the other container, and a host that knows the way back.
@@ -129,7 +129,7 @@ fn routed_traffic_inside_the_subnet_and_multicast_keep_their_source() {
         let nft = Nftables::open().unwrap();
         // The node sends as the container would, through postrouting, and tcpdump tells with which source.
         run("ip addr add 10.1.0.77/24 dev cni0; ip route add 224.0.0.0/4 dev cni0");
-        add_masquerade(&nft, &[masquerade("c1", "10.1.0.77", "10.1.0.0/24")]).unwrap();
+        nft.add_masquerade(&[masquerade("c1", "10.1.0.77", "10.1.0.0/24")]).unwrap();
         run("ip addr add 10.9.0.1/24 dev cni0; ip -n c1 addr add 10.9.0.2/24 dev eth0");
         let source = |target: &str| {
             let script = format!(
@@ -151,15 +151,15 @@ fn routed_traffic_inside_the_subnet_and_multicast_keep_their_source() {
 }
 
 #[test]
-fn published_ports_are_reached_from_everywhere() {
-    inside("packets::published_ports_are_reached_from_everywhere", || {
+fn published_ports_are_reached_from_all_clients() {
+    inside("packets::published_ports_are_reached_from_all_clients", || {
         let mut node = Node::new();
         node.serve("c1", "TCP-LISTEN:80");
         node.serve("far", "TCP-LISTEN:8080");
         run("echo 1 > /proc/sys/net/ipv4/conf/cni0/route_localnet");
         let nft = Nftables::open().unwrap();
         let mut ports = [forwards("c1", "10.1.0.2/24", &["tcp 8080 80"])];
-        let from_everywhere = || {
+        let from_all_clients = || {
             [
                 ("out", "192.0.2.1"),
                 ("node", "192.0.2.1"),
@@ -169,16 +169,16 @@ fn published_ports_are_reached_from_everywhere() {
             ]
             .map(|(client, address)| ask(client, &format!("TCP:{address}:8080")))
         };
-        assert_eq!(from_everywhere(), [""; 5]);
+        assert_eq!(from_all_clients(), [""; 5]);
         nft.add_ports(&ports).unwrap();
-        assert_eq!(from_everywhere(), ["c1 192.0.2.2", "c1 192.0.2.1", "c1 10.1.0.1", "c1 10.1.0.1", "c1 10.1.0.1"]);
+        assert_eq!(from_all_clients(), ["c1 192.0.2.2", "c1 192.0.2.1", "c1 10.1.0.1", "c1 10.1.0.1", "c1 10.1.0.1"]);
         // What only passes through is not ours, although the port is the same (CVE-2025-67499).
         assert_eq!(ask("out", "TCP:203.0.113.2:8080"), "far 192.0.2.2");
         // A direct connection to the container's port is not translated.
         assert_eq!(ask("node", "TCP:10.1.0.2:80"), "c1 10.1.0.1");
         assert_eq!(ask("c2", "TCP:10.1.0.2:80"), "c1 10.1.0.3");
         nft.remove_ports(&owner("c1"), &ports).unwrap();
-        assert_eq!(from_everywhere(), [""; 5]);
+        assert_eq!(from_all_clients(), [""; 5]);
         ports[0].snat = Snat::All;
         nft.add_ports(&ports).unwrap();
         assert_eq!(ask("out", "TCP:192.0.2.1:8080"), "c1 10.1.0.1");
@@ -187,7 +187,7 @@ fn published_ports_are_reached_from_everywhere() {
         ports[0].snat = Snat::Off;
         nft.add_ports(&ports).unwrap();
         // The neighbour's answer depends on br_netfilter, which lets the bridge translate it back.
-        assert_eq!(from_everywhere()[..4], ["c1 192.0.2.2", "c1 192.0.2.1", "", ""]);
+        assert_eq!(from_all_clients()[..4], ["c1 192.0.2.2", "c1 192.0.2.1", "", ""]);
     });
 }
 
@@ -266,26 +266,27 @@ fn connections_of_a_published_port_are_forgotten_and_no_others() {
         };
         assert_eq!(tracked(), [true; 4]);
         let is_local = |address: std::net::IpAddr| ["192.0.2.1", "192.0.2.9"].contains(&address.to_string().as_str());
-        let stale = Flush::Stale(&is_local);
+        let partners = &std::collections::HashSet::new();
+        let stale = Flush::Stale { is_local: &is_local, partners };
         let on_one = forwards("c1", "10.1.0.2/24", &["udp 192.0.2.1:5353 53"]);
         let on_all = forwards("c1", "10.1.0.2/24", &["udp 5353 53"]);
         nft.add_ports(std::slice::from_ref(&on_all)).unwrap();
         // A client that goes on sending would never reach the container.
         assert_eq!(ask("out", client), "");
-        assert_eq!(flush_forwards(&on_one.ports, Flush::Ours).unwrap(), 0);
-        assert_eq!(flush_forwards(&on_one.ports, stale).unwrap(), 1);
+        assert_eq!(forget_flows(&on_one.ports, Flush::Ours).unwrap(), 0);
+        assert_eq!(forget_flows(&on_one.ports, stale).unwrap(), 1);
         assert_eq!(tracked(), [false, true, true, true]);
         assert_eq!(ask("out", client), "c1 192.0.2.2");
         // Its own connection is not stale; the one that was to another address of the node is.
-        assert_eq!(flush_forwards(&on_all.ports, stale).unwrap(), 1);
+        assert_eq!(forget_flows(&on_all.ports, stale).unwrap(), 1);
         assert_eq!(tracked(), [true, false, true, true]);
-        assert_eq!(flush_forwards(&on_all.ports, stale).unwrap(), 0);
+        assert_eq!(forget_flows(&on_all.ports, stale).unwrap(), 0);
         nft.remove_ports(&owner("c1"), std::slice::from_ref(&on_all)).unwrap();
         let mut others = forwards("c1", "10.1.0.2/24", &["tcp 5353 53", "udp 5355 53"]);
         others.ports.extend(forwards("c1", "fd00::2/64", &["udp 5353 53"]).ports);
-        assert_eq!(flush_forwards(&others.ports, Flush::Ours).unwrap(), 0);
+        assert_eq!(forget_flows(&others.ports, Flush::Ours).unwrap(), 0);
         others.ports.extend(on_all.ports);
-        assert_eq!(flush_forwards(&others.ports, Flush::Ours).unwrap(), 1, "both families and protocols");
+        assert_eq!(forget_flows(&others.ports, Flush::Ours).unwrap(), 1, "both families and protocols");
         assert_eq!(tracked(), [false, false, true, true]);
     });
 }

@@ -14,7 +14,7 @@ pub(crate) enum Holder {
     Attachment(ContainerId, IfName),
     /// A container with any interface: what plugins before 0.8 wrote.
     Container(ContainerId),
-    /// Something that no plugin wrote; who put it there wants the address left alone.
+    /// Text that no plugin wrote: an administrator's note, who wants the address left alone.
     Note(String),
 }
 
@@ -59,8 +59,8 @@ impl Holder {
         matches!(self, Self::Attachment(id, ifname) if *id == owner.container_id && *ifname == owner.ifname)
     }
 
-    /// True if it is of the kind without an interface, and of `owner`'s container.
-    pub(crate) fn is_legacy_of(&self, owner: &Owner) -> bool {
+    /// True if it names `owner`'s container without an interface.
+    pub(crate) fn is_container_of(&self, owner: &Owner) -> bool {
         matches!(self, Self::Container(id) if *id == owner.container_id)
     }
 }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn holders_are_told_apart_as_by_the_go_plugin() {
+    fn holders_are_compared_as_the_go_plugin_does() {
         let attachment = Holder::Attachment("c1".parse().unwrap(), "eth0".parse().unwrap());
         assert_eq!(Holder::parse(b"c1\r\neth0"), Some(attachment.clone()));
         assert_eq!(Holder::parse(b" c1\r\neth0\n"), Some(attachment));

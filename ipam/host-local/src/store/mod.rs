@@ -1,72 +1,65 @@
-//! The reservations of a network on disk, in the Go plugin's format: `<dataDir>/<network>/<address>`, each with its
-//! holder in it, and `last_reserved_ip.<set>` beside them.
+//! The reservations of a network on disk.
+//!
+//! ```text
+//! <dataDir>/<network>/              mode 0755, as the Go plugin makes it
+//!     10.0.0.2                      a reservation: "<container ID>\r\n<interface name>", without a line end
+//!     last_reserved_ip.<set>        the address reserved last for the range set of this number; a hint
+//!     lock                          flock(2) of this file is held while anything here is read or changed
+//! <dataDir>/.host-local/<network>   the index
+//! ```
+//!
+//! The network's directory is the Go plugin's format, byte for byte, and it is authoritative. An address is taken if its file
+//! names a holder or has any other text (an administrator's note), or if anything but a regular file has its name. A file that is
+//! empty, or whose writing broke off, holds nothing ([`Holder::parse`]).
+//!
+//! The index ([`index`]) makes the cost of a call independent of the number of reservations. It is a cache: stale as soon as
+//! another program has changed the directory, and then made anew from a scan of all files ([`scan`]). It may be deleted at any time.
 
-mod dir;
+mod directory;
 mod error;
 mod holder;
 mod index;
-mod know;
-mod reclaim;
+mod lookup;
+mod scan;
 #[cfg(test)]
 mod tests;
-mod walked;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use cni_plugin::Owner;
 use cni_plugin::state::Entry;
-use cni_plugin::{NetworkName, Owner};
 
+pub(crate) use directory::Place;
 pub(crate) use error::{FirstFailure, StoreError};
 pub(crate) use holder::Holder;
 
-use crate::address::Address;
-use crate::allocator::Taken;
-use dir::NetworkDir;
-use index::Index;
-use walked::Walked;
+use crate::pool::allocator::{self, Taken};
+use crate::pool::{Address, Range, RangeSet};
+use directory::NetworkDir;
+use lookup::Lookup;
+use scan::Scan;
 
-/// How long a lock is usually waited for at most.
+/// How long a DEL that may have nothing to release waits for the lock before it looks without it.
 const SOON: Duration = Duration::from_secs(1);
-
-/// Where the reservations of a network are.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    pub(crate) data_dir: PathBuf,
-    pub(crate) network: NetworkName,
-    /// Give up what was reserved before the node's last start.
-    pub(crate) reclaim_after_reboot: bool,
-}
 
 /// The reservations of a network, locked until dropped.
 #[derive(Debug)]
 pub(crate) struct Store {
     dir: NetworkDir,
-    place: Place,
-    knowledge: Knowledge,
-}
-
-/// Where answers come from.
-#[derive(Debug)]
-enum Knowledge {
-    /// Nothing has been asked yet.
-    None,
-    Index(Index),
-    /// There can be no index: a full disk, a read-only one.
-    Walked(Walked),
+    lookup: Lookup,
 }
 
 impl Place {
     /// Opens the reservations if there are any, waiting for the lock.
     pub(crate) fn open(&self) -> Result<Option<Store>, StoreError> {
-        Ok(NetworkDir::open(&self.data_dir, &self.network)?.map(|dir| Store::new(self, dir)))
+        Ok(NetworkDir::open(self)?.map(|dir| Store::new(self, dir)))
     }
 
-    /// As [`Place::open`], to release what `owner` holds: `None` also if the lock isn't to be had soon and `owner` holds
-    /// nothing. Then there is nothing to wait for, unless it is `owner`'s own ADD that has the lock.
+    /// As [`Place::open`], to release what `owner` holds: `None` also if another call keeps the lock and `owner` holds nothing.
+    /// Then there is nothing to wait for, unless it is `owner`'s own ADD that has the lock.
     pub(crate) fn open_to_release(&self, owner: &Owner) -> Result<Option<Store>, StoreError> {
-        match NetworkDir::open_within(SOON, &self.data_dir, &self.network) {
+        match NetworkDir::open_within(SOON, self) {
             Err(StoreError::Busy(held)) if !held.is_by(&owner.container_id) && !self.has_any_of(owner)? => Ok(None),
             Err(StoreError::Busy(_)) => self.open(),
             opened => Ok(opened?.map(|dir| Store::new(self, dir))),
@@ -75,19 +68,19 @@ impl Place {
 
     /// Reads the files without the lock.
     fn has_any_of(&self, owner: &Owner) -> Result<bool, StoreError> {
-        let Some(dir) = NetworkDir::look(&self.data_dir, &self.network)? else { return Ok(false) };
-        let held = Walked::walk(&dir)?.holdings(|holder| holder.is(owner) || holder.is_legacy_of(owner));
+        let Some(dir) = NetworkDir::look(self)? else { return Ok(false) };
+        let held = Scan::of(&dir)?.holdings(|holder| holder.is(owner) || holder.is_container_of(owner));
         Ok(!held.is_empty())
     }
 
     /// Opens the reservations, creating the directory if need be, and waits for the lock.
     pub(crate) fn create(&self) -> Result<Store, StoreError> {
-        Ok(Store::new(self, NetworkDir::create(&self.data_dir, &self.network)?))
+        Ok(Store::new(self, NetworkDir::create(self)?))
     }
 
     /// Fails if the directory of a network that has none yet could not be created. Leaves nothing behind.
     pub(crate) fn probe(&self) -> Result<(), StoreError> {
-        dir::probe_create(&self.data_dir, &self.network)
+        directory::probe_create(self)
     }
 
     /// Takes back those of these reservations that are still `owner`'s; past a failure, reporting the first.
@@ -106,40 +99,62 @@ impl Place {
 
 impl Store {
     fn new(place: &Place, dir: NetworkDir) -> Self {
-        Self { dir, place: place.clone(), knowledge: Knowledge::None }
+        Self { dir, lookup: Lookup::new(place.clone()) }
+    }
+
+    /// The next free address of the set with this number: see [`allocator::next`].
+    ///
+    /// That there is none is believed of files that were read within the last minute only.
+    pub(crate) fn next<'s>(
+        &mut self,
+        set: &'s RangeSet,
+        number: usize,
+    ) -> Result<Option<(Address, &'s Range)>, StoreError> {
+        let last = self.last_reserved(number);
+        let found = allocator::next(set, last, self)?;
+        if found.is_none() && self.lookup.is_old() {
+            self.rebuild()?;
+            return allocator::next(set, last, self);
+        }
+        Ok(found)
     }
 
     /// The addresses that the owner holds, interface and all; or, only if there are none, those that its container
-    /// holds without an interface. What the owner is `told` to hold is looked up in the files, whatever the index says.
-    pub(crate) fn held_by(&mut self, owner: &Owner, told: &[Address]) -> Result<Vec<Address>, StoreError> {
-        let held = self.known_of(owner)?;
-        for ip in told.iter().filter(|ip| !held.contains(ip)) {
-            let meant = |holder: Holder| holder.is(owner) || held.is_empty() && holder.is_legacy_of(owner);
+    /// holds without an interface. Those that are `reported` as the owner's are looked up in the files, whatever the index
+    /// says.
+    pub(crate) fn held_by(&mut self, owner: &Owner, reported: &[Address]) -> Result<Vec<Address>, StoreError> {
+        let held = self.looked_up(owner)?;
+        for ip in reported.iter().filter(|ip| !held.contains(ip)) {
+            let meant = |holder: Holder| holder.is(owner) || held.is_empty() && holder.is_container_of(owner);
             if self.holder(*ip)?.is_some_and(meant) {
-                // Written in place, which the directory's time doesn't tell; there may be more.
+                // The file was overwritten in place, which the directory's time doesn't tell; there may be more of them.
                 self.rebuild()?;
-                return self.known_of(owner);
+                return self.looked_up(owner);
             }
         }
         Ok(held)
     }
 
-    fn known_of(&mut self, owner: &Owner) -> Result<Vec<Address>, StoreError> {
-        let own = self.held(&Holder::of(owner).0)?;
-        if own.is_empty() { self.held(&Holder::Container(owner.container_id.clone())) } else { Ok(own) }
+    fn looked_up(&mut self, owner: &Owner) -> Result<Vec<Address>, StoreError> {
+        let own = self.holdings(&Holder::of(owner).0)?;
+        if own.is_empty() { self.holdings(&Holder::Container(owner.container_id.clone())) } else { Ok(own) }
     }
 
-    fn held(&mut self, meant: &Holder) -> Result<Vec<Address>, StoreError> {
-        let key = meant.key().unwrap_or_default();
-        let held = self.ask(|index| index.holdings(&key), |walked| walked.holdings(|holder| holder == meant))?;
+    fn holdings(&mut self, holder: &Holder) -> Result<Vec<Address>, StoreError> {
+        let held = self.lookup.holdings(&self.dir, holder)?;
         for ip in &held {
-            if self.holder(*ip)?.as_ref() != Some(meant) {
-                // A file was overwritten in place, which the directory's time doesn't tell.
-                let walked = self.rebuild()?;
-                return Ok(walked.holdings(|holder| holder == meant));
+            if self.holder(*ip)?.as_ref() != Some(holder) {
+                // The file was overwritten in place, which the directory's time doesn't tell.
+                let scan = self.rebuild()?;
+                return Ok(scan.holdings(|found| found == holder));
             }
         }
         Ok(held)
+    }
+
+    /// Makes a new index of the files, because the present one is wrong. Returns what the files say.
+    pub(crate) fn rebuild(&mut self) -> Result<Scan, StoreError> {
+        self.lookup.rebuild(&self.dir)
     }
 
     /// Who holds the address.
@@ -150,16 +165,18 @@ impl Store {
         }
     }
 
-    /// Reserves the address for the owner. Fails with [`StoreError::Held`] or [`StoreError::Blocked`] if it is taken,
-    /// by whomever: also by the owner.
+    /// Reserves the address for the owner. Not idempotent.
+    ///
+    /// # Errors
+    /// [`StoreError::Held`] or [`StoreError::Blocked`] if it is taken, also if the owner holds it.
     pub(crate) fn reserve(&mut self, ip: Address, owner: &Owner) -> Result<(), StoreError> {
         let name = ip.to_string();
         let (holder, content) = Holder::of(owner);
-        self.learn()?;
-        // Twice: a file that holds nothing is in the way once.
+        self.lookup.open(&self.dir)?;
+        // A second time where a file that holds nothing had the name.
         for _ in 0..2 {
-            if self.with_room(|dir| dir.create_file(&name, &content))? {
-                return self.note_taken(ip, holder);
+            if self.lookup.with_room(&self.dir, |dir| dir.create_file(&name, &content))? {
+                return self.lookup.insert(&self.dir, ip, holder);
             }
             match self.dir.read(&name)? {
                 Entry::Absent => {}
@@ -176,33 +193,33 @@ impl Store {
     /// Releases the address if its holder is the one meant; true if it was.
     pub(crate) fn release(&mut self, ip: Address, meant: impl Fn(&Holder) -> bool) -> Result<bool, StoreError> {
         let Some(holder) = self.holder(ip)?.filter(|holder| meant(holder)) else { return Ok(false) };
-        self.learn()?;
+        self.lookup.open(&self.dir)?;
         let removed = self.dir.remove(&ip.to_string())?;
-        self.note_free(ip, &holder)?;
+        self.lookup.remove(&self.dir, ip, &holder)?;
         Ok(removed)
     }
 
     /// Releases everything whose holder isn't in `valid`, and removes the files of addresses that hold nothing. A
-    /// reservation without an interface stays while any interface of its container is valid; a note stays.
+    /// reservation without an interface stays while any interface of its container is valid; a note stays. Idempotent.
     ///
     /// One pass; goes on past what it can't remove, and reports the first such failure at the end.
     pub(crate) fn retain(&mut self, valid: &[Owner]) -> Result<(), StoreError> {
         let attachments: BTreeSet<_> = valid.iter().map(|owner| (&owner.container_id, &owner.ifname)).collect();
         let containers: BTreeSet<_> = valid.iter().map(|owner| &owner.container_id).collect();
-        let mut walked = Walked::walk(&self.dir)?;
+        let mut scan = Scan::of(&self.dir)?;
         let mut failure = FirstFailure::default();
         let mut removed = |ip: &Address| failure.note(self.dir.remove(&ip.to_string()));
-        walked.taken.retain(|ip, holder| match holder {
+        scan.taken.retain(|ip, holder| match holder {
             Some(Holder::Attachment(id, ifname)) => attachments.contains(&(&*id, &*ifname)) || !removed(ip),
             Some(Holder::Container(id)) => containers.contains(&*id) || !removed(ip),
             Some(Holder::Note(_)) | None => true,
         });
-        walked.vacant.retain(|ip| !removed(ip));
-        self.index(&walked);
+        scan.vacant.retain(|ip| !removed(ip));
+        self.lookup.replace_index(&scan);
         failure.verdict()
     }
 
-    /// The address reserved last for this set, by whichever plugin; a hint.
+    /// The address reserved last for this set, by this or the Go plugin; a hint.
     pub(crate) fn last_reserved(&self, set: usize) -> Option<Address> {
         match self.dir.read(&last_reserved_name(set)) {
             Ok(Entry::File(content)) => cni_plugin::addr::parse_ip(std::str::from_utf8(&content).ok()?).map(Into::into),
@@ -213,9 +230,9 @@ impl Store {
     /// Remembers the address reserved last for this set. Where that can't be written, an address may be given again soon after
     /// it was released, which is no reason to give none: the failure goes to stderr.
     pub(crate) fn set_last_reserved(&mut self, set: usize, ip: Address) {
-        let written = self.with_room(|dir| dir.overwrite(&last_reserved_name(set), &ip.to_string()));
+        let written = self.lookup.with_room(&self.dir, |dir| dir.overwrite(&last_reserved_name(set), &ip.to_string()));
         if let Err(error) = written {
-            eprintln!("{error}: until it can be written, addresses are given again right after their release");
+            eprintln!("{error}: until it can be written, addresses are assigned again right after their release");
         }
     }
 
@@ -229,17 +246,14 @@ impl Taken for Store {
     type Error = StoreError;
 
     fn next_free(&mut self, from: Address, to: Address) -> Result<Option<Address>, StoreError> {
-        self.ask(|index| index.next_free(from, to), |walked| walked.next_free(from, to))
+        self.lookup.next_free(&self.dir, from, to)
     }
 }
 
-/// Leaves the index so that it counts, if there is one and it is whole: [`Index::stamp`].
+/// Leaves the index valid for the next call.
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Knowledge::Index(index) = std::mem::replace(&mut self.knowledge, Knowledge::None) {
-            // Without the stamp the next call walks: slower, not wrong.
-            let _ = index.stamp(self.dir.fd());
-        }
+        self.lookup.close(&self.dir);
     }
 }
 

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::lookup::Source;
 use super::*;
-use crate::allocator;
 use crate::config::RangeKeys;
-use crate::range::RangeSet;
+use crate::pool::RangeSet;
+use crate::pool::allocator;
 
 fn set(subnet: &str) -> RangeSet {
     RangeSet::resolve(&[RangeKeys { subnet: subnet.into(), ..RangeKeys::default() }]).unwrap()
@@ -47,11 +49,11 @@ fn file(place: &Place, name: &str) -> PathBuf {
     place.data_dir.join("net").join(name)
 }
 
-/// True if the next call needn't walk.
-fn index_counts(place: &Place) -> bool {
+/// True if the next call needs no scan.
+fn index_is_valid(place: &Place) -> bool {
     let mut store = place.open().unwrap().unwrap();
-    let found = Index::open(&place.data_dir, &place.network, store.dir.fd());
-    store.knowledge = Knowledge::None;
+    let found = index::Index::open(place, store.dir.fd());
+    store.lookup.source = Source::Unopened;
     matches!(found, index::Found::Valid(_))
 }
 
@@ -62,7 +64,7 @@ enum Step {
     Gc(Vec<u8>),
     /// An ADD that is killed before the index is written.
     KilledAdd(u8),
-    /// Somebody else's reservation, made past the store.
+    /// A reservation that another program makes.
     Foreign(u8, u8),
     /// A file removed by hand.
     Removed(u8),
@@ -111,7 +113,7 @@ fn apply(place: &Place, set: &RangeSet, model: &mut Model, step: Step) {
                 store.reserve(ip, &owner(n)).unwrap();
                 model.insert(ip, owner(n));
             }
-            store.knowledge = Knowledge::None;
+            store.lookup.source = Source::Unopened;
         }
         Step::Foreign(n, address) => {
             drop(place.create().unwrap());
@@ -156,7 +158,7 @@ proptest! {
             let free = (2..15).map(|n| ip(&format!("10.0.0.{n}"))).find(|ip| !model.contains_key(ip));
             prop_assert_eq!(store.next_free(first, last).unwrap(), free);
             drop(store);
-            prop_assert!(index_counts(&place));
+            prop_assert!(index_is_valid(&place));
         }
     }
 
@@ -187,11 +189,11 @@ fn an_index_that_is_left_behind_is_noticed() {
     let data_dir = tempfile::tempdir().unwrap();
     let (place, set) = (place(&data_dir), set("10.0.0.0/28"));
     add(&place, &set, &owner(0)).unwrap();
-    assert!(index_counts(&place));
+    assert!(index_is_valid(&place));
     fs::copy(file(&place, "10.0.0.2"), file(&place, "10.0.0.7")).unwrap();
-    assert!(!index_counts(&place));
+    assert!(!index_is_valid(&place));
     assert_eq!(place.open().unwrap().unwrap().held_by(&owner(0), &[]).unwrap(), [ip("10.0.0.2"), ip("10.0.0.7")]);
-    assert!(index_counts(&place));
+    assert!(index_is_valid(&place));
 }
 
 #[test]
@@ -201,7 +203,7 @@ fn many_owners_and_many_addresses_of_one_owner_make_the_index_grow() {
     for _ in 0..700 {
         add(&place, &set, &owner(0)).unwrap();
     }
-    assert!(index_counts(&place));
+    assert!(index_is_valid(&place));
     let mut store = place.create().unwrap();
     assert_eq!(store.held_by(&owner(0), &[]).unwrap().len(), 700);
     for ip in store.held_by(&owner(0), &[]).unwrap() {

@@ -78,7 +78,7 @@ pub(crate) fn examine(network: &Network, what: &str) {
     network.del(OURS, "victim").unwrap_or_else(|error| panic!("{what}: {error}"));
     let left: Vec<String> = network.reservations().into_values().filter(|content| !content.is_empty()).collect();
     assert_eq!(left.len(), others, "{what}: {left:?}");
-    // Every address that nobody holds can be had, once.
+    // Every free address can be reserved, once.
     for n in others..SIZE {
         let held = network.reservations().into_iter().filter(|(_, content)| !content.is_empty()).count();
         assert_eq!(held, n, "{what}");

@@ -43,10 +43,10 @@ impl Weather {
         };
         match random.below(5) {
             0 => Self::Under("short of descriptors", words(format!("prlimit --nofile={} --", 4 + random.below(16)))),
-            1 => Self::Under("short of threads", inject("clone,clone3,vfork", "EAGAIN", 1 + random.below(4))),
+            1 => Self::Under("short of threads", inject("clone,clone3,fork,vfork", "EAGAIN", 1 + random.below(4))),
             2 => Self::Under("short of sockets", inject("socket", "EMFILE", 1 + random.below(8))),
             3 => Self::Under("short of buffers", inject("sendto,sendmsg", "ENOBUFS", 1 + random.below(20))),
-            _ => Self::Under("short of disk", inject("openat", "ENOSPC", 1 + random.below(30))),
+            _ => Self::Under("short of disk", inject("open,openat", "ENOSPC", 1 + random.below(30))),
         }
     }
 }

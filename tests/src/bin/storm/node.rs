@@ -115,7 +115,7 @@ impl<'a> Node<'a> {
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Entry>> {
-        self.entries.lock().expect("nobody panics with it")
+        self.entries.lock().expect("no thread panics while it holds the lock")
     }
 
     /// A new container's name: of one length, so that none is a part of another.
@@ -129,7 +129,7 @@ impl<'a> Node<'a> {
         text.get(at..at + 13)
     }
 
-    /// From now on GC is told that it is valid.
+    /// From now on it is in the list of valid attachments that GC gets.
     pub(crate) fn announce(&self, network: usize, at: &Attachment) {
         let entry = Entry { state: State::Moving, gone_at: None, network, at: at.clone(), history: Vec::new() };
         self.entries().insert(at.id.clone(), entry);

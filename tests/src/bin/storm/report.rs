@@ -88,7 +88,7 @@ pub(crate) struct Report(Mutex<Inner>);
 
 impl Report {
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no thread panics while it holds the lock")
     }
 
     /// A call of a plugin; `time` only if nothing disturbed it.

@@ -1,16 +1,27 @@
-//! The cache beside the reservations: who holds what, and what comes next, at a cost that doesn't depend on how many
-//! there are.
+//! The cache beside the reservations: which addresses a holder has, and which comes next, at a cost that doesn't depend on the
+//! number of reservations.
 //!
-//! The files are the truth. The index counts only while the directory's modification time is the very one that was set
-//! after the index had been written: a moment in the past, which no creation, removal or renaming by anybody else can
-//! give the directory again (those set it to the present). A kill between two steps, the Go plugin, a hand leave another
-//! time. And it counts only in the boot that it was written in, for a power cut may have emptied files.
+//! The files are authoritative. The index is valid only while the directory's modification time is the one that was set
+//! after the index had been written: a moment in the past, which no creation, removal or renaming can give the directory again
+//! (those set it to the present). After a kill between two steps, a call of the Go plugin or a change by hand the time is
+//! another one. And it is valid only in the boot that it was written in, because a power cut may have emptied files.
 //!
-//! Its own format, as measured (open, look-up, two changes, close; 60 000 holders): redb 4.4 without fsync 0.31 ms and a
+//! The file, whose numbers are big-endian and of 64 bits:
+//!
+//! ```text
+//!   0  "hl-idx01"
+//!   8  slots of the table, 16 those in use
+//!  24  the directory's modification time in seconds, 32 nanoseconds, 40 the directory's inode
+//!  48  when the files were read, in seconds of the epoch
+//!  64  the boot's ID (/proc/sys/kernel/random/boot_id), as text
+//! 128  the hash table (`table`): which addresses are taken (`bitmap`), and which of them a holder has
+//! ```
+//!
+//! A format of our own, as measured (open, look-up, two changes, close; 60 000 holders): redb 4.4 without fsync 0.31 ms and a
 //! file of 17 MB, this 0.04 ms and 11 MB. LMDB maps its file into memory, which needs `unsafe` and dies of SIGBUS on a
 //! full disk.
 
-mod blocks;
+mod bitmap;
 mod table;
 
 use std::collections::BTreeMap;
@@ -18,16 +29,16 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use cni_plugin::sha512_hex;
 use cni_plugin::state::file_name;
-use cni_plugin::{NetworkName, sha512_hex};
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps};
 
+use super::directory::Place;
 use super::holder::Holder;
-use super::walked::Walked;
-use crate::address::Address;
+use super::scan::Scan;
+use crate::pool::Address;
 use table::{Table, VALUE, corrupt};
 
 /// Beside the networks' directories, under a name that no network can have: there it never changes a directory's
@@ -35,14 +46,14 @@ use table::{Table, VALUE, corrupt};
 const DIR: &str = ".host-local";
 const MAGIC: &[u8; 8] = b"hl-idx01";
 const HEADER: usize = 128;
-/// The table's kind for what a holder has; the kinds below are [`blocks`].
+/// The table's kind for what a holder has; the kinds below are [`bitmap`].
 const HOLDINGS: u8 = 0x80;
-/// Addresses in a record of holdings. Who holds more has more records.
+/// Addresses in a record of holdings. A holder of more has several records.
 const PER_RECORD: usize = VALUE / 16;
 /// An unused place in a record of holdings.
 const NONE: u128 = u128::MAX;
 
-/// An index that counts.
+/// A valid index.
 #[derive(Debug)]
 pub(super) struct Index {
     table: Table<File>,
@@ -50,14 +61,14 @@ pub(super) struct Index {
     /// When the files were read that it was made of, in seconds of the epoch.
     built: u64,
     changed: bool,
-    /// What the holder that was changed last has: who has thousands of addresses gets and loses them in one call.
+    /// What the holder that was changed last has: a holder of thousands of addresses gets and loses them in one call.
     known: Option<(String, Vec<Address>)>,
 }
 
 /// What was found in the index's place.
 pub(super) enum Found {
     Valid(Index),
-    /// Nothing that counts.
+    /// No valid index.
     Stale {
         /// True if it was last written since the node started.
         this_boot: bool,
@@ -65,13 +76,13 @@ pub(super) enum Found {
 }
 
 impl Index {
-    /// Opens the index of the network whose directory is `dir`, if it counts.
-    pub(super) fn open(data_dir: &Path, network: &NetworkName, dir: &OwnedFd) -> Found {
-        Self::read(data_dir, network, dir).unwrap_or(Found::Stale { this_boot: false })
+    /// Opens the index of the network whose directory is `dir`, if it is valid.
+    pub(super) fn open(place: &Place, dir: &OwnedFd) -> Found {
+        Self::read(place, dir).unwrap_or(Found::Stale { this_boot: false })
     }
 
-    fn read(data_dir: &Path, network: &NetworkName, dir: &OwnedFd) -> io::Result<Found> {
-        let file = File::from(open_file(data_dir, network, OFlags::empty())?);
+    fn read(place: &Place, dir: &OwnedFd) -> io::Result<Found> {
+        let file = File::from(open_file(place, OFlags::empty())?);
         let mut header = [0; HEADER];
         file.read_exact_at(&mut header, 0)?;
         let boot = boot_id()?;
@@ -83,13 +94,13 @@ impl Index {
         Ok(Found::Valid(Self { table, boot, built: number(&header, 48), changed: false, known: None }))
     }
 
-    /// Writes an index of what was walked, in place of the one that is there. It doesn't count before [`Index::stamp`].
-    pub(super) fn build(data_dir: &Path, network: &NetworkName, walked: &Walked) -> io::Result<Self> {
-        let holders = walked.taken.len() as u64;
-        let mut table = Table::with_room_for(holders + blocks::count(walked.taken.keys()), HEADER as u64);
+    /// Writes an index of what was scanned, in place of the one that is there. It isn't valid before [`Index::stamp`].
+    pub(super) fn build(place: &Place, scan: &Scan) -> io::Result<Self> {
+        let holders = scan.taken.len() as u64;
+        let mut table = Table::with_room_for(holders + bitmap::count(scan.taken.keys()), HEADER as u64);
         let mut held: BTreeMap<String, Vec<Address>> = BTreeMap::new();
-        for (ip, holder) in &walked.taken {
-            blocks::insert(&mut table, *ip)?;
+        for (ip, holder) in &scan.taken {
+            bitmap::insert(&mut table, *ip)?;
             if let Some(key) = holder.as_ref().and_then(Holder::key) {
                 held.entry(key).or_default().push(*ip);
             }
@@ -97,17 +108,17 @@ impl Index {
         for (key, ips) in &held {
             (0..ips.len().div_ceil(PER_RECORD)).try_for_each(|page| set_page(&mut table, key, ips, page))?;
         }
-        fs::mkdirat(CWD, data_dir.join(DIR), Mode::from_raw_mode(0o700)).or_else(|errno| match errno {
+        fs::mkdirat(CWD, place.data_dir.join(DIR), Mode::from_raw_mode(0o700)).or_else(|errno| match errno {
             rustix::io::Errno::EXIST => Ok(()),
             errno => Err(errno),
         })?;
-        // A new file: what stands there may be a link to somewhere else, and a header that counts must never stand over
+        // A new file: what stands there may be a link to somewhere else, and a valid header must never stand over
         // half a table.
-        Self::discard(data_dir, network);
-        let file = File::from(open_file(data_dir, network, OFlags::CREATE | OFlags::EXCL)?);
+        Self::discard(place);
+        let file = File::from(open_file(place, OFlags::CREATE | OFlags::EXCL)?);
         if let Err(error) = file.write_all_at(&table.bytes, 0) {
             // On a full disk the reservations need what room there is.
-            Self::discard(data_dir, network);
+            Self::discard(place);
             return Err(error);
         }
         let (slots, used) = table.shape();
@@ -116,10 +127,11 @@ impl Index {
         Ok(Self { table, boot: boot_id()?, built, changed: true, known: None })
     }
 
-    /// Removes the index, for it was wrong.
-    pub(super) fn discard(data_dir: &Path, network: &NetworkName) {
+    /// Removes the index, because it was wrong.
+    pub(super) fn discard(place: &Place) {
         // One that can't be removed is found wrong again the next time.
-        let _ = fs::unlinkat(CWD, data_dir.join(DIR).join(file_name(network.as_str(), "")), AtFlags::empty());
+        let _ =
+            fs::unlinkat(CWD, place.data_dir.join(DIR).join(file_name(place.network.as_str(), "")), AtFlags::empty());
     }
 
     /// True if there is no room for what one more reservation needs.
@@ -140,13 +152,13 @@ impl Index {
 
     /// The first address from `from` to `to` that isn't taken.
     pub(super) fn next_free(&self, from: Address, to: Address) -> io::Result<Option<Address>> {
-        blocks::next_free(&self.table, from, to)
+        bitmap::next_free(&self.table, from, to)
     }
 
     /// Notes a reservation that has been made. Constant cost, whatever the holder has already.
     pub(super) fn insert(&mut self, key: &str, ip: Address) -> io::Result<()> {
         self.changed = true;
-        blocks::insert(&mut self.table, ip)?;
+        bitmap::insert(&mut self.table, ip)?;
         let mut ips = self.take_known(key)?;
         if !ips.contains(&ip) {
             ips.push(ip);
@@ -159,7 +171,7 @@ impl Index {
     /// Notes that a reservation is gone. Constant cost, whatever the holder has left.
     pub(super) fn remove(&mut self, key: &str, ip: Address) -> io::Result<()> {
         self.changed = true;
-        blocks::remove(&mut self.table, ip)?;
+        bitmap::remove(&mut self.table, ip)?;
         let mut ips = self.take_known(key)?;
         if let Some(position) = ips.iter().position(|held| *held == ip) {
             // The last one takes its place.
@@ -178,7 +190,7 @@ impl Index {
         }
     }
 
-    /// Makes the index count: the last thing done while the lock is held.
+    /// Makes the index valid: the last step while the lock is held.
     pub(super) fn stamp(self, dir: &OwnedFd) -> io::Result<()> {
         if !self.changed {
             return Ok(());
@@ -217,11 +229,11 @@ fn fingerprint(dir: &OwnedFd) -> io::Result<[u8; 24]> {
     Ok(print)
 }
 
-fn open_file(data_dir: &Path, network: &NetworkName, create: OFlags) -> io::Result<OwnedFd> {
+fn open_file(place: &Place, create: OFlags) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = fs::openat(CWD, data_dir.join(DIR), flags, Mode::empty())?;
-    let name = file_name(network.as_str(), "");
-    // To open a device can be a deed of its own.
+    let dir = fs::openat(CWD, place.data_dir.join(DIR), flags, Mode::empty())?;
+    let name = file_name(place.network.as_str(), "");
+    // Looked at first, because opening a device can have an effect of its own.
     if create.is_empty() {
         let stat = fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {

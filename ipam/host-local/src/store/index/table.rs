@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// What a record tells.
+/// The length of a record's value.
 pub(super) const VALUE: usize = 64;
 /// Kind, padding, key, value. A kind of 0 is a free slot, so a hole in the file is free slots.
 const RECORD: usize = 8 + 16 + VALUE;
