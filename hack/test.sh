@@ -63,7 +63,7 @@ some_passed "suite $*"
 say "totals"
 [ -z "$units" ] || echo "unit tests: $units"
 grep '^test result:' "$log" | sed 's/^test result:/suite:/' || true
-grep '^  \(common\|newer\|spec\|improved\) ' "$log" || true
+grep '^  \(common\|newer\|spec\|improved\|unsteady:\) ' "$log" || true
 if [ -n "$ours" ] && [ "$status" = 0 ]; then
     say "conformance tables"
     hack/conformance.sh --check "$findings" || status=1

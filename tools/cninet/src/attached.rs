@@ -1,12 +1,11 @@
 //! The attachments that the cache has, and whether their containers live.
 
-use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::path::Path;
 
 use cni_net::{Link, NetNs, Netlink};
 use cni_plugin::{Interface, Owner};
-use cni_runtime::{CacheEntry, Reported};
+use cni_runtime::{CacheEntry, Reported, in_parts};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -41,7 +40,7 @@ pub struct Attached {
     pub entry: CacheEntry,
     /// Whether its namespace lives.
     pub state: State,
-    reported: OnceCell<Reported>,
+    reported: Reported,
 }
 
 /// A published port (`portMappings`).
@@ -92,15 +91,14 @@ impl Attached {
         self.entry.owner()
     }
 
-    /// The interfaces and addresses that ADD returned. Decoded when they are first asked for.
+    /// The interfaces and addresses that ADD returned.
     pub fn reported(&self) -> &Reported {
-        self.reported.get_or_init(|| self.entry.reported())
+        &self.reported
     }
 
     /// Its interface in the container, if the result names it.
     pub fn interface(&self) -> Option<&Interface> {
-        let ifname = self.entry.attachment.ifname.as_str();
-        self.reported().interfaces.iter().find(|found| found.name == ifname && !found.sandbox.is_empty())
+        interface(&self.entry, &self.reported)
     }
 
     /// The node's end of its link, if it has one.
@@ -148,17 +146,23 @@ pub fn attached(node: &Node) -> Result<Vec<Attached>, Failure> {
         eprintln!("{error}");
     }
     let own = NetNs::current()?;
-    Ok(entries.into_iter().map(|entry| examine(entry, &own)).collect())
+    let examined = in_parts(&entries, |entries| entries.iter().map(|entry| examine(entry, &own)).collect());
+    let attached = |(entry, (state, reported))| Attached { entry, state, reported };
+    Ok(entries.into_iter().zip(examined).map(attached).collect())
 }
 
-fn examine(entry: CacheEntry, own: &NetNs) -> Attached {
-    let mut attached = Attached { entry, state: State::Running, reported: OnceCell::new() };
-    attached.state = state(&attached, own);
-    attached
+fn examine(entry: &CacheEntry, own: &NetNs) -> (State, Reported) {
+    let reported = entry.reported();
+    (state(entry, &reported, own), reported)
 }
 
-fn state(attached: &Attached, own: &NetNs) -> State {
-    let path = attached.entry.attachment.netns.as_path();
+fn interface<'a>(entry: &CacheEntry, reported: &'a Reported) -> Option<&'a Interface> {
+    let ifname = entry.attachment.ifname.as_str();
+    reported.interfaces.iter().find(|found| found.name == ifname && !found.sandbox.is_empty())
+}
+
+fn state(entry: &CacheEntry, reported: &Reported, own: &NetNs) -> State {
+    let path = entry.attachment.netns.as_path();
     let gone = |why: &str| State::Gone(format!("{} {why}", path.display()));
     if path.as_os_str().is_empty() {
         return State::Gone("the cache names no namespace".to_owned());
@@ -171,7 +175,7 @@ fn state(attached: &Attached, own: &NetNs) -> State {
         Ok(None) => gone("is gone"),
         Ok(Some(namespace)) if namespace.is_same(own) => gone("is the node's own by now"),
         // The number of a process is given again to another one.
-        Ok(Some(namespace)) if path.starts_with("/proc") && !has_interface(&namespace, attached) => {
+        Ok(Some(namespace)) if path.starts_with("/proc") && !has_interface(&namespace, entry, reported) => {
             gone("is another process's by now")
         }
         // What can't be looked into may live.
@@ -179,11 +183,11 @@ fn state(attached: &Attached, own: &NetNs) -> State {
     }
 }
 
-fn has_interface(namespace: &NetNs, attached: &Attached) -> bool {
-    let ifname = attached.entry.attachment.ifname.as_str();
+fn has_interface(namespace: &NetNs, entry: &CacheEntry, reported: &Reported) -> bool {
+    let ifname = entry.attachment.ifname.as_str();
     let find = || -> Result<Option<Link>, cni_net::NetError> { Netlink::open_in(namespace)?.link_by_name(ifname) };
     let Ok(found) = find() else { return true };
-    let mac = attached.interface().and_then(|interface| interface.mac.parse().ok());
+    let mac = interface(entry, reported).and_then(|interface| interface.mac.parse().ok());
     found.is_some_and(|link| mac.is_none() || link.mac == mac)
 }
 
