@@ -1,6 +1,9 @@
 //! What DEL and GC have in common: every part is tried, and addresses are released only when their link is gone; first
 //! where IPAM needs the link for that.
 
+use std::panic::resume_unwind;
+use std::thread;
+
 use cni_plugin::{CniError, Ipam, IpamConfig, Request};
 use ipnetwork::IpNetwork;
 
@@ -35,6 +38,24 @@ impl Removal {
         if let Err(error) = outcome {
             self.failure.get_or_insert(error.into());
         }
+    }
+
+    /// The rules and the link at the same time, as each waits for the kernel: both for grace periods, the rules also for the changes and
+    /// closing sockets of other processes. Where no thread can be started, one after the other.
+    pub fn rules_beside_link<E: Into<CniError> + Send, L: Into<CniError>>(
+        &mut self,
+        rules: impl Fn() -> Result<(), E> + Sync,
+        link: impl FnOnce() -> Result<(), L>,
+    ) {
+        let rules = thread::scope(|scope| {
+            let thread = thread::Builder::new().spawn_scoped(scope, &rules);
+            self.link(link());
+            match thread {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(_) => rules(),
+            }
+        });
+        self.step(rules);
     }
 
     /// The link, or the links. If one could not be removed, the container may still use its addresses.

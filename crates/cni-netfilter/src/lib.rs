@@ -16,5 +16,5 @@ pub use intent::{
     Purpose, Snat, UnknownBackend, UnknownPolicy, VxlanPeers,
 };
 pub use inventory::{Owned, Who, is_key};
-pub use netfilter::{FilterError, Netfilter, Removal};
+pub use netfilter::{FilterError, Netfilter};
 pub use nftables::{NftError, Nftables, TableFamily};

@@ -18,19 +18,18 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
     let host = Netlink::open()?;
     let mut removal = Removal::begin(request, &request.config.ipam, Ipam::del);
 
-    // 1. Rules first: the kernel's grace period for them passes while the link goes. All there are, as the configuration may
-    //    have changed since ADD.
-    let masquerade = filter.remove_masquerade(owner, &reported_addresses(request));
-    // The pair's own step reports what fails here.
+    // 1. The pair, before its addresses can be given to another container. Of the rules all there are, as the configuration may have
+    //    changed since ADD. What fails in finding the port, the pair's own step reports.
     let port = pair::find(&host, owner).ok().flatten();
-    let hint = guard_hint(request, owner, port.as_ref());
-    removal.step(filter.remove_mac_guard(owner, &hint));
+    let (addresses, hint) = (reported_addresses(request), guard_hint(request, owner, port.as_ref()));
+    let rules = || {
+        let filter = Netfilter::new();
+        let masquerade = filter.remove_masquerade(owner, &addresses);
+        filter.remove_mac_guard(owner, &hint).and(masquerade)
+    };
+    removal.rules_beside_link(rules, || pair::delete(detachment, request.prev_result.as_ref()));
 
-    // 2. The pair, before its addresses can be given to another container.
-    removal.link(pair::delete(detachment, request.prev_result.as_ref()));
-    removal.step(masquerade.finish());
-
-    // 3. If that is configured, the bridge that has no port any more.
+    // 2. If that is configured, the bridge that has no port any more.
     //    A name that isn't valid is no link's.
     let name = settings::bridge_name(&request.config).ok();
     removal.step(localnet::keep_guarded(name.as_ref().map(IfName::as_str), || filter.add_localnet_guard()));
@@ -38,7 +37,7 @@ pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), Cni
         removal.step(bridge::remove_if_empty(&host, &name));
     }
 
-    // 4. The addresses.
+    // 3. The addresses.
     removal.finish()
 }
 

@@ -11,17 +11,16 @@ use crate::config::Config;
 pub fn del(request: &Request<Config>, detachment: &Detachment) -> Result<(), CniError> {
     // What a killed ADD has left at work must not be done after this.
     let _alone = Lock::if_possible(Lock::of_attachment(&detachment.owner))?;
-    let filter = Netfilter::new();
     let mut removal = Removal::begin(request, &request.config.ipam, Ipam::del);
 
-    // 1. Rules first: the kernel's grace period for them passes while the link goes. All there are, as the configuration may
-    //    have changed since ADD.
-    let masquerade = filter.remove_masquerade(&detachment.owner, &reported_addresses(request));
+    // 1. The pair, before its addresses can be given to another container. Of the rules all there are, as the configuration may have
+    //    changed since ADD.
+    let (owner, addresses) = (&detachment.owner, reported_addresses(request));
+    removal.rules_beside_link(
+        || Netfilter::new().remove_masquerade(owner, &addresses),
+        || pair::delete(detachment, request.prev_result.as_ref()),
+    );
 
-    // 2. The pair, before its addresses can be given to another container.
-    removal.link(pair::delete(detachment, request.prev_result.as_ref()));
-    removal.step(masquerade.finish());
-
-    // 3. The addresses.
+    // 2. The addresses.
     removal.finish()
 }

@@ -1,15 +1,13 @@
 //! Masquerading: adds, checks and removes the rules in the chosen backend.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
 use cni_plugin::{Difference, NetworkName, Owner, Undo};
 use ipnetwork::IpNetwork;
 
 use super::{FilterError, Netfilter};
 use crate::intent::{Backend, Masquerade, Purpose};
-use crate::iptables::{Iptables, IptablesError};
+use crate::iptables::Iptables;
 
 impl Netfilter {
     /// Masquerades what `wanted`, intents of one owner, says. Idempotent; pushes the removal to `undo`.
@@ -61,18 +59,11 @@ impl Netfilter {
 
     /// Removes the owner's masquerading. `hints` are the addresses it is known to have; if they are not all, everything is
     /// searched. Idempotent.
-    ///
-    /// Returns while the iptables tools still run: they wait for the kernel (about 15 ms), as the deletion of a link does; the
-    /// caller can do both at the same time.
-    pub fn remove_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Removal {
+    pub fn remove_masquerade(&self, owner: &Owner, hints: &[IpNetwork]) -> Result<(), FilterError> {
         let nftables = self.remove_from_nftables(owner, hints);
-        let (owned, hints) = (owner.clone(), hints.to_vec());
-        let iptables = self.in_iptables("nat", &Iptables::masquerade_chains(owner), |tools| {
-            let work = Arc::new(move || tools.remove_masquerade(&owned, &hints));
-            let in_thread = Arc::clone(&work);
-            Ok(thread::Builder::new().spawn(move || in_thread()).map_or_else(|_| Tools::Done(work()), Tools::AtWork))
-        });
-        Removal { nftables, iptables }
+        let chains = Iptables::masquerade_chains(owner);
+        let iptables = self.in_iptables("nat", &chains, |tools| tools.remove_masquerade(owner, hints));
+        nftables.and(iptables.map(drop))
     }
 
     /// Takes [`Netfilter::add_masquerade`] back. Where iptables has nothing of it, its lock isn't waited for.
@@ -93,30 +84,5 @@ impl Netfilter {
         let nftables = self.in_nftables(|nft| nft.retain_masquerade(network, valid));
         let iptables = self.in_iptables_of_all("nat", |tools| tools.retain_masquerade(network, valid));
         nftables.and(iptables.map(drop))
-    }
-}
-
-/// A removal whose iptables tools may still be running. If this is dropped, they continue as long as the process lives.
-#[must_use = "the tools may still be running"]
-pub struct Removal {
-    nftables: Result<(), FilterError>,
-    iptables: Result<Option<Tools>, FilterError>,
-}
-
-/// If no thread can be started, the tools have run before the caller continues.
-enum Tools {
-    AtWork(JoinHandle<Result<(), IptablesError>>),
-    Done(Result<(), IptablesError>),
-}
-
-impl Removal {
-    /// Waits for the end, and returns the first error.
-    pub fn finish(self) -> Result<(), FilterError> {
-        let iptables = match self.iptables? {
-            Some(Tools::AtWork(thread)) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            Some(Tools::Done(outcome)) => outcome,
-            None => Ok(()),
-        };
-        self.nftables.and(iptables.map_err(FilterError::from))
     }
 }

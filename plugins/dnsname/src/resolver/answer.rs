@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use simple_dns::rdata::{A, AAAA, OPT, PTR, RData};
-use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, RCODE, ResourceRecord, TYPE};
+use simple_dns::{CLASS, Name, OPCODE, Packet, QCLASS, QTYPE, RCODE, TYPE};
 
 use super::upstream::Random;
 use super::zone::{Known, View, Zone};
@@ -15,6 +14,10 @@ const SMALLEST: u16 = 512;
 const LARGEST: u16 = 1232;
 /// Names move with their containers: nothing may be kept.
 const TTL: u32 = 0;
+/// Of [`add_opt`]'s record.
+const OPT_LENGTH: usize = 11;
+const NAME_ERROR: u8 = RCODE::NameError as u8;
+const POINTER_TO_QUESTION: [u8; 2] = [0xc0, HEADER as u8];
 
 /// What to do with a message.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ pub fn answer(
     }
     let Some(view) = zone.view(server, client) else { return error(message, RCODE::Refused) };
     match decide(&view, &query, client == server, random) {
-        Decision::Reply(reply) => reply.build(&query, is_datagram),
+        Decision::Reply(reply) => reply.build(message, &query, is_datagram),
         Decision::Upstream(servers) => Verdict::Upstream(servers),
         Decision::Error(code) => error(message, code),
     }
@@ -162,61 +165,77 @@ fn pass_on(view: &View<'_>, is_node: bool) -> Decision {
 }
 
 impl Reply {
-    fn build(self, query: &Packet<'_>, is_datagram: bool) -> Verdict {
-        let mut packet = Packet::new_reply(query.id());
-        packet.set_flags(PacketFlag::RECURSION_AVAILABLE);
-        if query.has_flags(PacketFlag::RECURSION_DESIRED) {
-            packet.set_flags(PacketFlag::RECURSION_DESIRED);
-        }
-        if self.is_own {
-            packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
-        }
-        if self.is_unknown {
-            *packet.rcode_mut() = RCODE::NameError;
-        }
+    /// The message: the question as it came, and the records. Put together here, as a library's records cost more than all the rest.
+    fn build(self, message: &[u8], query: &Packet<'_>, is_datagram: bool) -> Verdict {
+        let Some(end) = end_of_question(message) else { return error(message, RCODE::FormatError) };
         let limit = query.opt().map_or(SMALLEST, |opt| opt.udp_packet_size.clamp(SMALLEST, LARGEST));
-        if query.opt().is_some() {
-            *packet.opt_mut() = Some(OPT { opt_codes: Vec::new(), udp_packet_size: LARGEST, version: 0 });
+        let mut bytes = Vec::with_capacity(usize::from(SMALLEST));
+        bytes.extend_from_slice(&message[..end]);
+        let mut records = 0;
+        for address in &self.addresses {
+            match address {
+                IpAddr::V4(v4) => add_record(&mut bytes, TYPE::A, &v4.octets()),
+                IpAddr::V6(v6) => add_record(&mut bytes, TYPE::AAAA, &v6.octets()),
+            }
+            records += 1;
         }
-        packet.questions.clone_from(&query.questions);
-        let Some(owner) = query.questions.first().map(|question| question.qname.clone()) else {
-            return Verdict::Ignore;
-        };
-        let record = |data| ResourceRecord::new(owner.clone(), CLASS::IN, TTL, data);
-        packet.answers.extend(self.addresses.iter().map(|address| record(data_of(*address))));
-        let pointer = self.pointer.as_deref().and_then(|pointer| Name::new(pointer).ok());
-        packet.answers.extend(pointer.map(|name| record(RData::PTR(PTR(name)))));
-        let Ok(bytes) = packet.build_bytes_vec_compressed() else { return Verdict::Ignore };
-        if !is_datagram || bytes.len() <= usize::from(limit) {
-            return Verdict::Answer(bytes);
+        if let Some(name) = self.pointer.as_deref().and_then(|pointer| Name::new(pointer).ok()) {
+            let label = |label: &[u8]| [&[u8::try_from(label.len()).unwrap_or(0)], label].concat();
+            let labels: Vec<u8> = name.as_bytes().flat_map(label).chain([0]).collect();
+            add_record(&mut bytes, TYPE::PTR, &labels);
+            records += 1;
         }
+        let has_opt = query.opt().is_some();
         // The client asks again over TCP.
-        packet.answers.clear();
-        packet.set_flags(PacketFlag::TRUNCATION);
-        packet.build_bytes_vec_compressed().map_or(Verdict::Ignore, Verdict::Answer)
+        let is_cut = is_datagram && bytes.len() + if has_opt { OPT_LENGTH } else { 0 } > usize::from(limit);
+        if is_cut {
+            bytes.truncate(end);
+            records = 0;
+        }
+        if has_opt {
+            add_opt(&mut bytes);
+        }
+        // QR, RD as it came, AA and TC; RA and the code.
+        bytes[2] = 0x80 | message[2] & 0x01 | u8::from(self.is_own) << 2 | u8::from(is_cut) << 1;
+        bytes[3] = 0x80 | if self.is_unknown { NAME_ERROR } else { 0 };
+        for (at, count) in [(4, 1), (6, records), (8, 0), (10, has_opt.into())] {
+            bytes[at..at + 2].copy_from_slice(&u16::to_be_bytes(count));
+        }
+        Verdict::Answer(bytes)
     }
 }
 
-fn data_of(address: IpAddr) -> RData<'static> {
-    match address {
-        IpAddr::V4(v4) => RData::A(A { address: v4.into() }),
-        IpAddr::V6(v6) => RData::AAAA(AAAA { address: v6.into() }),
-    }
+/// A record of the name that was asked for (RFC 1035, 4.1.3; the pointer to it is 4.1.4).
+fn add_record(bytes: &mut Vec<u8>, kind: TYPE, data: &[u8]) {
+    bytes.extend_from_slice(&POINTER_TO_QUESTION);
+    bytes.extend_from_slice(&u16::from(kind).to_be_bytes());
+    bytes.extend_from_slice(&(CLASS::IN as u16).to_be_bytes());
+    bytes.extend_from_slice(&TTL.to_be_bytes());
+    bytes.extend_from_slice(&u16::try_from(data.len()).unwrap_or(0).to_be_bytes());
+    bytes.extend_from_slice(data);
+}
+
+/// EDNS's record, without options (RFC 6891, 6.1).
+fn add_opt(bytes: &mut Vec<u8>) {
+    bytes.push(0);
+    bytes.extend_from_slice(&u16::from(TYPE::OPT).to_be_bytes());
+    bytes.extend_from_slice(&LARGEST.to_be_bytes());
+    bytes.extend_from_slice(&[0; 6]);
 }
 
 /// A name in small letters; `None` if it has characters that no container's name has.
 fn text_of(name: &Name<'_>) -> Option<String> {
-    let mut text = String::new();
+    let mut text = Vec::with_capacity(64);
     for label in name.as_bytes() {
         if !label.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-' || *byte == b'_') {
             return None;
         }
         if !text.is_empty() {
-            text.push('.');
+            text.push(b'.');
         }
-        text.extend(label.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
+        text.extend(label.iter().map(u8::to_ascii_lowercase));
     }
-    Some(text)
+    String::from_utf8(text).ok()
 }
 
 /// The address that a name of `in-addr.arpa` (RFC 1035, 3.5) or `ip6.arpa` (RFC 3596, 2.5) stands for.

@@ -1,5 +1,6 @@
 //! The names that containers have, and what each of them may see. Knows no file, socket or message.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -16,6 +17,8 @@ pub struct Held {
     record: Record,
     /// That of the file.
     directory: String,
+    /// The network as a domain: in small letters.
+    as_domain: String,
 }
 
 impl std::ops::Deref for Held {
@@ -49,7 +52,7 @@ pub struct Zone {
 #[derive(Debug)]
 pub struct View<'z> {
     zone: &'z Zone,
-    records: Vec<&'z Held>,
+    records: Cow<'z, [Rc<Held>]>,
 }
 
 /// What is known of a name.
@@ -84,7 +87,8 @@ impl Zone {
     /// Takes over a file's record, in the place of what it said before.
     pub fn insert(&mut self, directory: &str, key: &str, record: Record) {
         self.remove(directory, key);
-        let record = Rc::new(Held { record, directory: directory.to_owned() });
+        let as_domain = record.network.as_str().to_ascii_lowercase();
+        let record = Rc::new(Held { record, directory: directory.to_owned(), as_domain });
         let network = self.networks.entry(directory.to_owned()).or_default();
         network.files.insert(key.to_owned(), Rc::clone(&record));
         for name in &record.names {
@@ -154,17 +158,17 @@ impl Zone {
     /// `None` for a stranger.
     pub fn view(&self, server: IpAddr, client: IpAddr) -> Option<View<'_>> {
         if client == server {
-            let first = |directory: &String| self.networks.get(directory)?.files.values().next().map(AsRef::as_ref);
-            let records = self.servers.get(&server)?.keys().filter_map(first).collect();
-            return Some(View { zone: self, records });
+            let first = |directory: &String| self.networks.get(directory)?.files.values().next().cloned();
+            let records: Vec<Rc<Held>> = self.servers.get(&server)?.keys().filter_map(first).collect();
+            return Some(View { zone: self, records: records.into() });
         }
         let record = self.clients.get(&(server, client))?;
         Some(self.view_of(record))
     }
 
     fn view_of(&self, record: &Held) -> View<'_> {
-        let records = self.containers.get(&record.container_id).into_iter().flatten().map(AsRef::as_ref);
-        View { zone: self, records: records.collect() }
+        let records = self.containers.get(&record.container_id).map_or(&[][..], Vec::as_slice);
+        View { zone: self, records: records.into() }
     }
 
     /// What an attachment's container finds under its own names.
@@ -196,12 +200,12 @@ impl View<'_> {
     pub fn find(&self, name: &str) -> Known {
         let mut found: Vec<IpAddr> = Vec::new();
         let (mut is_domain, mut is_below) = (false, false);
-        for record in &self.records {
+        for record in self.records.iter() {
             let domain = record.domain.as_ref().map(Name::as_str);
             is_domain |= domain == Some(name);
             let in_domain = domain.and_then(|domain| below(name, domain));
             is_below |= in_domain.is_some();
-            let in_network = below(name, &record.network.as_str().to_ascii_lowercase());
+            let in_network = below(name, &record.as_domain);
             let Some(network) = self.zone.network_of(record) else { continue };
             for candidate in [Some(name), in_domain, in_network].into_iter().flatten() {
                 let holders = network.names.get(candidate).into_iter().flatten();
@@ -223,12 +227,11 @@ impl View<'_> {
     /// The full name of an address: `Ok(None)` if nobody has it in the client's subnets, `Err` if it is elsewhere.
     pub fn name_of(&self, address: IpAddr) -> Result<Option<String>, ()> {
         let mut is_ours = false;
-        for record in &self.records {
+        for record in self.records.iter() {
             is_ours |= record.addresses.iter().any(|own| own.contains(address));
             let holder = self.zone.network_of(record).and_then(|network| network.addresses.get(&address));
             if let Some((holder, name)) = holder.and_then(|holder| Some((holder, holder.names.first()?))) {
-                let network = holder.network.as_str().to_ascii_lowercase();
-                let domain = holder.domain.as_ref().map_or(network.as_str(), Name::as_str);
+                let domain = holder.domain.as_ref().map_or(holder.as_domain.as_str(), Name::as_str);
                 return Ok(Some(format!("{name}.{domain}")));
             }
         }
@@ -238,7 +241,7 @@ impl View<'_> {
     /// The servers that other names may be asked from: `Err` if no network of the client has a way out, `Ok(None)` for the node's.
     pub fn upstream(&self) -> Result<Option<Vec<SocketAddr>>, ()> {
         let may_ask =
-            |record: &&&Held| record.has_way_out && record.upstream.as_ref().is_none_or(|list| !list.is_empty());
+            |record: &&Rc<Held>| record.has_way_out && record.upstream.as_ref().is_none_or(|list| !list.is_empty());
         self.records.iter().find(may_ask).map(|record| record.upstream.clone()).ok_or(())
     }
 }
