@@ -21,6 +21,9 @@ const STATE: &str = "/run/cni/dnsname";
 /// Ours at the gateway, the others at addresses of their own.
 const SERVERS: [(&str, &str); 3] =
     [("dnsname", "10.78.0.1:53"), ("dnsmasq", "10.78.0.2:53"), ("aardvark-dns", "10.78.0.3:53")];
+/// A word of each one's command line.
+const RESOLVERS: [(&str, &str); 3] =
+    [("dnsname", "\0resolver"), ("dnsmasq", "dnsmasq"), ("aardvark-dns", "aardvark-dns")];
 /// Lookups in one turn.
 const TURN: usize = 50;
 
@@ -154,8 +157,18 @@ fn question(name: &str) -> Vec<u8> {
     message
 }
 
+/// The servers on one processor and the client on another: where the scheduler puts them makes more of a difference than anything else.
+fn pin(processor: u32, pids: impl IntoIterator<Item = u32>) {
+    for pid in pids {
+        let words = ["-c", "-p", &processor.to_string(), &pid.to_string()];
+        drop(Command::new("taskset").args(words).output());
+    }
+}
+
 fn lookups(ns: &Netns, options: &Options) {
+    pin(1, RESOLVERS.iter().flat_map(|(_, word)| pids(|words| words.contains(word))));
     ns.run(|| {
+        pin(0, u32::try_from(nix::unistd::gettid().as_raw()));
         let sockets = SERVERS.map(|(_, server)| {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             socket.connect(server).unwrap();
@@ -197,7 +210,7 @@ fn lookups(ns: &Netns, options: &Options) {
 
 fn memory(names: u32) {
     println!();
-    for (name, word) in [("dnsname", "\0resolver"), ("dnsmasq", "dnsmasq"), ("aardvark-dns", "aardvark-dns")] {
+    for (name, word) in RESOLVERS {
         for pid in pids(|words| words.contains(word)) {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
