@@ -7,11 +7,15 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
 use super::kind::LinkKind;
+use super::mac::random_mac;
 use super::{Link, LinkChange};
 use crate::errno::Errno;
 use crate::error::{Failure, KernelError, NetError, Operation};
 use crate::netlink::{Netlink, rtm};
 use crate::netns::NetNs;
+
+/// How many temporary names are tried: another reason for `EEXIST`, such as a VLAN that the parent has already, doesn't go away.
+const NAMES_TRIED: u32 = 3;
 
 /// A link that should exist. Prints itself as the arguments of `ip link`: `add br0 mtu 1400 type bridge`.
 #[derive(Clone)]
@@ -84,28 +88,47 @@ impl Netlink {
     /// # Errors
     /// [`NetError::Exists`] if the name is taken there; otherwise the kernel's.
     pub fn create_link_in(&self, spec: &LinkSpec<'_>, namespace: &NetNs, inside: &Netlink) -> Result<Link, NetError> {
-        let name = spec.name.as_str();
         match self.create_named_in(spec, &spec.name, namespace) {
-            // Older kernels look for the name in this socket's namespace, such as the `eth0` of a node (`rtnl_newlink` in
-            // net/core/rtnetlink.c of Linux 6.1): then the link gets its name there.
-            Err(failure) if failure.is(Errno::EXIST) && inside.link_by_name(name)?.is_none() => {
-                let temporary: IfName = format!("cni-{}", std::process::id()).parse().unwrap_or(spec.name.clone());
-                let created = self.create_named_in(spec, &temporary, namespace);
-                created.map_err(|failure| failure.of_creation(spec))?;
-                let made = inside.link_by_name(temporary.as_str())?;
-                let made = made.ok_or_else(|| NetError::NoAnswer { operation: spec.operation() })?;
-                let named = LinkChange { name: Some(spec.name.clone()), ..LinkChange::default() };
-                if let Err(error) = inside.change_link(made.index, &named) {
-                    // The first failure is the one to report.
-                    let _ = inside.delete_link(made.index);
-                    return Err(error);
-                }
-                Ok(Link { name: name.to_owned(), ..made })
+            Ok(()) => inside.made(spec, &spec.name),
+            Err(failure) if failure.is(Errno::EXIST) && inside.link_by_name(spec.name.as_str())?.is_none() => {
+                self.create_and_rename(spec, namespace, inside)
             }
             Err(failure) => Err(failure.of_creation(spec)),
-            // The kernel sends no echo to another namespace.
-            Ok(()) => inside.link_by_name(name)?.ok_or_else(|| NetError::NoAnswer { operation: spec.operation() }),
         }
+    }
+
+    /// For kernels that look for the name in this socket's namespace, where it may be that of a node's own `eth0` (`rtnl_newlink` in
+    /// net/core/rtnetlink.c of Linux 6.1): the link is created under a name of its own, and gets its name inside.
+    fn create_and_rename(&self, spec: &LinkSpec<'_>, namespace: &NetNs, inside: &Netlink) -> Result<Link, NetError> {
+        let mut left = NAMES_TRIED;
+        let temporary = loop {
+            let name = temporary_name().unwrap_or(spec.name.clone());
+            left -= 1;
+            match self.create_named_in(spec, &name, namespace) {
+                Ok(()) => break name,
+                Err(failure) if failure.is(Errno::EXIST) && left > 0 => {}
+                Err(failure) => return Err(failure.of_creation(spec)),
+            }
+        };
+        let made = inside.made(spec, &temporary)?;
+        let named = LinkChange { name: Some(spec.name.clone()), ..LinkChange::default() };
+        if let Err(error) = inside.change_link(made.index, &named) {
+            // The first failure is the one to report.
+            let _ = inside.delete_link(made.index);
+            return Err(error);
+        }
+        Ok(Link { name: spec.name.to_string(), ..made })
+    }
+
+    /// The link that was made from another namespace, to which the kernel sends no echo. Where it can't be read, it is deleted.
+    fn made(&self, spec: &LinkSpec<'_>, name: &IfName) -> Result<Link, NetError> {
+        let found = self.link_by_name(name.as_str());
+        let found = found.and_then(|found| found.ok_or_else(|| NetError::NoAnswer { operation: spec.operation() }));
+        if found.is_err() {
+            // The first failure is the one to report.
+            let _ = self.delete_named(name);
+        }
+        found
     }
 
     fn create_named_in(&self, spec: &LinkSpec<'_>, name: &IfName, namespace: &NetNs) -> Result<(), Failure> {
@@ -137,6 +160,12 @@ impl Netlink {
         // Before Linux 6.2 there is no echo.
         Ok(made.or_else(|| self.link_by_name(name.as_str()).ok().flatten()))
     }
+}
+
+/// One that no other call uses at the same time, whatever namespace of processes it is in.
+fn temporary_name() -> Option<IfName> {
+    let [.., a, b, c, d] = random_mac().ok()?.0;
+    format!("cni-{a:02x}{b:02x}{c:02x}{d:02x}").parse().ok()
 }
 
 impl Failure {
