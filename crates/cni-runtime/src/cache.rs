@@ -22,7 +22,6 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::list::LENGTH_MAX;
-use crate::parts::in_parts;
 use crate::{AddResult, Attachment, NetworkList, go_json};
 
 const KIND: &str = "cniCacheV1";
@@ -316,9 +315,9 @@ impl Cache {
     }
 
     /// What `parse` makes of each file; it may get the last one that it made.
-    fn each<T: Send>(
+    fn each<T>(
         &self,
-        parse: impl Fn(&Content<'_>, PathBuf, Option<&T>) -> Result<T, String> + Sync,
+        parse: impl Fn(&Content<'_>, PathBuf, Option<&T>) -> Result<T, String>,
     ) -> Result<(Vec<T>, Vec<CacheError>), CacheError> {
         let dir = self.path();
         let failed = |error: io::Error| CacheError { verb: "list", path: dir.clone(), why: error.to_string() };
@@ -327,9 +326,7 @@ impl Cache {
         let mut names =
             listed.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<OsString>>>().map_err(failed)?;
         names.sort();
-        let read = in_parts(&names, |names| {
-            read_each(&files, names, |content, name, last| parse(content, dir.join(name), last))
-        });
+        let read = read_each(&files, &names, |content, name, last| parse(content, dir.join(name), last));
         let (mut entries, mut broken) = (Vec::with_capacity(read.len()), Vec::new());
         for (name, one) in read {
             match one {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cni_net::{Link, NetNs, Netlink};
 use cni_plugin::{Interface, Owner};
-use cni_runtime::{CacheEntry, Reported, in_parts};
+use cni_runtime::{CacheEntry, Reported};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -146,14 +146,12 @@ pub fn attached(node: &Node) -> Result<Vec<Attached>, Failure> {
         eprintln!("{error}");
     }
     let own = NetNs::current()?;
-    let examined = in_parts(&entries, |entries| entries.iter().map(|entry| examine(entry, &own)).collect());
-    let attached = |(entry, (state, reported))| Attached { entry, state, reported };
-    Ok(entries.into_iter().zip(examined).map(attached).collect())
+    Ok(entries.into_iter().map(|entry| examine(entry, &own)).collect())
 }
 
-fn examine(entry: &CacheEntry, own: &NetNs) -> (State, Reported) {
+fn examine(entry: CacheEntry, own: &NetNs) -> Attached {
     let reported = entry.reported();
-    (state(entry, &reported, own), reported)
+    Attached { state: state(&entry, &reported, own), reported, entry }
 }
 
 fn interface<'a>(entry: &CacheEntry, reported: &'a Reported) -> Option<&'a Interface> {

@@ -82,14 +82,15 @@ struct Cni {
 /// Prints these networks; without names, all.
 pub fn inspect(node: &Node, names: &[String]) -> Result<(), Failure> {
     let networks = node.networks()?;
-    let all = attached(node)?;
+    // The process ends when they are shown.
+    let all: &[Attached] = attached(node)?.leak();
     let mut found = Vec::new();
     if names.is_empty() {
-        found.extend(networks.lists().map(|(path, list)| describe(path, list, &all)));
+        found.extend(networks.lists().map(|(path, list)| describe(path, list, all)));
     }
     for name in names {
         let list = networks.find(name)?;
-        found.push(describe(path_of(&networks, list), list, &all));
+        found.push(describe(path_of(&networks, list), list, all));
     }
     output::json(&found)
 }
@@ -149,6 +150,7 @@ fn options(list: &NetworkList) -> BTreeMap<String, Value> {
 /// By their IDs. A container's second interface on the network has its name behind the ID.
 fn containers<'a>(list: &NetworkList, all: &'a [Attached]) -> BTreeMap<Cow<'a, str>, Container<'a>> {
     let mut containers = BTreeMap::new();
+    let network_key = Owner::network_key(&list.name);
     for one in all.iter().filter(|one| one.entry.network == list.name) {
         let attachment = &one.entry.attachment;
         let address = |v4: bool| {
@@ -157,7 +159,10 @@ fn containers<'a>(list: &NetworkList, all: &'a [Attached]) -> BTreeMap<Cow<'a, s
         };
         let described = Container {
             name: one.name(),
-            endpoint_id: one.owner().key(),
+            endpoint_id: format!(
+                "{network_key}{}",
+                Owner::attachment_key(&attachment.container_id, &attachment.ifname)
+            ),
             mac_address: one.interface().map_or("", |interface| &interface.mac),
             ipv4: address(true),
             ipv6: address(false),

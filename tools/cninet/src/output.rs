@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
+use serde_json::Serializer;
+use serde_json::ser::Formatter;
 
 use crate::failure::Failure;
 
@@ -85,9 +87,82 @@ pub fn short(id: &str) -> String {
 
 /// Prints a value as JSON, with a newline.
 pub fn json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut text = serde_json::to_vec_pretty(value)?;
+    let mut text = Vec::new();
+    value.serialize(&mut Serializer::with_formatter(&mut text, Lines::default()))?;
     text.push(b'\n');
     print(&text)
+}
+
+/// What separates the values of a list, and as many spaces as are ever needed.
+const SEPARATOR: &[u8] = b",\n                                                                ";
+
+/// A line a value, as serde_json's own `PrettyFormatter`, which needs a write for each two spaces.
+#[derive(Default)]
+struct Lines {
+    depth: usize,
+    has_values: bool,
+}
+
+impl Lines {
+    fn begin<W: ?Sized + Write>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
+        self.depth += 1;
+        self.has_values = false;
+        writer.write_all(bracket)
+    }
+
+    fn end<W: ?Sized + Write>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
+        self.depth -= 1;
+        if self.has_values {
+            self.line(writer, true)?;
+        }
+        writer.write_all(bracket)
+    }
+
+    /// A new line; behind a comma if it isn't the `first`.
+    fn line<W: ?Sized + Write>(&self, writer: &mut W, first: bool) -> io::Result<()> {
+        let end = SEPARATOR.len().min(2 + 2 * self.depth);
+        writer.write_all(&SEPARATOR[usize::from(first)..end])
+    }
+}
+
+impl Formatter for Lines {
+    fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.begin(writer, b"[")
+    }
+
+    fn end_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.end(writer, b"]")
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.line(writer, first)
+    }
+
+    fn end_array_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.has_values = true;
+        Ok(())
+    }
+
+    fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.begin(writer, b"{")
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.end(writer, b"}")
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.line(writer, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.has_values = true;
+        Ok(())
+    }
 }
 
 /// Prints to stdout. A reader that has ended, such as `head`, is no failure.
@@ -113,6 +188,15 @@ pub fn confirm(question: &str, yes: bool) -> Result<bool, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_written_as_serde_json_writes_it() {
+        let value =
+            serde_json::json!({"a": [], "b": {}, "c": [1, {"d": "x", "e": [[2], null]}], "f": {"g": {"h": true}}});
+        let mut text = Vec::new();
+        value.serialize(&mut Serializer::with_formatter(&mut text, Lines::default())).unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), serde_json::to_string_pretty(&value).unwrap());
+    }
 
     #[test]
     fn a_table_fits_and_says_where_it_is_cut() {

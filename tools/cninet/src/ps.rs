@@ -101,7 +101,8 @@ impl<'a> Row<'a> {
 
 /// Prints the attachments.
 pub fn ps(node: &Node, filter: &Filter, json: bool, whole: bool) -> Result<(), Failure> {
-    let all = attached(node)?;
+    // The process ends when they are shown.
+    let all: &[Attached] = attached(node)?.leak();
     let found: Vec<&Attached> = all.iter().filter(|one| filter.takes(one)).collect();
     if json {
         return output::json(&found.into_iter().map(Row::of).collect::<Vec<_>>());

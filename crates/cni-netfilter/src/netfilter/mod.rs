@@ -26,7 +26,6 @@ use crate::iptables::{Iptables, IptablesError, legacy_in_use};
 use crate::links::index_exists;
 use crate::nftables::{NftError, Nftables, TableFamily};
 
-
 /// Why the packet filter could not be changed or read. Nothing of the call was applied, unless the message says so.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {

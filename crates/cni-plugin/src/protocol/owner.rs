@@ -26,8 +26,12 @@ impl Owner {
     ///
     /// The same key as the Go plugins put at the head of their nftables masquerade comments.
     pub fn key(&self) -> String {
-        let attachment = format!("{}:{}", self.ifname, self.container_id);
-        format!("{}{}", Self::network_key(&self.network), sha512_hex(&[&attachment], 16))
+        Self::network_key(&self.network) + &Self::attachment_key(&self.container_id, &self.ifname)
+    }
+
+    /// What follows that of the network in [`Owner::key`]: 16 hexadecimal digits.
+    pub fn attachment_key(container_id: &ContainerId, ifname: &IfName) -> String {
+        sha512_hex(&[ifname.as_str(), ":", container_id.as_str()], 16)
     }
 
     /// What the keys of all owners of `network` begin with: 16 hexadecimal digits and `-`.
@@ -67,7 +71,8 @@ pub fn sha512_hex(parts: &[&str], digits: usize) -> String {
     for part in parts {
         hash.update(part.as_bytes());
     }
-    let mut text = hex::encode(hash.finalize());
+    let hash = hash.finalize();
+    let mut text = hex::encode(&hash[..digits.div_ceil(2).min(hash.len())]);
     text.truncate(digits);
     text
 }
