@@ -3,10 +3,11 @@
 # backends; dual stack) while GC and STATUS run, plugins are killed, run out of descriptors, threads, buffers or disk, and
 # namespaces die. Each kill is followed by one DEL or one GC. Nothing may be left, held twice, lost, hang, abort or print
 # anything but JSON. Prints calls by verb and outcome, kills, findings with the calls that led there, p50 and p99.
-# Usage: hack/storm.sh [--minutes N] [--seed N] [--scene nftables|iptables|both|mixed]... [--workers N] [--self-test] [DIR]
+# Usage: hack/storm.sh [--minutes N] [--seed N] [--scene nftables|iptables|both|kinds|mixed]... [--workers N] [--self-test] [DIR]
 #   --minutes    how long; without it each scene has one round of 20 s, as in CI
 #   --seed       repeats the choices of a storm (not its timing); each storm prints its own
-#   --scene      mixed: each call by DIR or by the Go plugins. Default: all four, one after the other
+#   --scene      kinds: macvlan, tap, and names, limits, shared ports, a closed door and vxlan behind a bridge;
+#                mixed: each call by DIR or by the Go plugins. Default: all five, one after the other
 #   --self-test  instead: plugins that are wrong on purpose, each of which has to be found out
 #   DIR          the plugins; without it: builds bin/
 set -euo pipefail

@@ -1,7 +1,7 @@
 //! A storm: many containers come and go at once, plugins are killed, run out of things, lose their namespaces, and nothing may
 //! be left, held twice, lost, or hang.
 //!
-//! Usage: `storm [--minutes N] [--seed N] [--scene nftables|iptables|both|mixed] [--workers N] [--other DIR] DIR`
+//! Usage: `storm [--minutes N] [--seed N] [--scene nftables|iptables|both|kinds|mixed] [--workers N] [--other DIR] DIR`
 //!        `storm --self-test DIR`: plugins that are wrong on purpose must be found out
 //!
 //! A storm is a sequence of rounds of about twenty seconds, each on a node of its own. The seed repeats the choices, not the
@@ -81,8 +81,9 @@ fn arguments(words: Vec<String>) -> Setting {
                 "nftables" => Scene::Nftables,
                 "iptables" => Scene::Iptables,
                 "both" => Scene::Both,
+                "kinds" => Scene::Kinds,
                 "mixed" => Scene::Mixed,
-                other => panic!("--scene: {other} is none of nftables iptables both mixed"),
+                other => panic!("--scene: {other} is none of nftables iptables both kinds mixed"),
             }),
             _ => setting.plugins = directory(&word),
         }
@@ -130,6 +131,7 @@ fn round(setting: &Setting, scene: Scene, number: u64, report: &Report, enough: 
     let body = |sandbox: &Sandbox| {
         let node = Node::new(sandbox, setting.other.as_deref(), scene, report, &watch);
         let _outside = sandbox.outside();
+        scene.prepare();
         warm_up(&node);
         let before = node.snapshot();
         let end = AtomicBool::new(false);
@@ -198,7 +200,7 @@ fn warm_up(node: &Node<'_>) {
 /// Every sabotage must be found out, and the plugins as they are must not be accused of it.
 fn test_itself(setting: &Setting) -> ExitCode {
     let mut failed = false;
-    for (number, (class, plugin, _)) in sabotage::SABOTAGES.iter().enumerate() {
+    for (number, (scene, class, plugin, _)) in sabotage::SABOTAGES.iter().enumerate() {
         let dir = sabotage::directory(&setting.plugins, number);
         let report = Report::default();
         let wrong = Setting {
@@ -208,7 +210,7 @@ fn test_itself(setting: &Setting) -> ExitCode {
             scenes: Vec::new(),
             ..*setting
         };
-        round(&wrong, Scene::Nftables, number as u64, &report, &|| report.has(*class));
+        round(&wrong, *scene, number as u64, &report, &|| report.has(*class));
         let _ = std::fs::remove_dir_all(dir);
         let found = report.has(*class);
         println!("{class:?} in {plugin}: {}", if found { "found" } else { "NOT FOUND" });

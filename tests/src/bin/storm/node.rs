@@ -28,44 +28,78 @@ pub(crate) enum Scene {
     Iptables,
     /// One network with each.
     Both,
+    /// Other kinds of links, and the plugins that are chained after those.
+    Kinds,
     /// Each call by one of two implementations, with iptables and at version 1.0.0.
     Mixed,
 }
 
 impl Scene {
-    pub(crate) const ALL: [Self; 4] = [Self::Nftables, Self::Iptables, Self::Both, Self::Mixed];
+    pub(crate) const ALL: [Self; 5] = [Self::Nftables, Self::Iptables, Self::Both, Self::Kinds, Self::Mixed];
 
-    /// The networks: a bridge and a point-to-point one, both dual stack, with all that is chained after them.
-    fn chains(self) -> Vec<Chain> {
-        let (first, second) = match self {
-            Self::Nftables => ("nftables", "nftables"),
-            Self::Iptables | Self::Mixed => ("iptables", "iptables"),
-            Self::Both => ("nftables", "iptables"),
-        };
-        let version = if self == Self::Mixed { "1.0.0" } else { "1.1.0" };
-        let ipam = |v4: &str, v6: &str| {
-            json!({"type": "host-local", "ranges": [[{"subnet": v4}], [{"subnet": v6}]],
-                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]})
-        };
-        let bridge = json!({"type": "bridge", "bridge": "br-storm", "isGateway": true, "ipMasq": true, "ipMasqBackend": first,
-            "hairpinMode": true, "ipam": ipam("10.70.0.0/24", "fd00:70::/64")});
-        let ptp = json!({"type": "ptp", "ipMasq": true, "ipMasqBackend": second,
-            "ipam": ipam("10.71.0.0/24", "fd00:71::/64")});
-        let tuning = json!({"type": "tuning", "mtu": 1400,
-            "sysctl": {"net.core.somaxconn": "500", "net.ipv4.conf.IFNAME.arp_filter": "1"}});
-        let after = |backend: &str| {
-            [
-                json!({"type": "portmap", "backend": backend, "capabilities": {"portMappings": true}}),
-                json!({"type": "firewall", "backend": backend}),
-            ]
-        };
-        let [ports1, firewall1] = after(first);
-        let [ports2, firewall2] = after(second);
-        vec![
-            Chain::new("storm-bridge", version, &[bridge, tuning, ports1, firewall1]),
-            Chain::new("storm-ptp", version, &[ptp, ports2, firewall2]),
-        ]
+    /// What plugins read on the node: vxlan's other hosts.
+    pub(crate) fn prepare(self) {
+        if self == Self::Kinds {
+            fs::create_dir_all("/etc/cni/peers").expect("a directory of the sandbox");
+            fs::write("/etc/cni/peers/storm-kinds", "203.0.113.9 10.72.1.0/24\n").expect("a file of the sandbox");
+        }
     }
+
+    /// The networks, all dual stack.
+    fn chains(self) -> Vec<Chain> {
+        match self {
+            Self::Nftables => core("nftables", "nftables", "1.1.0"),
+            Self::Iptables => core("iptables", "iptables", "1.1.0"),
+            Self::Both => core("nftables", "iptables", "1.1.0"),
+            Self::Mixed => core("iptables", "iptables", "1.0.0"),
+            Self::Kinds => kinds(),
+        }
+    }
+}
+
+fn ipam(v4: &str, v6: &str) -> Value {
+    json!({"type": "host-local", "ranges": [[{"subnet": v4}], [{"subnet": v6}]],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]})
+}
+
+/// A bridge and a point-to-point network, with these backends and all that is chained after them.
+fn core(first: &str, second: &str, version: &str) -> Vec<Chain> {
+    let bridge = json!({"type": "bridge", "bridge": "br-storm", "isGateway": true, "ipMasq": true, "ipMasqBackend": first,
+        "hairpinMode": true, "ipam": ipam("10.70.0.0/24", "fd00:70::/64")});
+    let ptp = json!({"type": "ptp", "ipMasq": true, "ipMasqBackend": second,
+        "ipam": ipam("10.71.0.0/24", "fd00:71::/64")});
+    let tuning = json!({"type": "tuning", "mtu": 1400,
+        "sysctl": {"net.core.somaxconn": "500", "net.ipv4.conf.IFNAME.arp_filter": "1"}});
+    let after = |backend: &str| {
+        [
+            json!({"type": "portmap", "backend": backend, "capabilities": {"portMappings": true}}),
+            json!({"type": "firewall", "backend": backend}),
+        ]
+    };
+    let [ports1, firewall1] = after(first);
+    let [ports2, firewall2] = after(second);
+    vec![
+        Chain::new("storm-bridge", version, &[bridge, tuning, ports1, firewall1]),
+        Chain::new("storm-ptp", version, &[ptp, ports2, firewall2]),
+    ]
+}
+
+/// A bridge with names, limits, shared ports, a closed door and a stretch over other nodes; macvlan with routes by source; tap.
+fn kinds() -> Vec<Chain> {
+    let bridge = json!({"type": "bridge", "bridge": "br-kinds", "isGateway": true, "ipam": ipam("10.72.0.0/24", "fd00:72::/64")});
+    let rate = 100_000_000;
+    let bandwidth = json!({"type": "bandwidth", "ingressRate": rate, "egressRate": rate});
+    let portmap =
+        json!({"type": "portmap", "share": "storm", "backend": "nftables", "capabilities": {"portMappings": true}});
+    let firewall = json!({"type": "firewall", "backend": "nftables", "publishedOnly": true});
+    let after = [json!({"type": "vxlan", "vni": 72}), bandwidth, json!({"type": "dnsname"}), portmap, firewall];
+    let macvlan = json!({"type": "macvlan", "master": "up0", "ipam": ipam("10.73.0.0/24", "fd00:73::/64")});
+    let tap = json!({"type": "tap", "ipam": ipam("10.74.0.0/24", "fd00:74::/64")});
+    vec![
+        Chain::new("storm-kinds", "1.1.0", &[&[bridge][..], &after].concat()),
+        Chain::new("storm-macvlan", "1.1.0", &[macvlan, json!({"type": "sbr"})]),
+        Chain::new("storm-tap", "1.1.0", &[tap, json!({"type": "tuning", "mtu": 1400})]),
+    ]
 }
 
 /// Where a container is in its life.
@@ -237,12 +271,14 @@ impl<'a> Node<'a> {
             for mapping in entry.at.capabilities["portMappings"].as_array().into_iter().flatten() {
                 let port = mapping["hostPort"].to_string();
                 // The same one in TCP and UDP is the container's own.
-                if let Some(first) = expected.insert(port.clone(), id).filter(|first| first != id) {
+                let first = expected.insert(port.clone(), id).filter(|first| first != id && self.scene != Scene::Kinds);
+                if let Some(first) = first {
                     self.find(Class::Duplicate, id, &format!("{first} and {id} were both given host port {port}"));
                 }
             }
         }
-        for line in &ports {
+        // Those of the other kinds are shared.
+        for line in ports.iter().filter(|_| self.scene != Scene::Kinds) {
             let Some(owner) = Self::named(line).filter(|owner| after.contains(*owner)) else { continue };
             let words: Vec<_> = line.split(|c: char| !c.is_ascii_digit()).collect();
             for (port, holder) in expected.iter().filter(|(port, _)| words.contains(&port.as_str())) {
@@ -325,12 +361,11 @@ fn traces(sandbox: &Sandbox, wanted: &dyn Fn(&str) -> bool) -> Vec<String> {
     let node = sandbox.node();
     let mut lines: Vec<String> = verdict::caught(|| rules::all(&node)).unwrap_or_default();
     lines.extend(verdict::caught(|| kernel::links(&node)).unwrap_or_default().iter().map(|l| format!("link {l}")));
-    for dir in [
-        "/var/lib/cni/networks/storm-bridge",
-        "/var/lib/cni/networks/storm-ptp",
-        "/run/cni/tuning",
-        "/var/lib/cni/tuning",
-    ] {
+    let networks = ["bridge", "ptp", "kinds", "macvlan", "tap"];
+    let of_networks = networks
+        .iter()
+        .flat_map(|name| ["/var/lib/cni/networks", "/run/cni/dnsname"].map(|dir| format!("{dir}/storm-{name}")));
+    for dir in of_networks.chain(["/run/cni/tuning", "/var/lib/cni/tuning"].map(str::to_owned)) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let content = fs::read(entry.path()).unwrap_or_default();
             lines.push(format!("file {}: {}", entry.path().display(), String::from_utf8_lossy(&content)));
