@@ -146,6 +146,15 @@ impl Chain {
         self.try_add(sandbox, to).unwrap_or_else(|outcome| panic!("{outcome}"))
     }
 
+    /// A new container `id`, attached.
+    #[track_caller]
+    pub fn attached(&self, sandbox: &Sandbox, id: &str) -> (Netns, Attachment) {
+        let ns = sandbox.container(id);
+        let mut at = Attachment::new(id, &ns);
+        self.add(sandbox, &mut at);
+        (ns, at)
+    }
+
     /// CHECK, plugin by plugin, until one complains; its outcome, or the last one's.
     pub fn check(&self, sandbox: &Sandbox, of: &Attachment) -> Outcome {
         let mut outcomes = self.plugins().iter().map(|p| self.call(sandbox, "CHECK", p, of, of.result.as_ref()).run());

@@ -134,8 +134,8 @@ static RUNNING: RwLock<()> = RwLock::new(());
 /// Two cases a processor run at the same time unless `--test-threads` says otherwise: many wait rather than work. Those that
 /// wait longest are whole subjects, so the cases of all subjects are mixed.
 ///
-/// A case that fails is run once more with no other beside it. If it passes then, it is listed as unsteady: a fault that shows
-/// now and then, of the plugins or of the case, which somebody has to look at. Up to [`TOLERATED`] of them don't fail the run.
+/// A case that fails is run once more with no other beside it. If it passes then, it is listed as unsteady: a fault of the plugins
+/// or of the case that shows now and then, and that needs a look. Up to [`TOLERATED`] of them don't fail the run.
 pub(crate) fn judge(args: &Arguments, dir: &Path, mut cases: Vec<Case>) -> ExitCode {
     let totals = Arc::new(Mutex::new(Totals::default()));
     if !args.list {

@@ -39,10 +39,7 @@ fn chain(sb: &Sandbox, conf: &Value) -> Chain {
 }
 
 fn attached(sb: &Sandbox, conf: &Value, id: &str) -> (Netns, Attachment) {
-    let ns = sb.container(id);
-    let mut at = Attachment::new(id, &ns);
-    chain(sb, conf).add(sb, &mut at);
-    (ns, at)
+    chain(sb, conf).attached(sb, id)
 }
 
 fn life(sb: &Sandbox) {

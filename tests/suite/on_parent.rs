@@ -152,10 +152,7 @@ pub(crate) fn chain(sb: &Sandbox, conf: &Value) -> Chain {
 }
 
 pub(crate) fn attached(sb: &Sandbox, conf: &Value, id: &str) -> (Netns, Attachment) {
-    let ns = sb.container(id);
-    let mut at = Attachment::new(id, &ns);
-    chain(sb, conf).add(sb, &mut at);
-    (ns, at)
+    chain(sb, conf).attached(sb, id)
 }
 
 /// An ADD, whatever comes of it.

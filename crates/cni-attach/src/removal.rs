@@ -1,10 +1,7 @@
 //! What DEL and GC have in common: every part is tried, and addresses are released only when their link is gone; first
 //! where IPAM needs the link for that.
 
-use std::panic::resume_unwind;
-use std::thread;
-
-use cni_plugin::{CniError, Ipam, IpamConfig, Request};
+use cni_plugin::{CniError, Ipam, IpamConfig, Request, overlap};
 use ipnetwork::IpNetwork;
 
 use crate::ipam;
@@ -47,14 +44,7 @@ impl Removal {
         rules: impl Fn() -> Result<(), E> + Sync,
         link: impl FnOnce() -> Result<(), L>,
     ) {
-        let rules = thread::scope(|scope| {
-            let thread = thread::Builder::new().spawn_scoped(scope, &rules);
-            self.link(link());
-            match thread {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                Err(_) => rules(),
-            }
-        });
+        let (rules, ()) = overlap(rules, || self.link(link()));
         self.step(rules);
     }
 

@@ -22,6 +22,7 @@ pub use delegation::Delegates;
 pub use delegation::ipam::{Ipam, IpamConfig, PendingAdd};
 pub use plugin::{Attachment, Detachment, Plugin, REFERENCE_RELEASE, Request};
 pub use process::lock::{Held, Lock, LockError, Turn, holders_of, lock_whole};
+pub use process::overlap::overlap;
 pub use process::undo::Undo;
 pub use process::{child, companion, deadline};
 pub use protocol::addr::Family;

@@ -207,23 +207,24 @@ struct Content<'a> {
     written: i64,
 }
 
-/// The cache's directory, open for reading files by their names in it.
+/// The cache's directory, open for reading its files one after the other: by their names in it, and into the same memory.
 struct Files {
     dir: OwnedFd,
+    buffer: Vec<u8>,
 }
 
 impl Files {
     /// `None` if there is no such directory.
     fn open(dir: &Path) -> io::Result<Option<Self>> {
         match rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(dir) => Ok(Some(Self { dir })),
+            Ok(dir) => Ok(Some(Self { dir, buffer: Vec::new() })),
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// A regular file's content, into `buffer`. Links are not followed, and a FIFO is not waited for.
-    fn read<'b>(&self, name: &OsStr, buffer: &'b mut Vec<u8>) -> io::Result<Content<'b>> {
+    /// A regular file's content. Links are not followed, and a FIFO is not waited for.
+    fn read(&mut self, name: &OsStr) -> io::Result<Content<'_>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.dir, name, flags, Mode::empty())?;
         let found = rustix::fs::fstat(&file)?;
@@ -231,35 +232,15 @@ impl Files {
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || length > LENGTH_MAX {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no cache file"));
         }
-        buffer.clear();
-        buffer.reserve(usize::try_from(length).unwrap_or_default());
-        while u64::try_from(buffer.len()).unwrap_or_default() < length {
-            if rustix::io::read(&file, spare_capacity(buffer))? == 0 {
+        self.buffer.clear();
+        self.buffer.reserve(usize::try_from(length).unwrap_or_default());
+        while u64::try_from(self.buffer.len()).unwrap_or_default() < length {
+            if rustix::io::read(&file, spare_capacity(&mut self.buffer))? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
-        Ok(Content { bytes: buffer, written: found.st_mtime })
+        Ok(Content { bytes: &self.buffer, written: found.st_mtime })
     }
-}
-
-/// What `parse` makes of these files, one after the other and in the same memory. A file that was deleted meanwhile is left out.
-fn read_each<'a, T>(
-    files: &Files,
-    names: &'a [OsString],
-    parse: impl Fn(&Content<'_>, &OsStr, Option<&T>) -> Result<T, String>,
-) -> Vec<(&'a OsStr, Result<T, String>)> {
-    let mut buffer = Vec::new();
-    let mut done: Vec<(&OsStr, Result<T, String>)> = Vec::with_capacity(names.len());
-    for name in names {
-        let content = match files.read(name, &mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            content => content.map_err(|error| error.to_string()),
-        };
-        let last = done.last().and_then(|(_, last)| last.as_ref().ok());
-        let parsed = content.and_then(|content| parse(&content, name, last));
-        done.push((name, parsed));
-    }
-    done
 }
 
 fn parsed(result: Option<&RawValue>) -> Value {
@@ -314,24 +295,29 @@ impl Cache {
         })
     }
 
-    /// What `parse` makes of each file; it may get the last one that it made.
+    /// What `parse` makes of each file; it gets the last one that it made.
     fn each<T>(
         &self,
         parse: impl Fn(&Content<'_>, PathBuf, Option<&T>) -> Result<T, String>,
     ) -> Result<(Vec<T>, Vec<CacheError>), CacheError> {
         let dir = self.path();
         let failed = |error: io::Error| CacheError { verb: "list", path: dir.clone(), why: error.to_string() };
-        let Some(files) = Files::open(&dir).map_err(failed)? else { return Ok(Default::default()) };
+        let Some(mut files) = Files::open(&dir).map_err(failed)? else { return Ok(Default::default()) };
         let listed = dir.read_dir().map_err(failed)?;
         let mut names =
             listed.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<OsString>>>().map_err(failed)?;
         names.sort();
-        let read = read_each(&files, &names, |content, name, last| parse(content, dir.join(name), last));
-        let (mut entries, mut broken) = (Vec::with_capacity(read.len()), Vec::new());
-        for (name, one) in read {
-            match one {
+        let (mut entries, mut broken): (Vec<T>, _) = (Vec::with_capacity(names.len()), Vec::new());
+        for name in names {
+            let path = dir.join(&name);
+            let content = match files.read(&name) {
+                // It was deleted meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                content => content.map_err(|error| error.to_string()),
+            };
+            match content.and_then(|content| parse(&content, path.clone(), entries.last())) {
                 Ok(entry) => entries.push(entry),
-                Err(why) => broken.push(CacheError { verb: "use", path: dir.join(name), why }),
+                Err(why) => broken.push(CacheError { verb: "use", path, why }),
             }
         }
         Ok((entries, broken))
@@ -340,8 +326,8 @@ impl Cache {
     /// The attachment of this network, container and interface; `None` if the cache has none or its file is broken.
     pub fn entry(&self, network: &NetworkName, attachment: &Attachment) -> Option<CacheEntry> {
         let path = self.file(network, attachment);
-        let mut buffer = Vec::new();
-        let content = Files::open(path.parent()?).ok()??.read(path.file_name()?, &mut buffer).ok()?;
+        let mut files = Files::open(path.parent()?).ok()??;
+        let content = files.read(path.file_name()?).ok()?;
         CacheEntry::parse(&content, path.clone(), None).ok()
     }
 

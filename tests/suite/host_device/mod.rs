@@ -37,10 +37,7 @@ fn chain(sb: &Sandbox, conf: &Value) -> Chain {
 
 /// The container `id` with the node's `host0` as its `eth0`.
 fn attached(sb: &Sandbox, conf: &Value, id: &str) -> (Netns, Attachment) {
-    let ns = sb.container(id);
-    let mut at = Attachment::new(id, &ns);
-    chain(sb, conf).add(sb, &mut at);
-    (ns, at)
+    chain(sb, conf).attached(sb, id)
 }
 
 fn call(sb: &Sandbox, verb: &str, conf: &Value, at: &Attachment) -> Outcome {

@@ -37,10 +37,7 @@ fn chain(sb: &Sandbox, plugins: &[Value]) -> Chain {
 }
 
 fn attached(sb: &Sandbox, conf: &Value, id: &str) -> (Netns, Attachment) {
-    let ns = sb.container(id);
-    let mut at = Attachment::new(id, &ns);
-    chain(sb, std::slice::from_ref(conf)).add(sb, &mut at);
-    (ns, at)
+    chain(sb, std::slice::from_ref(conf)).attached(sb, id)
 }
 
 fn call(sb: &Sandbox, verb: &str, conf: &Value, at: &Attachment) -> Outcome {

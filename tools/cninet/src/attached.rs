@@ -1,5 +1,6 @@
 //! The attachments that the cache has, and whether their containers live.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -40,7 +41,7 @@ pub struct Attached {
     pub entry: CacheEntry,
     /// Whether its namespace lives.
     pub state: State,
-    reported: Reported,
+    reported: OnceCell<Reported>,
 }
 
 /// A published port (`portMappings`).
@@ -91,14 +92,15 @@ impl Attached {
         self.entry.owner()
     }
 
-    /// The interfaces and addresses that ADD returned.
+    /// The interfaces and addresses that ADD returned. Decoded when they are first asked for.
     pub fn reported(&self) -> &Reported {
-        &self.reported
+        self.reported.get_or_init(|| self.entry.reported())
     }
 
     /// Its interface in the container, if the result names it.
     pub fn interface(&self) -> Option<&Interface> {
-        interface(&self.entry, &self.reported)
+        let ifname = self.entry.attachment.ifname.as_str();
+        self.reported().interfaces.iter().find(|found| found.name == ifname && !found.sandbox.is_empty())
     }
 
     /// The node's end of its link, if it has one.
@@ -150,17 +152,13 @@ pub fn attached(node: &Node) -> Result<Vec<Attached>, Failure> {
 }
 
 fn examine(entry: CacheEntry, own: &NetNs) -> Attached {
-    let reported = entry.reported();
-    Attached { state: state(&entry, &reported, own), reported, entry }
+    let mut attached = Attached { entry, state: State::Running, reported: OnceCell::new() };
+    attached.state = state(&attached, own);
+    attached
 }
 
-fn interface<'a>(entry: &CacheEntry, reported: &'a Reported) -> Option<&'a Interface> {
-    let ifname = entry.attachment.ifname.as_str();
-    reported.interfaces.iter().find(|found| found.name == ifname && !found.sandbox.is_empty())
-}
-
-fn state(entry: &CacheEntry, reported: &Reported, own: &NetNs) -> State {
-    let path = entry.attachment.netns.as_path();
+fn state(attached: &Attached, own: &NetNs) -> State {
+    let path = attached.entry.attachment.netns.as_path();
     let gone = |why: &str| State::Gone(format!("{} {why}", path.display()));
     if path.as_os_str().is_empty() {
         return State::Gone("the cache names no namespace".to_owned());
@@ -173,7 +171,7 @@ fn state(entry: &CacheEntry, reported: &Reported, own: &NetNs) -> State {
         Ok(None) => gone("is gone"),
         Ok(Some(namespace)) if namespace.is_same(own) => gone("is the node's own by now"),
         // The number of a process is given again to another one.
-        Ok(Some(namespace)) if path.starts_with("/proc") && !has_interface(&namespace, entry, reported) => {
+        Ok(Some(namespace)) if path.starts_with("/proc") && !has_interface(&namespace, attached) => {
             gone("is another process's by now")
         }
         // What can't be looked into may live.
@@ -181,11 +179,11 @@ fn state(entry: &CacheEntry, reported: &Reported, own: &NetNs) -> State {
     }
 }
 
-fn has_interface(namespace: &NetNs, entry: &CacheEntry, reported: &Reported) -> bool {
-    let ifname = entry.attachment.ifname.as_str();
+fn has_interface(namespace: &NetNs, attached: &Attached) -> bool {
+    let ifname = attached.entry.attachment.ifname.as_str();
     let find = || -> Result<Option<Link>, cni_net::NetError> { Netlink::open_in(namespace)?.link_by_name(ifname) };
     let Ok(found) = find() else { return true };
-    let mac = interface(entry, reported).and_then(|interface| interface.mac.parse().ok());
+    let mac = attached.interface().and_then(|interface| interface.mac.parse().ok());
     found.is_some_and(|link| mac.is_none() || link.mac == mac)
 }
 

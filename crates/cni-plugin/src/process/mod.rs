@@ -5,6 +5,7 @@ pub mod child;
 pub mod companion;
 pub mod deadline;
 pub(crate) mod lock;
+pub(crate) mod overlap;
 pub(crate) mod procfs;
 pub(crate) mod stdout;
 pub(crate) mod undo;

@@ -158,17 +158,22 @@ fn question(name: &str) -> Vec<u8> {
 }
 
 /// The servers on one processor and the client on another: where the scheduler puts them makes more of a difference than anything else.
-fn pin(processor: u32, pids: impl IntoIterator<Item = u32>) {
-    for pid in pids {
-        let words = ["-c", "-p", &processor.to_string(), &pid.to_string()];
+fn pin(processor: u32, threads: impl IntoIterator<Item = String>) {
+    for thread in threads {
+        let words = ["-c", "-p", &processor.to_string(), &thread];
         drop(Command::new("taskset").args(words).output());
     }
 }
 
+fn threads(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| task.file_name().into_string().ok()).collect()
+}
+
 fn lookups(ns: &Netns, options: &Options) {
-    pin(1, RESOLVERS.iter().flat_map(|(_, word)| pids(|words| words.contains(word))));
+    pin(1, RESOLVERS.iter().flat_map(|(_, word)| pids(|words| words.contains(word))).flat_map(threads));
     ns.run(|| {
-        pin(0, u32::try_from(nix::unistd::gettid().as_raw()));
+        pin(0, [nix::unistd::gettid().to_string()]);
         let sockets = SERVERS.map(|(_, server)| {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             socket.connect(server).unwrap();

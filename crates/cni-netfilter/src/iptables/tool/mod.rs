@@ -12,11 +12,10 @@ use std::io::{self, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use cni_plugin::child::{self, ChildError};
-use cni_plugin::{Family, deadline, holders_of};
+use cni_plugin::{Family, deadline, holders_of, overlap};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Resource, getrlimit};
 
@@ -93,19 +92,10 @@ fn has_descriptors() -> bool {
 /// Runs `work` for every family, at the same time if there is a thread to be had, and returns the outcomes in the same order.
 pub(super) fn concurrently<T: Send>(families: &[Family], work: impl Fn(Family) -> T + Sync) -> Vec<T> {
     match families {
-        [first, rest @ ..] if !rest.is_empty() && has_descriptors() => thread::scope(|scope| {
-            let work = &work;
-            let start = |family: Family| thread::Builder::new().spawn_scoped(scope, move || work(family)).ok();
-            let others: Vec<_> = rest.iter().map(|family| (family, start(*family))).collect();
-            let mut done = vec![work(*first)];
-            for (family, other) in others {
-                done.push(match other {
-                    Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                    None => work(*family),
-                });
-            }
-            done
-        }),
+        [first, second] if has_descriptors() => {
+            let (second, first) = overlap(|| work(*second), || work(*first));
+            vec![first, second]
+        }
         _ => families.iter().map(|family| work(*family)).collect(),
     }
 }
